@@ -1,0 +1,2 @@
+//! The `cpe` program.
+fn main() {}

@@ -1,0 +1,137 @@
+//! What comes into the engine. Everything from outside has a number or a time by which an old message is told from a new one.
+//! The other direction is `output.rs`; the calling contract is on [`Engine`](crate::Engine).
+
+use std::sync::Arc;
+
+use cpe_proto::decision::{Answer, Value};
+use cpe_proto::definition::Deployable;
+use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
+use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::observation::Observation;
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A probe ended.
+    Probed {
+        /// The probe, as [`Output::Probe`](crate::Output::Probe) named it.
+        probe: ProbeId,
+        /// What it saw.
+        observation: Observation,
+        /// We were late ourselves, above `lag_budget`: the result is void.
+        void: bool,
+    },
+    /// The infrastructure's view of an assembly, asked for or not.
+    Instance {
+        /// Which.
+        assembly: AssemblyIndex,
+        /// Its state.
+        state: InstanceState,
+        /// Its address, if the infrastructure knows it.
+        address: Option<Arc<str>>,
+        /// Somebody other than us is known to have ordered that state.
+        ordered: bool,
+    },
+    /// What the fleet guard knows around an assembly: the answer to [`Output::AskSurroundings`](crate::Output::AskSurroundings).
+    Surroundings {
+        /// Which.
+        assembly: AssemblyIndex,
+        /// What.
+        surroundings: Surroundings,
+    },
+    /// The gate's answer to [`Output::AskAdmission`](crate::Output::AskAdmission).
+    Admission {
+        /// The action.
+        action: ActionId,
+        /// Admitted (a lease that must be released) or refused.
+        answer: Answer,
+        /// What the gate looked at, in its order.
+        gates: Vec<Value>,
+    },
+    /// An action that was given out by [`Output::Act`](crate::Output::Act) ended.
+    Acted {
+        /// The action.
+        action: ActionId,
+        /// How.
+        outcome: ActionOutcome,
+    },
+    /// An operator's order.
+    Order(Order),
+    /// Our own clock had a gap, or the engine was restored: all evidence is void.
+    EvidenceVoid {
+        /// Why, as a clause.
+        reason: Box<str>,
+    },
+    /// A changed definition of the same deployable.
+    Definition(Arc<Deployable>),
+}
+
+/// What the fleet guard knows around an assembly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Whether the controller trusts itself.
+    pub self_trusted: bool,
+    /// The held failure domain that the assembly is in.
+    pub held_domain: Option<Name>,
+    /// How long ago a canary or a peer on the same path, other than the assembly itself, answered; none: never, or there is none.
+    pub path_answered_ago: Option<std::time::Duration>,
+    /// Who answered, for the record.
+    pub path_answered_by: Box<str>,
+    /// What the adapter can do; none: the deployable has no infrastructure.
+    pub capabilities: Option<cpe_proto::infrastructure::Capabilities>,
+}
+
+/// How an action ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActionOutcome {
+    /// The adapter or the guest reports success. Not yet believed: fresh probes decide.
+    Done {
+        /// One clause for a person.
+        detail: Box<str>,
+    },
+    /// It was refused or failed, and certainly has no effect any more.
+    Failed {
+        /// One clause for a person.
+        detail: Box<str>,
+    },
+    /// No answer in time: whether it has an effect is not known.
+    Unresolved {
+        /// One clause for a person.
+        detail: Box<str>,
+    },
+    /// It was not begun: no durable intent could be written.
+    NotBegun {
+        /// One clause for a person.
+        detail: Box<str>,
+    },
+}
+
+/// An operator's order, for the whole deployable or one assembly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Start what is stopped, in order.
+    Start,
+    /// Stop services in reverse order; machines stay on.
+    Stop,
+    /// Watch but do not act. The shell ends it when its hour has come.
+    Maintenance {
+        /// Of one assembly, or of all.
+        assembly: Option<AssemblyIndex>,
+        /// On or off.
+        on: bool,
+        /// Why.
+        reason: Box<str>,
+    },
+    /// Recovery is stopped or allowed again.
+    Pause {
+        /// On or off.
+        on: bool,
+        /// Why.
+        reason: Box<str>,
+    },
+    /// Forget the counts of what is exhausted and begin anew.
+    Retry {
+        /// Of one assembly, or of all.
+        assembly: Option<AssemblyIndex>,
+    },
+}

@@ -1,0 +1,103 @@
+//! What goes out of the engine, in one queue, in order. The other direction is `input.rs`.
+
+use std::time::Duration;
+
+use cpe_proto::decision::{Decision, Facts, Verdict};
+use cpe_proto::event::Event;
+use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ProbeId, ServiceIndex};
+use cpe_proto::rung::Rung;
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Probe this and answer with [`Input::Probed`](crate::Input::Probed) by its deadline.
+    Probe {
+        /// Its number.
+        probe: ProbeId,
+        /// What to probe.
+        target: Target,
+        /// No answer after that is an answer of its own.
+        timeout: Duration,
+    },
+    /// Ask the infrastructure for its view and answer with [`Input::Instance`](crate::Input::Instance).
+    AskInstance(AssemblyIndex),
+    /// Ask the fleet guard and answer with [`Input::Surroundings`](crate::Input::Surroundings).
+    AskSurroundings(AssemblyIndex),
+    /// Ask the gate and answer with [`Input::Admission`](crate::Input::Admission).
+    AskAdmission(Request),
+    /// Do this, after a durable intent, and answer with [`Input::Acted`](crate::Input::Acted).
+    Act(Action),
+    /// An admitted action is over, or is not wanted any more: its lease ends.
+    Release(ActionId),
+    /// Drop the session to an assembly and connect anew: it was rebooted, or has a new address.
+    Reconnect(AssemblyIndex),
+    /// Something happened: keep it, show it.
+    Report(Event),
+    /// Why something was done or not: keep it.
+    Record(Box<Decision>),
+    /// A person must be told now: the ladder ended, or something needs a person.
+    Notify {
+        /// The incident that it belongs to.
+        incident: Option<IncidentId>,
+        /// One sentence.
+        message: Box<str>,
+    },
+}
+
+/// What a probe is aimed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// The way to an assembly.
+    Channel(AssemblyIndex),
+    /// A service.
+    Service(ServiceIndex),
+}
+
+/// An action that wants admission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The action.
+    pub action: ActionId,
+    /// Its rung; none for the steps of an ordered start or stop.
+    pub rung: Option<Rung>,
+    /// The assembly that it touches.
+    pub assembly: AssemblyIndex,
+    /// The service, for the service scope.
+    pub service: Option<ServiceIndex>,
+    /// What isolation concluded.
+    pub verdict: Verdict,
+    /// From what.
+    pub facts: Facts,
+    /// How old the newest evidence for it is.
+    pub evidence_age: Duration,
+    /// Fresh means: not older than this (two intervals).
+    pub evidence_age_max: Duration,
+}
+
+/// An admitted action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// Its number.
+    pub action: ActionId,
+    /// Its incident; none for the steps of an ordered start or stop.
+    pub incident: Option<IncidentId>,
+    /// The assembly.
+    pub assembly: AssemblyIndex,
+    /// What to do.
+    pub act: Act,
+    /// After that it is [`Unresolved`](crate::ActionOutcome::Unresolved).
+    pub timeout: Duration,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// `reset-failed`, then `restart`.
+    RestartService(ServiceIndex),
+    /// Start a unit that is not running, as part of a start.
+    StartService(ServiceIndex),
+    /// Stop a unit, as part of a stop.
+    StopService(ServiceIndex),
+    /// An operation of the infrastructure.
+    Machine(Rung),
+}

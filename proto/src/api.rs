@@ -1,0 +1,155 @@
+//! The types of the HTTP API and of `--json`: stable field names (design.md section 6).
+
+use serde::{Deserialize, Serialize};
+
+use crate::decision::Decision;
+use crate::event::EventRecord;
+use crate::id::{ActionId, IncidentId, Name};
+use crate::rung::Rung;
+use crate::state::State;
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// In the order of their names.
+    pub deployables: Vec<DeployableStatus>,
+}
+
+/// One deployable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployableStatus {
+    /// Its name.
+    pub name: Name,
+    /// The worst of its parts; `degraded` while some still serve.
+    pub state: State,
+    /// `act` or `observe`.
+    pub mode: String,
+    /// Whether the whole of it is in maintenance.
+    pub maintenance: bool,
+    /// In the definition's order.
+    pub assemblies: Vec<AssemblyStatus>,
+}
+
+/// One assembly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssemblyStatus {
+    /// Its name.
+    pub name: Name,
+    /// Its state.
+    pub state: State,
+    /// Where it is reached, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `ssh`.
+    pub monitor: String,
+    /// Whether it is in maintenance by itself.
+    #[serde(default)]
+    pub maintenance: bool,
+    /// In the definition's order.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: Name,
+    /// Its state.
+    pub state: State,
+    /// Since when, in milliseconds since 1970-01-01T00:00:00Z.
+    pub since: u64,
+    /// Why it is not healthy, as one clause.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub reason: Box<str>,
+}
+
+/// `GET /v1/why?name=NAME` or `?incident=N`: the incidents that match, newest first, at most 20.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// The incidents.
+    pub incidents: Vec<Incident>,
+}
+
+/// One incident with its whole timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// The deployable.
+    pub deployable: Name,
+    /// Its number within the deployable.
+    pub incident: IncidentId,
+    /// Opened, in milliseconds since 1970-01-01T00:00:00Z.
+    pub opened: u64,
+    /// Closed, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<u64>,
+    /// Its events, oldest first.
+    pub events: Vec<EventRecord>,
+    /// Its decisions, oldest first, each with the wall time in milliseconds.
+    pub decisions: Vec<(u64, Decision)>,
+}
+
+/// `POST /v1/command`: what an operator orders. Each is recorded with who ordered it (the peer's user id) and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Start a deployable.
+    Start {
+        /// A deployable.
+        name: String,
+    },
+    /// Stop its services in reverse order; its machines stay on.
+    Stop {
+        /// A deployable.
+        name: String,
+    },
+    /// Watched but not acted upon, until an hour.
+    MaintenanceOn {
+        /// A deployable or one of its assemblies.
+        name: String,
+        /// For how long, in seconds.
+        for_seconds: u64,
+        /// Why.
+        reason: String,
+    },
+    /// Ends it.
+    MaintenanceOff {
+        /// A deployable or one of its assemblies.
+        name: String,
+    },
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandAnswer {
+    /// What was done, as a sentence.
+    pub message: String,
+}
+
+/// The answer to anything that was refused or not found, with an HTTP status of 4xx or 5xx.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorAnswer {
+    /// What was asked, what is wrong, what to do.
+    pub error: String,
+}
+
+/// An action that is recorded before it is done and resolved after it (design.md section 4, rule 4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The deployable.
+    pub deployable: Name,
+    /// The action's number within the deployable.
+    pub action: ActionId,
+    /// Its incident; none for an ordered start or stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentId>,
+    /// The assembly.
+    pub assembly: Name,
+    /// The service, for the service scope.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Name>,
+    /// What is about to be done: a rung's word, or `stop-service`, `start-service`.
+    pub act: String,
+    /// The rung, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rung: Option<Rung>,
+}

@@ -1,0 +1,178 @@
+//! A deployable's definition, parsed: a [`Deployable`] in hand is a valid one. Names are unique, references are resolved to
+//! indices, the order has no cycle. `parse.rs` beside this makes them from text, with all errors of a file at once.
+
+mod check;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use check::{Check, CommandLine, ProcessName, UnitName};
+pub use settings::{Escalation, OnOrder, ProbeSettings, Timing, Window};
+
+use crate::id::{AssemblyIndex, Name, ServiceIndex};
+use crate::rung::Rung;
+
+/// An application: a named set of assemblies and the order between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deployable {
+    /// Its name, unique in one controller.
+    pub name: Name,
+    /// An entry of cpe.toml; none: watch and restart services only.
+    pub infrastructure: Option<Name>,
+    /// Whether recoveries are done or only decided and recorded.
+    pub mode: Mode,
+    /// When a scope is escalated.
+    pub escalation: Escalation,
+    /// Waits and limits that are not of a single probe.
+    pub timing: Timing,
+    /// The machines, in the file's order.
+    pub assemblies: Vec<Assembly>,
+    /// The services of all assemblies, grouped by assembly, in the file's order.
+    pub services: Vec<Service>,
+}
+
+/// Whether recoveries are done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Decide and do.
+    #[default]
+    Act,
+    /// Decide and record, do nothing.
+    Observe,
+}
+
+/// One machine of a deployable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assembly {
+    /// Its name, unique in the deployable.
+    pub name: Name,
+    /// Which machine it is.
+    pub machine: Machine,
+    /// What it can fail together with; the names are shared over all deployables.
+    pub failure_domains: Vec<Name>,
+    /// What its disks hold, which decides whether it may be rebuilt.
+    pub data: Data,
+    /// The highest rung that may be used on it.
+    pub max_rung: Rung,
+    /// How its channel is probed. `startup_grace` is also its boot time.
+    pub probe: ProbeSettings,
+    /// Where its SSH differs from cpe.toml.
+    pub ssh: SshOverride,
+    /// The assemblies that must be healthy before this one starts.
+    pub after: Vec<AssemblyIndex>,
+    /// Its services in [`Deployable::services`]: first and one past the last.
+    pub services: (ServiceIndex, ServiceIndex),
+    /// Given to the infrastructure as it is.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// Which machine an assembly is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// An existing host, by IP address or host name.
+    Address(String),
+    /// An existing instance, by the infrastructure's id; the infrastructure knows its address.
+    Instance(String),
+    /// An existing instance, by its tag.
+    Adopt {
+        /// The infrastructure's tag.
+        tag: String,
+    },
+    /// Made by `cpe start` from an image.
+    Image {
+        /// The image's name.
+        image: String,
+        /// The flavor's name, if the infrastructure has such.
+        flavor: Option<String>,
+    },
+}
+
+/// What the disks of an assembly hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Data {
+    /// Data on its own disk: rebuild, recreate and relocate would lose it and are never tried.
+    #[default]
+    Local,
+    /// Data on a volume that outlives it.
+    Volume,
+    /// Nothing of worth.
+    None,
+}
+
+/// Where an assembly's SSH differs from cpe.toml.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SshOverride {
+    /// The user to log in as.
+    pub user: Option<String>,
+    /// The port (22).
+    pub port: Option<u16>,
+    /// The private key's file.
+    pub identity: Option<String>,
+}
+
+/// Something that must run in an assembly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name, unique in its assembly.
+    pub name: Name,
+    /// Where it runs.
+    pub assembly: AssemblyIndex,
+    /// How it is probed.
+    pub check: Check,
+    /// The unit to restart. For a `systemd` service that unit; none: there is no service rung.
+    pub restart: Option<UnitName>,
+    /// When it is probed and believed.
+    pub probe: ProbeSettings,
+    /// The services that must be healthy before this one starts, and whose faults explain its own.
+    pub after: Vec<ServiceIndex>,
+}
+
+impl Deployable {
+    /// The assembly of that index.
+    ///
+    /// # Panics
+    /// If the index is of another definition.
+    #[must_use]
+    pub fn assembly(&self, index: AssemblyIndex) -> &Assembly {
+        &self.assemblies[usize::from(index.0)]
+    }
+
+    /// The service of that index.
+    ///
+    /// # Panics
+    /// If the index is of another definition.
+    #[must_use]
+    pub fn service(&self, index: ServiceIndex) -> &Service {
+        &self.services[usize::from(index.0)]
+    }
+
+    /// The indices of all assemblies, in the file's order.
+    pub fn assembly_indices(&self) -> impl DoubleEndedIterator<Item = AssemblyIndex> + use<> {
+        (0..u16::try_from(self.assemblies.len()).unwrap_or(u16::MAX)).map(AssemblyIndex)
+    }
+
+    /// The indices of the services of one assembly, in the file's order.
+    pub fn services_of(&self, assembly: AssemblyIndex) -> impl DoubleEndedIterator<Item = ServiceIndex> + use<> {
+        let (first, end) = self.assembly(assembly).services;
+        (first.0..end.0).map(ServiceIndex)
+    }
+
+    /// The assembly of that name.
+    #[must_use]
+    pub fn assembly_named(&self, name: &str) -> Option<AssemblyIndex> {
+        self.assembly_indices().find(|index| self.assembly(*index).name.as_str() == name)
+    }
+
+    /// The service of that name in that assembly.
+    #[must_use]
+    pub fn service_named(&self, assembly: AssemblyIndex, name: &str) -> Option<ServiceIndex> {
+        self.services_of(assembly).find(|index| self.service(*index).name.as_str() == name)
+    }
+
+    /// The shortest interval of an assembly's probes: how fresh its evidence can be.
+    #[must_use]
+    pub fn interval(&self, assembly: AssemblyIndex) -> Duration {
+        self.assembly(assembly).probe.interval
+    }
+}
