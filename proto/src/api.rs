@@ -45,8 +45,19 @@ pub struct AssemblyStatus {
     /// Whether it is in maintenance by itself.
     #[serde(default)]
     pub maintenance: bool,
+    /// In that state since, in milliseconds since 1970-01-01T00:00:00Z; 0 where it is not known.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub since: u64,
+    /// Why it is not healthy, as one clause.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub reason: Box<str>,
     /// In the definition's order.
     pub services: Vec<ServiceStatus>,
+}
+
+// serde calls it with a reference.
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One service.
@@ -86,6 +97,65 @@ pub struct Incident {
     pub events: Vec<EventRecord>,
     /// Its decisions, oldest first, each with the wall time in milliseconds.
     pub decisions: Vec<(u64, Decision)>,
+    /// What was begun for it, oldest first.
+    #[serde(default)]
+    pub intents: Vec<IntentRecord>,
+}
+
+/// An intent as the journal keeps it: that it was begun, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntentRecord {
+    /// Made durable before the action began, in milliseconds since 1970-01-01T00:00:00Z.
+    pub time: u64,
+    /// What was about to be done.
+    #[serde(flatten)]
+    pub intent: Intent,
+    /// How it ended, as one clause; absent: not known to have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// When that was recorded, likewise in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<u64>,
+}
+
+/// `GET /v1/health`: whether this controller can do its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Of this program.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Since when it runs, in milliseconds since 1970-01-01T00:00:00Z.
+    pub started: u64,
+    /// How many deployables are loaded.
+    pub deployables: u64,
+    /// How many assemblies they have.
+    pub assemblies: u64,
+    /// Whether actions are possible.
+    pub journal: JournalHealth,
+}
+
+/// What the journal says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalHealth {
+    /// False: nothing is done until it is true again.
+    pub writable: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    pub reason: Box<str>,
+    /// Records that wait to be written.
+    pub queue: u64,
+    /// Records that were lost since the start because the journal was too slow or could not be written.
+    pub dropped: u64,
+}
+
+/// A line of `GET /v1/events` that is not an event: the stream ends here, and how to go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamEnd {
+    /// Why it ended.
+    pub error: String,
+    /// Give this as `after_seq` to go on without a gap.
+    pub after_seq: u64,
 }
 
 /// `POST /v1/command`: what an operator orders. Each is recorded with who ordered it (the peer's user id) and why.
