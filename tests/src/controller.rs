@@ -1,0 +1,249 @@
+//! The `cpe` under test: started beside a site, asked by its own command line, stopped as systemd would.
+//! It is used from outside only: what a story asserts is what an operator sees.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+use std::{env, iter};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::guest::tail;
+use crate::program::{self, Output};
+use crate::site::Site;
+use crate::wait;
+
+/// From its start to an answer on its socket.
+const READY: Duration = Duration::from_secs(30);
+/// One command of the command line.
+const COMMAND: Duration = Duration::from_secs(30);
+/// A drain is promised to take 5 s; the rest is for a loaded machine.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Events that a failure shows.
+const EVENTS_SHOWN: usize = 30;
+
+/// A running `cpe run`. Killed on drop, if it was not stopped.
+#[derive(Debug)]
+pub struct Controller {
+    binary: PathBuf,
+    dir: PathBuf,
+    child: Child,
+}
+
+/// One event as `cpe events --json` prints it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event(pub Value);
+
+impl Event {
+    /// A field that is a word: `kind`, `assembly`, `service`, `from`, `to`, `reason`, `rung`, ... Empty when absent.
+    #[must_use]
+    pub fn word(&self, field: &str) -> &str {
+        self.0[field].as_str().unwrap_or_default()
+    }
+
+    /// Whether it is of this kind.
+    #[must_use]
+    pub fn is(&self, kind: &str) -> bool {
+        self.word("kind") == kind
+    }
+
+    /// Whether a service or assembly came into this state.
+    #[must_use]
+    pub fn became(&self, state: &str) -> bool {
+        self.is("state_changed") && self.word("to") == state
+    }
+}
+
+impl Controller {
+    /// Writes a definition and a cpe.toml into the site's folder, starts `cpe run` on them, and waits until its API
+    /// answers. [`Site::cpe_toml`] is a cpe.toml that suits; another one must keep its folders and its socket.
+    ///
+    /// # Errors
+    /// When the binary is missing, ends, or does not answer by the deadline; the message shows what it said.
+    pub fn start(site: &Site, definition: &str, cpe_toml: &str) -> Result<Self> {
+        let dir = site.path("cpe");
+        fs::create_dir_all(dir.join("deployables"))?;
+        fs::create_dir_all(dir.join("state"))?;
+        fs::write(dir.join("cpe.toml"), cpe_toml)?;
+        fs::write(dir.join("deployables/story.toml"), definition)?;
+        Self::resume(site)
+    }
+
+    /// Starts `cpe run` on what an earlier one left.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn resume(site: &Site) -> Result<Self> {
+        let binary = binary()?;
+        let dir = site.path("cpe");
+        let stderr = File::options().create(true).append(true).open(dir.join("stderr"))?;
+        let mut command = Command::new(&binary);
+        command.arg("--config").arg(dir.join("cpe.toml")).arg("run");
+        command.stdin(Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
+        let child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
+        let mut controller = Self { binary, dir, child };
+        controller.wait_until_ready()?;
+        Ok(controller)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let socket = self.dir.join("api.sock");
+        let ready = wait::until("cpe to answer on its API socket", READY, || {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("cpe run ended at once, with {status}");
+            }
+            Ok(UnixStream::connect(&socket).ok().map(drop))
+        });
+        ready.with_context(|| format!("cpe said:\n{}", self.stderr_tail()))
+    }
+
+    /// The folder that is watched for definitions.
+    #[must_use]
+    pub fn deployables(&self) -> PathBuf {
+        self.dir.join("deployables")
+    }
+
+    /// Runs `cpe` with these arguments against this controller.
+    ///
+    /// # Errors
+    /// When it does not end. Its exit status is for the story to judge.
+    pub fn cli(&self, arguments: &[&str]) -> Result<Output> {
+        let config = self.dir.join("cpe.toml").display().to_string();
+        let arguments = ["--config", &config].into_iter().chain(arguments.iter().copied());
+        program::run(&self.binary, arguments, COMMAND)
+    }
+
+    /// As [`Self::cli`], for commands that must exit with 0; returns what was printed.
+    ///
+    /// # Errors
+    /// As [`Self::cli`], and when the command fails.
+    pub fn demand(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.cli(arguments)?;
+        if !output.succeeded() {
+            bail!("cpe {} exited with {:?}: {}", arguments.join(" "), output.status, output.stderr);
+        }
+        Ok(output.stdout)
+    }
+
+    /// `cpe status --json`, parsed.
+    ///
+    /// # Errors
+    /// When the command fails, or what it prints is no JSON.
+    pub fn status(&self) -> Result<Value> {
+        serde_json::from_str(&self.demand(&["status", "--json"])?).context("cpe status --json is no JSON")
+    }
+
+    /// The state that `cpe status` gives for `deployable`, `deployable/assembly` or `deployable/assembly/service`.
+    ///
+    /// # Errors
+    /// When the command fails, or there is nothing of that name.
+    pub fn state_of(&self, name: &str) -> Result<String> {
+        let status = self.status()?;
+        let mut found = &status;
+        for (list, part) in ["deployables", "assemblies", "services"].into_iter().zip(name.split('/')) {
+            let members = found[list].as_array().map(Vec::as_slice).unwrap_or_default();
+            let member = members.iter().find(|member| member["name"] == part);
+            found = member.ok_or_else(|| anyhow!("cpe status knows no {name}: {status}"))?;
+        }
+        Ok(found["state"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Waits until `cpe status` gives this state.
+    ///
+    /// # Errors
+    /// When the command fails, or the deadline has passed; the message shows the last events.
+    pub fn wait_for_state(&self, name: &str, state: &str, deadline: Duration) -> Result<()> {
+        let what = format!("{name} to be {state}");
+        let found = wait::until(&what, deadline, || Ok((self.state_of(name)? == state).then_some(())));
+        found.with_context(|| self.last_events())
+    }
+
+    /// All events so far, oldest first.
+    ///
+    /// # Errors
+    /// When the command fails, or a line is no JSON.
+    pub fn events(&self) -> Result<Vec<Event>> {
+        let printed = self.demand(&["events", "--json"])?;
+        let parse = |line: &str| {
+            let event = serde_json::from_str(line).with_context(|| format!("cpe events printed {line:?}"));
+            event.map(Event)
+        };
+        printed.lines().map(parse).collect()
+    }
+
+    /// Waits for the first event that matches, among all since the journal began.
+    ///
+    /// # Errors
+    /// When the command fails, or the deadline has passed; the message shows the last events.
+    pub fn wait_for_event(
+        &self,
+        what: &str,
+        deadline: Duration,
+        matches: impl Fn(&Event) -> bool,
+    ) -> Result<Event> {
+        let found = wait::until(what, deadline, || Ok(self.events()?.into_iter().find(&matches)));
+        found.with_context(|| self.last_events())
+    }
+
+    fn last_events(&self) -> String {
+        let events = match self.events() {
+            Ok(events) => events,
+            Err(error) => return format!("and the events could not be read: {error:#}"),
+        };
+        let last =
+            events[events.len().saturating_sub(EVENTS_SHOWN)..].iter().map(|event| event.0.to_string());
+        iter::once("the last events were:".to_owned()).chain(last).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Asks it to end, as systemd does, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not end by the deadline.
+    pub fn stop(mut self) -> Result<ExitStatus> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).context("sending SIGTERM to cpe")?;
+        let ended = wait::until("cpe to end after SIGTERM", DRAIN, || Ok(self.child.try_wait()?));
+        ended.with_context(|| format!("cpe said:\n{}", self.stderr_tail()))
+    }
+
+    /// Ends it at once, as a crash would.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn crash(mut self) -> Result<()> {
+        self.child.kill().context("killing cpe")?;
+        self.child.wait().map(drop).context("burying cpe")
+    }
+
+    /// The end of what it logged.
+    #[must_use]
+    pub fn stderr_tail(&self) -> String {
+        tail(&self.dir.join("stderr"))
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// `CPE_BIN`, else the binary that was built into the same target folder as this test.
+fn binary() -> Result<PathBuf> {
+    let path = match env::var_os("CPE_BIN") {
+        Some(path) => PathBuf::from(path),
+        // target/debug/deps/story-0123 -> target/debug/cpe
+        None => env::current_exe()?.ancestors().nth(2).context("the test is in a target folder")?.join("cpe"),
+    };
+    if !path.is_file() {
+        bail!("there is no cpe at {}: run `cargo build -p cpe`, or set CPE_BIN", path.display());
+    }
+    Ok(path)
+}

@@ -1,0 +1,193 @@
+//! A network of guests for one story: bridge, keys, known hosts, a `command` infrastructure, and a folder for all of it.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, thread};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::guest::{Guest, machine, tail};
+use crate::program;
+use crate::reservation::{Leave, Number};
+
+/// The first build of the image downloads a Debian; all others take no time.
+const IMAGE: Duration = Duration::from_secs(1200);
+const KEYGEN: Duration = Duration::from_secs(30);
+
+/// A bridge with guests. Removed with everything in it on drop; if even that fails, by the next site's sweep.
+#[derive(Debug)]
+pub struct Site {
+    dir: PathBuf,
+    guests: Vec<Guest>,
+    // Dropped last: the guests are gone when others may have their place.
+    number: Number,
+    _leave: Leave,
+}
+
+/// Tells one story: makes a site with these guests, powered off, and runs `tell` with it. When that fails, everything
+/// that the site has logged is printed. With `CPE_NO_GUESTS=1` in the environment nothing is run, and that is said.
+///
+/// # Errors
+/// When there can be no guests here, with what is missing; and those of `tell`.
+pub fn story(guests: &[&str], tell: impl FnOnce(&Site) -> Result<()>) -> Result<()> {
+    if env::var_os("CPE_NO_GUESTS").is_some_and(|value| value == "1") {
+        let name = thread::current().name().unwrap_or("a story").to_owned();
+        // Past the capture of the test runner: what did not run must not look like a success.
+        writeln!(io::stderr(), "{name}: NOT RUN, because CPE_NO_GUESTS=1")?;
+        return Ok(());
+    }
+    let site = Site::with_guests(guests)?;
+    let told = tell(&site);
+    if told.is_err() {
+        site.report();
+    }
+    told
+}
+
+impl Site {
+    /// A site with these guests, powered off.
+    ///
+    /// # Errors
+    /// When this is not root, the image cannot be built, or something of a guest cannot be made.
+    pub fn with_guests(names: &[&str]) -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            bail!(
+                "guests need root (network namespaces, mounts, containers): run as root, or set CPE_NO_GUESTS=1"
+            );
+        }
+        let image =
+            program::demand(BUILD_IMAGE, [""; 0], IMAGE).context("building the image of the guests")?;
+        let leave = Leave::take(names.len())?;
+        machine(["sweep"]).context("removing what dead test runs left")?;
+        let mut number = Number::take()?;
+        let cache = Path::new(image.trim_end()).parent().context("the image is in a folder")?;
+        let dir = cache.join("sites").join(number.value.to_string());
+        number.write_down(&dir)?;
+        // From here on, drop removes what was made.
+        let mut site = Self { dir, guests: Vec::new(), number, _leave: leave };
+        site.furnish(image.trim_end())?;
+        for name in names {
+            site.add(name)?;
+        }
+        Ok(site)
+    }
+
+    fn furnish(&self, image: &str) -> Result<()> {
+        // Only a reboot of this machine forgets locks and leaves folders.
+        if self.dir.exists() {
+            fs::remove_dir_all(&self.dir).context("removing a site of before the last reboot")?;
+        }
+        fs::create_dir_all(&self.dir)?;
+        fs::write(self.path("image"), image)?;
+        fs::write(self.path("known_hosts"), "")?;
+        let key = self.path("id_ed25519").display().to_string();
+        program::demand("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "dped", "-f", &key], KEYGEN)?;
+        self.write_program("infra", &format!("CPE_SITE='{}' exec '{INFRA}' \"$@\"\n", self.dir.display()))?;
+        machine(["site-up", &self.dir.display().to_string()])?;
+        Ok(())
+    }
+
+    fn add(&mut self, name: &str) -> Result<()> {
+        let index = u8::try_from(self.guests.len())?;
+        let guest = Guest::create(&self.dir, self.number.value, index, name)?;
+        let host_key = self.path("guests").join(name).join("root/etc/ssh/ssh_host_ed25519_key.pub");
+        let host_key = fs::read_to_string(host_key).context("reading the guest's host key")?;
+        let mut known_hosts = fs::OpenOptions::new().append(true).open(self.path("known_hosts"))?;
+        write!(known_hosts, "{} {host_key}", guest.address())?;
+        self.guests.push(guest);
+        Ok(())
+    }
+
+    /// A file or folder of this site.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The guest of that name.
+    ///
+    /// # Errors
+    /// When the story has no such guest.
+    pub fn guest(&self, name: &str) -> Result<&Guest> {
+        let found = self.guests.iter().find(|guest| guest.name() == name);
+        found.ok_or_else(|| anyhow!("this story has no guest {name}"))
+    }
+
+    /// All guests, in the order they were named.
+    #[must_use]
+    pub fn guests(&self) -> &[Guest] {
+        &self.guests
+    }
+
+    /// Boots all guests at once.
+    ///
+    /// # Errors
+    /// That of the first that does not come up.
+    pub fn boot_all(&self) -> Result<()> {
+        thread::scope(|scope| {
+            let boots: Vec<_> = self.guests.iter().map(|guest| scope.spawn(|| guest.boot())).collect();
+            boots.into_iter().try_for_each(|boot| boot.join().map_err(|_| anyhow!("a boot panicked"))?)
+        })
+    }
+
+    /// Writes a shell program into the site's folder, for stories that need one, and returns its path.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_program(&self, name: &str, script: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}"))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        Ok(path)
+    }
+
+    /// The text of a cpe.toml that suits this site; its infrastructure is called `guests`. A story may append tables.
+    #[must_use]
+    pub fn cpe_toml(&self) -> String {
+        let dir = self.dir.display();
+        format!(
+            r#"deployables = "{dir}/cpe/deployables"
+state_dir = "{dir}/cpe/state"
+[listen]
+api = "unix:{dir}/cpe/api.sock"
+[ssh]
+user = "dped"
+identity = "{dir}/id_ed25519"
+known_hosts = ["{dir}/known_hosts"]
+[infrastructures.guests]
+kind = "command"
+program = "{dir}/infra"
+"#
+        )
+    }
+
+    /// Prints the end of everything that was logged in this site: the test runner shows it with the failure.
+    #[expect(
+        clippy::print_stderr,
+        reason = "only this way the test runner puts it beside the test that failed"
+    )]
+    fn report(&self) {
+        for guest in &self.guests {
+            eprintln!("--- console of {} at {}\n{}", guest.name(), guest.address(), guest.console_tail());
+        }
+        for log in ["infra.log", "cpe/stderr"] {
+            eprintln!("--- {log}\n{}", tail(&self.path(log)));
+        }
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.report();
+        }
+        // What cannot be removed now is removed by the next sweep, which says why if it cannot either.
+        drop(machine(["site-down", &self.dir.display().to_string()]).and_then(|_| self.number.wipe()));
+    }
+}
+
+const BUILD_IMAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/build-image");
+const INFRA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/infra");
