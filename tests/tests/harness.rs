@@ -2,11 +2,14 @@
 //! Every story of cpe relies on these.
 
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
-use cpe_tests::{Contact, Guest, InfraFault, Output, Power, Site, story};
+use cpe_tests::{Contact, Guest, InfraFault, Output, Power, Site, story, wait};
 use serde_json::{Value, json};
 
 const SSH: u16 = 22;
@@ -312,7 +315,7 @@ fn nothing_is_left_of_a_site() -> Result<()> {
     let mut gone = None;
     story(&["web"], |site| {
         site.guest("web")?.boot()?;
-        let mounts = std::fs::read_to_string("/proc/mounts")?;
+        let mounts = fs::read_to_string("/proc/mounts")?;
         let folder = site.path("guests");
         assert!(mounts.contains(&folder.display().to_string()), "the guest's disk is mounted");
         gone = Some((folder, site.guest("web")?.clone()));
@@ -322,7 +325,42 @@ fn nothing_is_left_of_a_site() -> Result<()> {
         return Ok(());
     };
     assert!(!folder.exists());
-    assert!(!std::fs::read_to_string("/proc/mounts")?.contains(&folder.display().to_string()));
+    assert!(!fs::read_to_string("/proc/mounts")?.contains(&folder.display().to_string()));
     assert!(web.state().is_err(), "the hypervisor does not know it any more");
     Ok(())
+}
+
+/// Set in the process that is to die: the name of a file for what it leaves behind.
+const DIES: &str = "CPE_TESTS_DIES_IN_A_STORY";
+
+#[test]
+fn what_a_killed_test_leaves_is_swept_by_the_next_one() -> Result<()> {
+    if let Some(will) = env::var_os(DIES) {
+        return story(&["web"], |site| {
+            site.guest("web")?.boot()?;
+            fs::write(&will, site.path("guests/web/hypervisor.pid").display().to_string())?;
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
+            bail!("outlived its end")
+        });
+    }
+    story(&[], |site| {
+        let will = site.path("will");
+        let mut test = Command::new(env::current_exe()?);
+        test.args(["--exact", "what_a_killed_test_leaves_is_swept_by_the_next_one"]).env(DIES, &will);
+        let ended = test.output()?;
+        assert_eq!(ended.status.signal(), Some(9), "{}", String::from_utf8_lossy(&ended.stdout));
+        let left = fs::read_to_string(&will)?;
+        // Other tests sweep, too, and may have been quicker: all that is promised is that it is gone now.
+        let hypervisor = fs::read_to_string(&left).ok();
+        story(&[], |_| Ok(()))?;
+        assert!(!Path::new(&left).exists(), "{left} is still there");
+        let Some(pid) = hypervisor else {
+            return Ok(());
+        };
+        // It has nothing left to do but to exit.
+        let command = Path::new("/proc").join(pid.trim_end()).join("cmdline");
+        wait::until("the end of its hypervisor", SOON, || {
+            Ok((!fs::read_to_string(&command).unwrap_or_default().contains("hypervise")).then_some(()))
+        })
+    })
 }
