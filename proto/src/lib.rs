@@ -14,6 +14,7 @@
 pub mod api;
 pub mod decision;
 pub mod definition;
+pub mod document;
 pub mod event;
 pub mod id;
 pub mod infrastructure;

@@ -127,7 +127,16 @@ mod tests {
         for good in ["nginx.service", "getty@tty1.service", "a-b_c:d.e.timer"] {
             assert!(UnitName::parse(good).is_ok(), "{good}");
         }
-        for bad in ["nginx", ".service", "-x.service", "a b.service", "a;b.service", "a$(b).service", "a\\x2d.service", "a\n.service"] {
+        for bad in [
+            "nginx",
+            ".service",
+            "-x.service",
+            "a b.service",
+            "a;b.service",
+            "a$(b).service",
+            "a\\x2d.service",
+            "a\n.service",
+        ] {
             assert!(UnitName::parse(bad).is_err(), "{bad}");
         }
     }

@@ -2,12 +2,24 @@
 //! indices, the order has no cycle. `parse.rs` beside this makes them from text, with all errors of a file at once.
 
 mod check;
+mod cycle;
+mod parse;
+mod read;
+mod resolve;
+mod schema;
+mod service;
+mod set;
 mod settings;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use check::{Check, CommandLine, ProcessName, UnitName};
+pub use parse::{Definition, Places};
+pub use read::ASSEMBLIES_MAX;
+pub use resolve::{ORDER_MAX, SERVICES_MAX};
+pub use schema::SCHEMAS;
+pub use set::check_set;
 pub use settings::{Escalation, OnOrder, ProbeSettings, Timing, Window};
 
 use crate::id::{AssemblyIndex, Name, ServiceIndex};
@@ -153,7 +165,10 @@ impl Deployable {
     }
 
     /// The indices of the services of one assembly, in the file's order.
-    pub fn services_of(&self, assembly: AssemblyIndex) -> impl DoubleEndedIterator<Item = ServiceIndex> + use<> {
+    pub fn services_of(
+        &self,
+        assembly: AssemblyIndex,
+    ) -> impl DoubleEndedIterator<Item = ServiceIndex> + use<> {
         let (first, end) = self.assembly(assembly).services;
         (first.0..end.0).map(ServiceIndex)
     }

@@ -52,7 +52,8 @@ pub struct Window {
 
 impl Window {
     /// What holds for a scope without `[escalation]`: 5 in 1 h, and then exhausted, not the next scope.
-    pub const DEFAULT: Self = Self { failures: NonZeroU32::MIN.saturating_add(4), within: Duration::from_secs(3600) };
+    pub const DEFAULT: Self =
+        Self { failures: NonZeroU32::MIN.saturating_add(4), within: Duration::from_secs(3600) };
 }
 
 /// When a scope is escalated. A scope without a window never climbs: [`Window::DEFAULT`] ends in exhausted.

@@ -1,0 +1,93 @@
+//! From a file's text to a [`Deployable`], with everything that is wrong with it at once: `read.rs` and `service.rs` read each
+//! table, `resolve.rs` joins them, `set.rs` compares the definitions of a directory.
+
+use super::read::{self, Template};
+use super::resolve::Plan;
+use super::schema::DEFINITION;
+use super::{Deployable, set};
+use crate::document::{Diagnostic, Position, Report, Table};
+
+/// A definition as it was loaded: what it says, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// The file's name, for messages.
+    pub file: String,
+    /// What it says.
+    pub deployable: Deployable,
+    /// What is allowed but suspicious.
+    pub warnings: Vec<Diagnostic>,
+    /// Where it says the rest of what is compared with other files.
+    pub places: Places,
+}
+
+/// Where a definition says what is compared with other files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The deployable's name.
+    pub name: Position,
+    /// The infrastructure.
+    pub infrastructure: Position,
+    /// The machine of each assembly.
+    pub machines: Vec<Position>,
+}
+
+impl Definition {
+    /// Parses a definition. `file` is its name for messages.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, sorted by place, with the warnings; see [`Report::finish`] for the limit.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        let text = Report::text_of(file, text.as_bytes()).map_err(|error| vec![error])?;
+        let (report, document) = Report::read(file, text);
+        let parsed = {
+            let template = read::read(&Table::root(&report, &document, &DEFINITION));
+            build(&template, &report)
+        };
+        match parsed {
+            None => Err(report.finish()),
+            Some((deployable, places)) => {
+                Ok(Self { file: file.to_owned(), deployable, places, warnings: report.finish() })
+            }
+        }
+    }
+
+    /// Parses a file's bytes.
+    ///
+    /// # Errors
+    /// As [`Definition::parse`], and where the file is larger than 1 MiB or not UTF-8.
+    pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
+        let text = Report::text_of(file, bytes).map_err(|error| vec![error])?;
+        Self::parse(file, text)
+    }
+}
+
+impl Deployable {
+    /// Parses a definition; its warnings and places are dropped. [`Definition::parse`] keeps them.
+    ///
+    /// # Errors
+    /// As [`Definition::parse`].
+    pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
+        Definition::parse(file, text).map(|definition| definition.deployable)
+    }
+
+    /// Parses a file's bytes.
+    ///
+    /// # Errors
+    /// As [`Definition::parse_bytes`].
+    pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
+        Definition::parse_bytes(file, bytes).map(|definition| definition.deployable)
+    }
+}
+
+fn build<'t>(template: &Template<'t>, report: &Report<'t>) -> Option<(Deployable, Places)> {
+    let plan = Plan::new(template, report)?;
+    let machines = plan.machine_places();
+    let deployable = plan.build()?;
+    let places = Places {
+        name: report.position(template.name_at),
+        infrastructure: report.position(template.infrastructure_at),
+        machines: machines.iter().map(|at| report.position(*at)).collect(),
+    };
+    set::one_machine_once(&deployable, &machines, report);
+    (!report.failed()).then_some((deployable, places))
+}

@@ -1,0 +1,363 @@
+//! The second half of reading a definition: `count` makes several assemblies of one template, words become indices, and the
+//! order is checked for cycles.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::cycle::find_cycles;
+use super::read::{ASSEMBLIES_MAX, AssemblyTemplate, Template};
+use super::{Assembly, Deployable, Machine, Service};
+use crate::document::{Report, Text, nearest};
+use crate::id::{AssemblyIndex, NAME_MAX_BYTES, Name, ServiceIndex};
+
+/// The most services of one deployable.
+pub const SERVICES_MAX: usize = 10_000;
+
+/// The most "this after that" of one deployable, once `count` is expanded.
+pub const ORDER_MAX: usize = 100_000;
+
+/// One assembly after expansion: its template and its name.
+struct Place {
+    template: usize,
+    name: String,
+    /// The index of its first service.
+    first_service: usize,
+}
+
+/// The whole deployable as indices.
+pub(super) struct Plan<'r, 't> {
+    template: &'r Template<'t>,
+    report: &'r Report<'t>,
+    places: Vec<Place>,
+    /// What a reference may name: a template (all of its assemblies) or one assembly.
+    names: BTreeMap<String, Vec<usize>>,
+    pub(super) assembly_after: Vec<Arc<[u16]>>,
+    pub(super) service_after: Vec<Vec<u16>>,
+    order: usize,
+}
+
+impl<'r, 't> Plan<'r, 't> {
+    /// Expands and resolves; problems are reported. None where it is too large to go on.
+    pub(super) fn new(template: &'r Template<'t>, report: &'r Report<'t>) -> Option<Self> {
+        let size = |counted: fn(&AssemblyTemplate<'_>) -> usize| {
+            let of = |assembly: &AssemblyTemplate<'_>| {
+                usize::from(assembly.count.unwrap_or(1)) * counted(assembly)
+            };
+            template.assemblies.iter().map(of).sum::<usize>()
+        };
+        let limit = |what: &str, is: usize, most: usize| {
+            if is > most {
+                report.error(
+                    template.name_at,
+                    format!("{is} {what} in one deployable, expected at most {most}"),
+                );
+            }
+            is <= most
+        };
+        let small = limit("assemblies", size(|_| 1), ASSEMBLIES_MAX)
+            & limit("services", size(|assembly| assembly.services.len()), SERVICES_MAX);
+        if !small {
+            return None;
+        }
+        let mut plan = Self {
+            template,
+            report,
+            places: Vec::new(),
+            names: BTreeMap::new(),
+            assembly_after: Vec::new(),
+            service_after: Vec::new(),
+            order: 0,
+        };
+        plan.expand();
+        plan.resolve()?;
+        plan.check_order();
+        Some(plan)
+    }
+
+    fn expand(&mut self) {
+        let mut first_service = 0;
+        for (index, assembly) in self.template.assemblies.iter().enumerate() {
+            let names: Vec<String> = match assembly.count {
+                None => vec![assembly.name.text.to_owned()],
+                Some(count) => (1..=count).map(|number| format!("{}-{number}", assembly.name.text)).collect(),
+            };
+            if let Some(long) =
+                names.iter().find(|name| name.len() > NAME_MAX_BYTES && assembly.count.is_some())
+            {
+                let message = format!(
+                    "`count` makes the name \"{long}\", expected at most {NAME_MAX_BYTES} characters"
+                );
+                self.report.error(assembly.name.at, message);
+            }
+            let from = self.places.len();
+            for name in names {
+                self.refuse_twice(&name, assembly.name.at);
+                self.places.push(Place { template: index, name, first_service });
+                first_service += assembly.services.len();
+            }
+            for place in from..self.places.len() {
+                let name = self.places[place].name.clone();
+                self.names.entry(name).or_default().push(place);
+            }
+            if assembly.count.is_some() {
+                let all = (from..self.places.len()).collect();
+                self.names.entry(assembly.name.text.to_owned()).or_insert(all);
+            }
+        }
+    }
+
+    /// Two names in one table are refused by TOML; those that `count` makes are refused here.
+    fn refuse_twice(&self, name: &str, at: usize) {
+        let Some(earlier) = self.names.get(name).and_then(|places| places.first()) else { return };
+        let earlier = &self.template.assemblies[self.places[*earlier].template];
+        let place = self.report.position(earlier.name.at);
+        let message = format!(
+            "assembly \"{name}\" is there twice, expected one: `{}` in line {} is or makes the other",
+            earlier.name.text, place.line
+        );
+        self.report.error(at, message);
+    }
+
+    /// None where there is too much order to hold.
+    fn resolve(&mut self) -> Option<()> {
+        let template = self.template;
+        for assembly in &template.assemblies {
+            let mut after: Vec<u16> = Vec::new();
+            for text in &assembly.after {
+                after.extend(self.find_assemblies(*text).iter().map(|index| narrow(*index)));
+            }
+            after.sort_unstable();
+            after.dedup();
+            let after: Arc<[u16]> = after.into();
+            for _ in 0..assembly.count.unwrap_or(1) {
+                self.grow(after.len())?;
+                self.assembly_after.push(Arc::clone(&after));
+            }
+        }
+        for place in 0..self.places.len() {
+            let assembly = &template.assemblies[self.places[place].template];
+            // Each wrong word is reported once, not for each assembly that `count` makes.
+            let first = place == 0 || self.places[place - 1].template != self.places[place].template;
+            for service in &assembly.services {
+                let mut after = Vec::new();
+                for text in &service.after {
+                    after.extend(self.find_services(place, *text, first));
+                }
+                after.sort_unstable();
+                after.dedup();
+                self.grow(after.len())?;
+                self.service_after.push(after);
+            }
+        }
+        Some(())
+    }
+
+    fn grow(&mut self, by: usize) -> Option<()> {
+        self.order += by;
+        if self.order > ORDER_MAX {
+            let message =
+                format!("`after` makes more than {ORDER_MAX} pairs in one deployable, expected fewer");
+            self.report.error(self.template.name_at, message);
+        }
+        (self.order <= ORDER_MAX).then_some(())
+    }
+
+    fn find_assemblies(&self, text: Text<'_>) -> &[usize] {
+        if let Some(found) = self.names.get(text.text) {
+            return found;
+        }
+        let near = near_clause(text.text, self.names.keys().map(String::as_str));
+        self.report.absent(text.at, format!("no assembly \"{}\" for `after`{near}", cut(text.text)));
+        &[]
+    }
+
+    /// The services that a service's `after` names: `service` of the same assembly, or `assembly/service`.
+    fn find_services(&self, own: usize, text: Text<'_>, tell: bool) -> Vec<u16> {
+        let (places, service) = match text.text.split_once('/') {
+            None => (vec![own], text.text),
+            Some((assembly, service)) => match self.names.get(assembly) {
+                Some(found) => (found.clone(), service),
+                None if tell => {
+                    let near = near_clause(assembly, self.names.keys().map(String::as_str));
+                    self.report
+                        .absent(text.at, format!("no assembly \"{}\" for `after`{near}", cut(assembly)));
+                    return Vec::new();
+                }
+                None => return Vec::new(),
+            },
+        };
+        let found: Vec<u16> =
+            places.iter().filter_map(|place| self.service_of(*place, service)).map(narrow).collect();
+        if found.is_empty() && tell {
+            self.tell_unknown_service(&places, text, service);
+        }
+        found
+    }
+
+    fn service_of(&self, place: usize, name: &str) -> Option<usize> {
+        let place = &self.places[place];
+        let services = &self.template.assemblies[place.template].services;
+        let nth = services.iter().position(|service| service.name.text == name)?;
+        Some(place.first_service + nth)
+    }
+
+    fn tell_unknown_service(&self, places: &[usize], text: Text<'_>, service: &str) {
+        let Some(place) = places.first() else { return };
+        let assembly = &self.template.assemblies[self.places[*place].template];
+        let mut near = near_clause(service, assembly.services.iter().map(|service| service.name.text));
+        if !text.text.contains('/') && self.names.contains_key(service) {
+            near = format!(
+                ", which is an assembly; expected \"{service}/SERVICE\", or `after` of the assembly itself"
+            );
+        } else if near.is_empty() {
+            near = ", expected \"service\" of the same assembly or \"assembly/service\"".to_owned();
+        }
+        let message = format!(
+            "no service \"{}\" in assembly \"{}\" for `after`{near}",
+            cut(service),
+            assembly.name.text
+        );
+        self.report.absent(text.at, message);
+    }
+
+    /// Three kinds of places in the order: an assembly (it is up), an assembly as a whole (it and its services are healthy),
+    /// a service. A whole is after its parts; an assembly is after the wholes it names; a service is after its own assembly.
+    fn check_order(&self) {
+        let (assemblies, services) = (self.places.len(), self.service_after.len());
+        let whole = |assembly: usize| assemblies + assembly;
+        let service = |index: usize| 2 * assemblies + index;
+        let mut after: Vec<Vec<u32>> = Vec::with_capacity(2 * assemblies + services);
+        let wholes = |list: &[u16]| list.iter().map(|index| wide(whole(usize::from(*index)))).collect();
+        after.extend(self.assembly_after.iter().map(|list| wholes(list)));
+        for (index, place) in self.places.iter().enumerate() {
+            let own = self.services_at(place);
+            after.push(std::iter::once(index).chain(own.map(service)).map(wide).collect());
+        }
+        for (index, place) in self.places.iter().enumerate() {
+            for own in self.services_at(place) {
+                let others = self.service_after[own].iter().map(|other| service(usize::from(*other)));
+                after.push(others.chain(std::iter::once(index)).map(wide).collect());
+            }
+        }
+        for cycle in find_cycles(&after) {
+            self.tell_cycle(&cycle);
+        }
+    }
+
+    fn services_at(&self, place: &Place) -> std::ops::Range<usize> {
+        place.first_service..place.first_service + self.template.assemblies[place.template].services.len()
+    }
+
+    fn tell_cycle(&self, cycle: &[u32]) {
+        let assemblies = self.places.len();
+        let (mut names, mut at): (Vec<String>, Option<usize>) = (Vec::new(), None);
+        for node in cycle {
+            let node = usize::try_from(*node).unwrap_or(usize::MAX);
+            let (name, after) = if node < 2 * assemblies {
+                let place = &self.places[node % assemblies];
+                (place.name.clone(), &self.template.assemblies[place.template].after)
+            } else {
+                self.service_named(node - 2 * assemblies)
+            };
+            at = at.or_else(|| after.first().map(|text| text.at));
+            if names.last() != Some(&name) {
+                names.push(name);
+            }
+        }
+        if names.len() > 1 && names.first() == names.last() {
+            names.pop();
+        }
+        names.extend(names.first().cloned());
+        let message = format!("`after` goes round in a circle: {}", names.join(" -> "));
+        self.report.error(at.unwrap_or(self.template.name_at), message);
+    }
+
+    fn service_named(&self, index: usize) -> (String, &Vec<Text<'t>>) {
+        let nth = self.places.partition_point(|place| place.first_service <= index) - 1;
+        // Of several places that begin there only the last has services.
+        let place = &self.places[nth];
+        let service = &self.template.assemblies[place.template].services[index - place.first_service];
+        (format!("{}/{}", place.name, service.name.text), &service.after)
+    }
+
+    /// The deployable. None where something was reported.
+    pub(super) fn build(self) -> Option<Deployable> {
+        if self.report.failed() {
+            return None;
+        }
+        let (mut assemblies, mut services) = (Vec::new(), Vec::new());
+        for (index, place) in self.places.iter().enumerate() {
+            let template = &self.template.assemblies[place.template];
+            let own = self.services_at(place);
+            for (nth, service) in own.clone().zip(&template.services) {
+                services.push(Service {
+                    name: Name::parse(service.name.text).ok()?,
+                    assembly: AssemblyIndex(narrow(index)),
+                    check: service.check.clone()?,
+                    restart: service.restart.clone(),
+                    probe: service.probe,
+                    after: self.service_after[nth].iter().copied().map(ServiceIndex).collect(),
+                });
+            }
+            let range = (ServiceIndex(narrow(own.start)), ServiceIndex(narrow(own.end)));
+            let after = self.assembly_after[index].iter().copied().map(AssemblyIndex).collect();
+            assemblies.push(assembly(template, &place.name, after, range)?);
+        }
+        Some(Deployable {
+            name: self.template.name.clone()?,
+            infrastructure: self.template.infrastructure.clone(),
+            mode: self.template.mode,
+            escalation: self.template.escalation,
+            timing: self.template.timing,
+            assemblies,
+            services,
+        })
+    }
+
+    /// Where the machine of each assembly is named, in the order of the assemblies.
+    pub(super) fn machine_places(&self) -> Vec<usize> {
+        self.places.iter().map(|place| self.template.assemblies[place.template].machine_at).collect()
+    }
+}
+
+fn assembly(
+    template: &AssemblyTemplate<'_>,
+    name: &str,
+    after: Vec<AssemblyIndex>,
+    services: (ServiceIndex, ServiceIndex),
+) -> Option<Assembly> {
+    let machine: Machine = template.machine.clone()?;
+    Some(Assembly {
+        name: Name::parse(name).ok()?,
+        machine,
+        failure_domains: template.failure_domains.clone(),
+        data: template.data,
+        max_rung: template.max_rung,
+        probe: template.probe,
+        ssh: template.ssh.clone(),
+        after,
+        services,
+        parameters: template
+            .parameters
+            .iter()
+            .map(|(key, value)| (key.text.into(), value.text.into()))
+            .collect(),
+    })
+}
+
+fn near_clause<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> String {
+    nearest(word, known).map(|near| format!(", nearest is \"{near}\"")).unwrap_or_default()
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(NAME_MAX_BYTES + 1).flat_map(char::escape_debug).collect()
+}
+
+/// Both limits are far below what the index holds.
+fn narrow(index: usize) -> u16 {
+    u16::try_from(index).unwrap_or(u16::MAX)
+}
+
+fn wide(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,175 @@
+//! Collects what is wrong with one file. What follows only from a syntax error (a key that is missing because its line could
+//! not be read) is left out, so that each line of the answer is something to mend.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::{DIAGNOSTICS_MAX, Diagnostic, FILE_MAX_BYTES, Severity};
+
+/// More findings than this are only counted, so that a hostile file costs little.
+const FINDINGS_MAX: usize = 10 * DIAGNOSTICS_MAX;
+
+/// A place in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The line, from 1.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+}
+
+impl Position {
+    /// The beginning of a file.
+    pub const START: Self = Self { line: 1, column: 1 };
+}
+
+/// What was found in one file so far. Shared by everything that reads parts of it.
+#[derive(Debug)]
+pub struct Report<'t> {
+    file: &'t str,
+    text: &'t str,
+    lines: Vec<usize>,
+    findings: RefCell<Vec<(usize, Severity, String)>>,
+    left_out: Cell<usize>,
+    failed: Cell<bool>,
+    broken: BTreeSet<usize>,
+}
+
+impl<'t> Report<'t> {
+    /// Parses the text as TOML and starts the report with its syntax errors. What could be read is returned beside it.
+    #[must_use]
+    pub fn read(file: &'t str, text: &'t str) -> (Self, Spanned<DeTable<'t>>) {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        let mut report = Self {
+            file,
+            text,
+            lines,
+            findings: RefCell::default(),
+            left_out: Cell::new(0),
+            failed: Cell::new(false),
+            broken: BTreeSet::new(),
+        };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let span = error.span().unwrap_or(0..0);
+            let at = span.start;
+            report.error(at, syntax_message(error.message(), text.get(span).unwrap_or_default()));
+        }
+        report.broken = errors.iter().filter_map(|error| Some(report.line_of(error.span()?.start))).collect();
+        (report, table)
+    }
+
+    /// The text of a file's bytes.
+    ///
+    /// # Errors
+    /// A diagnostic where it is larger than [`FILE_MAX_BYTES`] or is not UTF-8.
+    pub fn text_of<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, Diagnostic> {
+        if bytes.len() > FILE_MAX_BYTES {
+            let message = format!("{} bytes, expected at most {FILE_MAX_BYTES} (1 MiB)", bytes.len());
+            return Err(Diagnostic::error(file, Position::START, message));
+        }
+        std::str::from_utf8(bytes).map_err(|error| {
+            let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let line = 1 + good.matches('\n').count();
+            let column = 1 + good.rsplit('\n').next().unwrap_or_default().chars().count();
+            let at = Position { line: small(line), column: small(column) };
+            Diagnostic::error(file, at, "not UTF-8, expected a text file in UTF-8".to_owned())
+        })
+    }
+
+    /// An error at that byte of the text.
+    pub fn error(&self, at: usize, message: impl Into<String>) {
+        self.failed.set(true);
+        self.add(at, Severity::Error, message.into());
+    }
+
+    /// An error that says that something is not there. Left out in a file with syntax errors: there it may only be unreadable.
+    pub fn absent(&self, at: usize, message: impl Into<String>) {
+        self.failed.set(true);
+        if self.broken.is_empty() {
+            self.error(at, message);
+        }
+    }
+
+    /// A warning at that byte of the text. Left out in a file with syntax errors.
+    pub fn warning(&self, at: usize, message: impl Into<String>) {
+        if self.broken.is_empty() {
+            self.add(at, Severity::Warning, message.into());
+        }
+    }
+
+    /// Whether there was an error so far.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    /// The file's name.
+    #[must_use]
+    pub fn file(&self) -> &'t str {
+        self.file
+    }
+
+    /// The place of that byte of the text.
+    #[must_use]
+    pub fn position(&self, at: usize) -> Position {
+        let at = self.text.floor_char_boundary(at);
+        let line = self.line_of(at);
+        let start = self.lines.get(line).copied().unwrap_or(0);
+        let before = self.text.get(start..at).unwrap_or_default().trim_start_matches('\u{feff}');
+        Position { line: small(line + 1), column: small(before.chars().count() + 1) }
+    }
+
+    /// Everything that was found, by place; at most [`DIAGNOSTICS_MAX`] and a last one that says how many more there are.
+    #[must_use]
+    pub fn finish(self) -> Vec<Diagnostic> {
+        let mut findings = self.findings.take();
+        findings.sort();
+        findings.dedup();
+        let more = findings.len().saturating_sub(DIAGNOSTICS_MAX) + self.left_out.get();
+        findings.truncate(DIAGNOSTICS_MAX);
+        let last = findings.last().map_or(0, |(at, _, _)| *at);
+        if more > 0 {
+            let severity = if self.failed.get() { Severity::Error } else { Severity::Warning };
+            findings.push((last, severity, format!("and {more} more")));
+        }
+        let place = |(at, severity, message)| {
+            let at = self.position(at);
+            Diagnostic { file: self.file.to_owned(), line: at.line, column: at.column, severity, message }
+        };
+        findings.into_iter().map(place).collect()
+    }
+
+    fn add(&self, at: usize, severity: Severity, message: String) {
+        // What is said of a line that could not be read says nothing new. (While the syntax errors come in, none is broken yet.)
+        if self.broken.contains(&self.line_of(at)) {
+            return;
+        }
+        let mut findings = self.findings.borrow_mut();
+        if findings.len() >= FINDINGS_MAX {
+            self.left_out.set(self.left_out.get() + 1);
+            return;
+        }
+        findings.push((at, severity, message));
+    }
+
+    fn line_of(&self, at: usize) -> usize {
+        self.lines.partition_point(|start| *start <= at).saturating_sub(1)
+    }
+}
+
+/// The TOML library's message, with the words that it points at where that helps.
+fn syntax_message(message: &str, words: &str) -> String {
+    if message == "duplicate key" {
+        return format!("duplicate key `{}`, expected each key once in a table", super::words::shown(words));
+    }
+    format!("not TOML: {message}")
+}
+
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

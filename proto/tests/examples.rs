@@ -1,0 +1,114 @@
+//! The definitions in `deployables/` are right, and their reference has every key there is.
+
+use std::path::PathBuf;
+
+use cpe_proto::definition::{Check, Definition, Deployable, Machine, Mode, SCHEMAS};
+use cpe_proto::rung::Rung;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deployables")
+}
+
+fn load(name: &str) -> Definition {
+    let bytes = std::fs::read(folder().join(name)).expect("the example is there");
+    match Definition::parse_bytes(name, &bytes) {
+        Ok(definition) => definition,
+        Err(errors) => panic!("{}", errors.iter().map(|error| format!("{error}\n")).collect::<String>()),
+    }
+}
+
+#[test]
+fn every_example_is_right_and_has_no_warning() {
+    let files = std::fs::read_dir(folder()).expect("the folder is there");
+    let mut seen = 0;
+    for file in files {
+        let name = file.expect("an entry").file_name().into_string().expect("a plain name");
+        if name.ends_with(".toml") && name != "cpe.toml" {
+            assert_eq!(load(&name).warnings, [], "{name}");
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "{seen} examples");
+}
+
+#[test]
+fn count_makes_assemblies_whose_services_depend_on_all_that_a_name_means() {
+    let shop: Deployable = load("two-tier.toml").deployable;
+    let names: Vec<&str> = shop.assemblies.iter().map(|assembly| assembly.name.as_str()).collect();
+    assert_eq!(names, ["database-1", "database-2", "web-1", "web-2", "web-3", "web-4"]);
+
+    let web = shop.assembly_named("web-2").expect("web-2");
+    let after: Vec<&str> =
+        shop.assembly(web).after.iter().map(|other| shop.assembly(*other).name.as_str()).collect();
+    assert_eq!(after, ["database-1", "database-2"]);
+
+    let service = shop.service(shop.service_named(web, "shop").expect("shop"));
+    let path = |index| {
+        let other = shop.service(index);
+        format!("{}/{}", shop.assembly(other.assembly).name, other.name)
+    };
+    let after: Vec<String> = service.after.iter().copied().map(path).collect();
+    assert_eq!(after, ["database-1/postgres", "database-2/postgres", "web-2/nginx"]);
+    assert_eq!(service.check, Check::Tcp { host: "127.0.0.1".into(), port: 8080 });
+    assert_eq!(service.restart.as_ref().map(|unit| unit.as_str()), Some("shop.service"));
+    assert_eq!(shop.assembly(web).max_rung, Rung::Recreate);
+}
+
+#[test]
+fn what_is_not_said_has_the_defaults_of_the_policy() {
+    use cpe_proto::definition::{Data, Escalation, ProbeSettings, Timing};
+
+    let mail = load("single-host.toml").deployable;
+    assert_eq!((mail.mode, mail.infrastructure.as_ref()), (Mode::Act, None));
+    assert_eq!((mail.escalation, mail.timing), (Escalation::default(), Timing::default()));
+    let host = &mail.assemblies[0];
+    assert_eq!(host.machine, Machine::Address("mail.example.com".to_owned()));
+    assert_eq!(
+        (host.data, host.max_rung, host.probe),
+        (Data::Local, Rung::RebootHard, ProbeSettings::channel())
+    );
+    assert_eq!(mail.services[0].probe, ProbeSettings::service());
+    assert_eq!(mail.services[0].restart.as_ref().map(|unit| unit.as_str()), Some("postfix.service"));
+}
+
+#[test]
+fn the_nearest_probe_table_wins_key_by_key() {
+    let text = r#"
+        name = "x"
+        [probe]
+        interval = "3s"
+        failure_threshold = 4
+        [assemblies.a]
+        address = "192.0.2.1"
+        probe = { interval = "7s" }
+        services.one.systemd = "one.service"
+        services.two = { systemd = "two.service", probe = { failure_threshold = 1 } }
+        [assemblies.b]
+        address = "192.0.2.2"
+    "#;
+    let parsed = Deployable::parse("x.toml", text).expect("it is right");
+    let probes: Vec<(u64, u32)> = [parsed.assemblies[0].probe, parsed.assemblies[1].probe]
+        .into_iter()
+        .chain(parsed.services.iter().map(|service| service.probe))
+        .map(|probe| (probe.interval.as_secs(), probe.failure_threshold.get()))
+        .collect();
+    assert_eq!(probes, [(7, 4), (3, 4), (7, 4), (7, 1)]);
+}
+
+#[test]
+fn the_reference_has_every_key_with_a_comment() {
+    let text = std::fs::read_to_string(folder().join("reference.toml")).expect("the reference is there");
+    let keys = SCHEMAS.iter().flat_map(|schema| schema.keys);
+    for key in keys {
+        let header = |line: &str| line.starts_with('[') && line.contains(key);
+        let explained = |line: &str| {
+            let (code, comment) = line.split_once('#').unwrap_or((line, ""));
+            let words = code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            !comment.is_empty() && words.into_iter().any(|word| word == *key)
+        };
+        assert!(
+            text.lines().any(|line| header(line) || explained(line)),
+            "reference.toml does not explain `{key}`"
+        );
+    }
+}
