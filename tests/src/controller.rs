@@ -98,7 +98,7 @@ impl Controller {
             }
             Ok(UnixStream::connect(&socket).ok().map(drop))
         });
-        ready.with_context(|| format!("cpe said:\n{}", self.stderr_tail()))
+        wait::explained(ready, || format!("cpe said:\n{}", self.stderr_tail()))
     }
 
     /// The folder that is watched for definitions.
@@ -159,7 +159,7 @@ impl Controller {
     pub fn wait_for_state(&self, name: &str, state: &str, deadline: Duration) -> Result<()> {
         let what = format!("{name} to be {state}");
         let found = wait::until(&what, deadline, || Ok((self.state_of(name)? == state).then_some(())));
-        found.with_context(|| self.last_events())
+        wait::explained(found, || self.last_events())
     }
 
     /// All events so far, oldest first.
@@ -186,7 +186,7 @@ impl Controller {
         matches: impl Fn(&Event) -> bool,
     ) -> Result<Event> {
         let found = wait::until(what, deadline, || Ok(self.events()?.into_iter().find(&matches)));
-        found.with_context(|| self.last_events())
+        wait::explained(found, || self.last_events())
     }
 
     fn last_events(&self) -> String {
@@ -207,7 +207,7 @@ impl Controller {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).context("sending SIGTERM to cpe")?;
         let ended = wait::until("cpe to end after SIGTERM", DRAIN, || Ok(self.child.try_wait()?));
-        ended.with_context(|| format!("cpe said:\n{}", self.stderr_tail()))
+        wait::explained(ended, || format!("cpe said:\n{}", self.stderr_tail()))
     }
 
     /// Ends it at once, as a crash would.

@@ -292,7 +292,8 @@ impl Guest {
         deadline: Duration,
         mut holds: impl FnMut() -> Result<bool>,
     ) -> Result<()> {
-        wait::until(what, deadline, || Ok(holds()?.then_some(()))).with_context(|| {
+        let held = wait::until(what, deadline, || Ok(holds()?.then_some(())));
+        wait::explained(held, || {
             format!("guest {} at {}; its console ends:\n{}", self.name, self.address, self.console_tail())
         })
     }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 /// Pause between two looks. Short beside what is waited for (boots, probes), long beside what a look costs.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
@@ -23,4 +23,9 @@ pub fn until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result
         }
         thread::park_timeout(BETWEEN_LOOKS);
     }
+}
+
+/// Puts what helps to understand a failure below its message.
+pub(crate) fn explained<T>(result: Result<T>, details: impl FnOnce() -> String) -> Result<T> {
+    result.map_err(|error| anyhow!("{error:#}\n{}", details()))
 }
