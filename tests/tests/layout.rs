@@ -106,6 +106,29 @@ fn the_core_depends_on_nothing_but_proto() -> Result<()> {
 }
 
 #[test]
+fn the_core_cannot_read_a_clock_or_iterate_an_unordered_map() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dped/clippy.toml");
+    let bans: toml::Table = fs::read_to_string(&path).context("dped/clippy.toml holds the bans")?.parse()?;
+    let banned = bans.get("disallowed-types").and_then(toml::Value::as_array).context("it bans no type")?;
+    let banned: BTreeSet<_> = banned.iter().filter_map(|ban| ban.get("path")?.as_str()).collect();
+    for wanted in [
+        "std::collections::HashMap",
+        "std::collections::HashSet",
+        "std::time::Instant",
+        "std::time::SystemTime",
+        "std::fs::File",
+        "std::net::TcpStream",
+    ] {
+        assert!(banned.contains(wanted), "dped/clippy.toml does not ban {wanted}");
+    }
+    for file in rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../dped/src"))? {
+        let lifted = fs::read_to_string(&file)?.contains("clippy::disallowed_");
+        assert!(!lifted, "{} lifts a ban of dped/clippy.toml", file.display());
+    }
+    Ok(())
+}
+
+#[test]
 fn every_crate_inherits_what_the_workspace_decides() -> Result<()> {
     for package in workspace()?.workspace_packages() {
         let manifest: toml::Table = fs::read_to_string(&package.manifest_path)?.parse()?;
