@@ -1,0 +1,14 @@
+//! SSH: one [`Session`] per assembly, from one [`Monitor`] that all share (keys, known hosts, the limits on connecting).
+//! Nothing of the SSH library shows here, so that another can take its place. `resident.rs` is the protocol that is spoken in the
+//! guest; `known_hosts.rs` decides whether a host is the one it should be.
+
+mod monitor;
+pub mod resident;
+mod session;
+mod settings;
+
+pub use monitor::{Counters, Monitor};
+pub use session::Session;
+pub use settings::{
+    Act, ActError, Answer, Answers, Endpoint, Error, Identity, Probe, ProbeRequest, ServiceAct, Settings,
+};

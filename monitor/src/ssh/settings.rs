@@ -1,0 +1,201 @@
+//! What a caller says: how to connect, to what, and what to do there. And what it is told.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use cpe_proto::definition::{Check, UnitName};
+use cpe_proto::id::ProbeId;
+use cpe_proto::observation::Observation;
+
+/// How all sessions of a [`Monitor`](super::Monitor) connect.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The user to log in as, where an endpoint does not say.
+    pub user: String,
+    /// The port, where an endpoint does not say (22).
+    pub port: u16,
+    /// The keys to offer, in this order, where an endpoint does not say.
+    pub identities: Vec<Identity>,
+    /// The files of known host keys, as sshd(8) describes them. A file that does not exist is an empty one.
+    pub known_hosts: Vec<PathBuf>,
+    /// Key exchanges and logins under way at one time (64): each costs about a millisecond of CPU here, and memory.
+    pub connect_concurrency: usize,
+    /// New connections a second, over all sessions (200).
+    pub connects_per_second: u32,
+    /// A session that heard nothing for this long asks the server whether it lives (15 s) ...
+    pub keepalive: Duration,
+    /// ... and is given up when it asked this often without an answer (3).
+    pub keepalive_max: usize,
+    /// The most bytes that are read of one command that had to be run over a channel of its own (1 MiB). One that prints more is
+    /// ended. The resident shell needs no such limit: it cuts output in the guest.
+    pub output_max: usize,
+    /// Batches that may wait in one session (16). What comes on top is answered at once as not tried.
+    pub queue_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            user: "dped".to_owned(),
+            port: 22,
+            identities: Vec::new(),
+            known_hosts: vec![PathBuf::from("/etc/ssh/ssh_known_hosts")],
+            connect_concurrency: 64,
+            connects_per_second: 200,
+            keepalive: Duration::from_secs(15),
+            keepalive_max: 3,
+            output_max: 1024 * 1024,
+            queue_max: 16,
+        }
+    }
+}
+
+/// Where a private key is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// A private key's file (OpenSSH or PEM format, not encrypted).
+    File(PathBuf),
+    /// The socket of an agent (`SSH_AUTH_SOCK`): each of its keys is offered.
+    Agent(PathBuf),
+}
+
+/// One assembly's SSH server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// How messages name it: `deployable/assembly`.
+    pub label: String,
+    /// A host name or an IP address. Known host keys are looked up by this text.
+    pub address: String,
+    /// The port, where it differs from the settings'.
+    pub port: Option<u16>,
+    /// The user, where it differs.
+    pub user: Option<String>,
+    /// The only key to offer, where it differs.
+    pub identity: Option<Identity>,
+}
+
+/// What to probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The channel itself. Only this connects a session that is not connected.
+    Channel,
+    /// A service behind it.
+    Check(Check),
+}
+
+/// One probe asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeRequest {
+    /// Comes back with the answer.
+    pub probe: ProbeId,
+    /// What.
+    pub what: Probe,
+    /// From now to the deadline. It is answered by then, whatever happens.
+    pub timeout: Duration,
+}
+
+/// The one answer to a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The number it was asked with.
+    pub probe: ProbeId,
+    /// What was seen.
+    pub observation: Observation,
+    /// When it was asked.
+    pub asked: Instant,
+    /// When it was answered. Later than `asked` + timeout by our own lag only.
+    pub finished: Instant,
+    /// How late we noticed the deadline ourselves; zero where there was an answer. Above the lag budget the answer is void.
+    pub lag: Duration,
+}
+
+/// Where the answers of one session go. It must not block: it is called on the async runtime, or within
+/// [`Session::submit`](super::Session::submit) where the session's queue is full.
+pub type Answers = Box<dyn Fn(Answer) + Send + Sync>;
+
+/// What to do with a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceAct {
+    /// `systemctl reset-failed`, then `systemctl restart`.
+    Restart,
+    /// `systemctl reset-failed`, then `systemctl start`.
+    Start,
+    /// `systemctl stop`.
+    Stop,
+}
+
+impl ServiceAct {
+    /// The verb that `systemctl` takes.
+    #[must_use]
+    pub const fn verb(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Start => "start",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+/// Something to do to a service. As root it is `systemctl VERB UNIT`, as anybody else `sudo -n systemctl VERB UNIT`, for which
+/// the guest needs, for user `dped`, in sudoers:
+///
+/// ```text
+/// dped ALL=(root) NOPASSWD: /usr/bin/systemctl reset-failed *, /usr/bin/systemctl restart *, /usr/bin/systemctl start *, /usr/bin/systemctl stop *
+/// ```
+///
+/// or, narrower, the same with the units' names in place of `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Act {
+    /// What.
+    pub act: ServiceAct,
+    /// To which unit.
+    pub unit: UnitName,
+    /// How long it may take. After it the outcome is not known: systemd goes on with it.
+    pub timeout: Duration,
+}
+
+/// Why an act did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ActError {
+    /// It was never started, and cannot be until a person changes something.
+    #[error("cannot be run: {0}")]
+    NotRunnable(String),
+    /// It ended, and not with success. The status is absent after a signal.
+    #[error("ended with {}: {output}", .status.map_or_else(|| "a signal".to_owned(), |status| format!("status {status}")))]
+    Failed {
+        /// The exit status.
+        status: Option<i32>,
+        /// The first of its output, one line.
+        output: String,
+    },
+    /// It did not end in time. It may yet take effect.
+    #[error("did not end in time")]
+    TimedOut,
+    /// There is no session to do it over, or it was lost on the way. Where it was lost, it may yet take effect.
+    #[error("no channel: {0}")]
+    NoChannel(String),
+}
+
+/// Why a monitor cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A private key cannot be used.
+    #[error("private key {path}: {what}")]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A file of known hosts cannot be read.
+    #[error("known hosts {path}: {source}")]
+    KnownHosts {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A setting is out of range.
+    #[error("{0}")]
+    Settings(&'static str),
+}
