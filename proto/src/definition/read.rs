@@ -52,7 +52,7 @@ pub(super) fn read<'t>(root: &Table<'t>) -> Template<'t> {
     let infrastructure = root.parse("infrastructure", name);
     let named = root.has("infrastructure");
     let tables = root.tables("assemblies", &ASSEMBLY);
-    if tables.is_empty() && !root.has("assemblies") {
+    if root.is_empty("assemblies") {
         root.report()
             .absent(root.at(), "no assemblies in the definition, expected at least one [assemblies.NAME]");
     }

@@ -146,7 +146,8 @@ impl<'t> Report<'t> {
 
     fn add(&self, at: usize, severity: Severity, message: String) {
         // What is said of a line that could not be read says nothing new. (While the syntax errors come in, none is broken yet.)
-        if self.broken.contains(&self.line_of(at)) {
+        // A value that could not be read has no place: the library puts it at the file's first byte.
+        if self.broken.contains(&self.line_of(at)) || (!self.broken.is_empty() && at == 0) {
             return;
         }
         let mut findings = self.findings.borrow_mut();

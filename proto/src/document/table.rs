@@ -56,14 +56,16 @@ impl<'t> Table<'t> {
         schema: &'static Schema,
     ) -> Self {
         let title = if path.is_empty() { schema.title.to_owned() } else { format!("[{path}]") };
-        for key in entries.keys() {
-            let (name, at) = (key.get_ref().as_ref(), key.span().start);
+        for (Text { text: name, at }, _) in in_file_order(entries) {
             if let Some((_, instead)) = schema.later.iter().find(|(later, _)| *later == name) {
                 report.error(at, format!("`{name}` is not supported yet in {title}, {instead}"));
             } else if !schema.keys.contains(&name) {
-                let near = nearest_clause(name, schema.keys.iter().copied());
-                let expected =
-                    if near.is_empty() { format!(", expected {}", one_of(schema.keys)) } else { near };
+                let near = nearest_clause(name, schema.keys.iter().copied(), '`');
+                let expected = if near.is_empty() {
+                    format!(", expected {}", joined(schema.keys, '`', "or"))
+                } else {
+                    near
+                };
                 report.error(at, format!("unknown key `{}` in {title}{expected}", shown(name)));
             }
         }
@@ -94,6 +96,12 @@ impl<'t> Table<'t> {
         self.entries.contains_key(key)
     }
 
+    /// Whether the key is absent or its table has nothing in it.
+    #[must_use]
+    pub fn is_empty(&self, key: &str) -> bool {
+        self.entries.get(key).is_none_or(|value| value.get_ref().as_table().is_some_and(DeTable::is_empty))
+    }
+
     /// Where the key stands, or else the table.
     #[must_use]
     pub fn at_key(&self, key: &str) -> usize {
@@ -108,7 +116,7 @@ impl<'t> Table<'t> {
 
     /// Reports that the key has to be there.
     pub fn require(&self, key: &str, as_in: &str) {
-        if !self.has(key) {
+        if !self.has(key) && !self.has_later() {
             self.report.absent(self.at, format!("no `{key}` in {}, expected {as_in}", self.title));
         }
     }
@@ -148,8 +156,9 @@ impl<'t> Table<'t> {
         let found = words.iter().find(|(word, _)| *word == text.text);
         if found.is_none() {
             let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let near = nearest_clause(text.text, names.iter().copied());
-            let message = format!("`{key}` is \"{}\", expected {}{near}", shown(text.text), one_of(&names));
+            let near = nearest_clause(text.text, names.iter().copied(), '"');
+            let message =
+                format!("`{key}` is \"{}\", expected {}{near}", shown(text.text), joined(&names, '"', "or"));
             self.report.error(text.at, message);
         }
         found.map(|(_, value)| *value)
@@ -163,14 +172,12 @@ impl<'t> Table<'t> {
             self.wrong_type(key, value, "a duration in quotes with its unit, as \"3s\"");
             return None;
         }
-        let span = self.parse(key, parse_duration)?;
         let print = humantime::format_duration;
-        if span < least || span > most {
-            let limits = format!("{} to {}", print(least), print(most));
-            self.report.error(value.span().start, format!("`{key}` is {}, expected {limits}", print(span)));
-            return None;
-        }
-        Some(span)
+        self.parse(key, |text| match parse_duration(text) {
+            Ok(span) if (least..=most).contains(&span) => Ok(span),
+            Ok(_) => Err(format!("{} to {}", print(least), print(most))),
+            Err(expected) => Err(expected.to_owned()),
+        })
     }
 
     /// A whole number within limits, both included.
@@ -249,14 +256,15 @@ impl<'t> Table<'t> {
     /// A table with known keys.
     #[must_use]
     pub fn table(&self, key: &str, schema: &'static Schema) -> Option<Self> {
-        let (at, entries) = self.entries_of(key, &format!("a table with {}", one_of(schema.keys)))?;
+        let (at, entries) =
+            self.entries_of(key, &format!("a table with {}", joined(schema.keys, '`', "and")))?;
         Some(Self::open(self.report, entries, at, self.path_to(key), schema))
     }
 
     /// The tables of a table with free keys, in the file's order: `[assemblies.web]` and its like.
     #[must_use]
     pub fn tables(&self, key: &str, schema: &'static Schema) -> Vec<(Text<'t>, Self)> {
-        let expected = format!("a table, as [{key}.NAME]");
+        let expected = format!("a table, as [{}.NAME]", self.path_to(key));
         let Some((_, entries)) = self.entries_of(key, &expected) else { return Vec::new() };
         let mut tables = Vec::new();
         for (name, value) in in_file_order(entries) {
@@ -307,8 +315,9 @@ impl<'t> Table<'t> {
     fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'t>>, expected: &str) {
         let is = match value.get_ref() {
             DeValue::Integer(_) => "a whole number",
-            DeValue::Float(_) => "a number",
-            DeValue::Boolean(_) => "true or false",
+            DeValue::Float(_) => "a decimal number",
+            DeValue::Boolean(true) => "true",
+            DeValue::Boolean(false) => "false",
             DeValue::Datetime(_) => "a date or time",
             DeValue::String(_) => "a text",
             DeValue::Array(_) => "a list",
@@ -330,12 +339,12 @@ fn text_of<'t>(key: &'t Spanned<std::borrow::Cow<'t, str>>) -> Text<'t> {
     Text { text: key.get_ref(), at: key.span().start }
 }
 
-/// "a, b or c".
-fn one_of(words: &[&str]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+/// "`a`, `b` or `c`".
+fn joined(words: &[&str], quote: char, last_word: &str) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("{quote}{word}{quote}")).collect();
     match quoted.split_last() {
         None => "nothing".to_owned(),
         Some((last, [])) => last.clone(),
-        Some((last, first)) => format!("{} or {last}", first.join(", ")),
+        Some((last, first)) => format!("{} {last_word} {last}", first.join(", ")),
     }
 }

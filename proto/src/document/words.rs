@@ -19,8 +19,12 @@ pub fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Opti
 }
 
 /// `, nearest is X`, or nothing.
-pub(super) fn nearest_clause<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> String {
-    nearest(word, known).map(|near| format!(", nearest is `{near}`")).unwrap_or_default()
+pub(super) fn nearest_clause<'w>(
+    word: &str,
+    known: impl IntoIterator<Item = &'w str>,
+    quote: char,
+) -> String {
+    nearest(word, known).map(|near| format!(", nearest is {quote}{near}{quote}")).unwrap_or_default()
 }
 
 /// A text of a file as a message shows it: cut, and on one line.
@@ -108,7 +112,7 @@ fn is_label(label: &str) -> bool {
     plain && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')
 }
 
-/// A host and a port: "192.0.2.1:22", "[2001:db8::1]:22", "db:5432".
+/// A host and a port: `192.0.2.1:22`, `[2001:db8::1]:22`, `db:5432`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     /// The host.
