@@ -1,5 +1,7 @@
 //! What the network sees of a machine of the live fleet, by plain TCP: what differs between refused, silent and gone.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking")]
+
 use std::io::ErrorKind;
 use std::time::Duration;
 

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::line::{self, When};
 use super::machine::{Command, Machine};
 use super::observer::What;
 use super::unit::Ordered;
@@ -42,32 +43,60 @@ pub(super) fn command(machine: &Machine, line: &str) -> Answer {
         }
         Some(Command::Hangs) => Answer::Hangs,
         Some(Command::Floods { bytes }) => Answer::Floods { bytes },
-        None => program(machine, line),
+        None => shell(machine, line),
     }
+}
+
+/// What a shell does with a line: its statements one after the other.
+pub(super) fn shell(machine: &Machine, line: &str) -> Answer {
+    let (mut last, mut output, mut errors) = (0, String::new(), String::new());
+    for statement in line::statements(line) {
+        match (statement.when, last) {
+            (When::Succeeded, 1..) | (When::Failed, 0) => continue,
+            _ => {}
+        }
+        match program(machine, &statement.words) {
+            Answer::Exits { status, out, err, .. } => {
+                last = status;
+                output += &out;
+                errors += &err;
+            }
+            other => return other,
+        }
+    }
+    Answer::Exits { status: last, out: output, err: errors, after: Duration::ZERO }
 }
 
 /// What a program with its arguments does, of those that every guest has.
-pub(super) fn program(machine: &Machine, line: &str) -> Answer {
-    let words: Vec<&str> = line.split_whitespace().collect();
+fn program(machine: &Machine, words: &[String]) -> Answer {
+    let words: Vec<&str> = words
+        .iter()
+        .map(String::as_str)
+        .skip_while(|word| *word == "exec" || word.contains('='))
+        .filter(|word| *word != "--")
+        .collect();
     match words.as_slice() {
-        ["true" | ":"] => Answer::status(0),
-        ["false"] => Answer::status(1),
-        ["sudo", "-n", rest @ ..] => {
-            if machine.lock().sudo {
-                systemctl(machine, rest)
-            } else {
-                Answer::fails(1, "sudo: a password is required\n".to_owned())
-            }
+        [] | ["true" | ":", ..] => Answer::status(0),
+        ["false", ..] => Answer::status(1),
+        ["sh" | "/bin/sh", "-c", line, ..] => command(machine, line),
+        ["sudo", "-n", rest @ ..] => sudo(machine, rest),
+        ["systemctl", "show", rest @ ..] => show(machine, rest),
+        // Without rights, polkit is asked and has nobody to ask.
+        ["systemctl", verb, unit] => {
+            Answer::fails(1, format!("Failed to {verb} {unit}: Interactive authentication required.\n"))
         }
         [first, ..] => Answer::fails(127, format!("sh: 1: {first}: not found\n")),
-        [] => Answer::status(0),
     }
 }
 
-fn systemctl(machine: &Machine, words: &[&str]) -> Answer {
-    let words: Vec<&str> = words.iter().copied().filter(|word| *word != "--").collect();
-    match words.as_slice() {
-        ["systemctl" | "/usr/bin/systemctl" | "/bin/systemctl", verb, unit] => order(machine, verb, unit),
+/// The verbs that the sudoers line of cpe-monitor's documentation allows.
+fn sudo(machine: &Machine, words: &[&str]) -> Answer {
+    match words {
+        [
+            "systemctl" | "/usr/bin/systemctl",
+            verb @ ("start" | "stop" | "restart" | "reset-failed"),
+            unit,
+        ] if machine.lock().sudo => order(machine, verb, unit),
         _ => Answer::fails(1, "sudo: a password is required\n".to_owned()),
     }
 }
@@ -130,14 +159,21 @@ pub(super) fn unit_states(machine: &Machine, name: &str) -> Option<[&'static str
     Some(state.unit(name).map_or(["not-found", "inactive", "dead"], |unit| unit.states()))
 }
 
-/// `systemctl show --property=LoadState,ActiveState,SubState UNIT`.
-pub(super) fn show(machine: &Machine, name: &str) -> Answer {
-    match unit_states(machine, name) {
-        Some([load, active, sub]) => {
-            Answer::prints(format!("LoadState={load}\nActiveState={active}\nSubState={sub}\n"))
-        }
-        None => Answer::Hangs,
+/// `systemctl show --property=... UNIT ...`: the properties in systemd's order, whatever the order asked; an empty line between units.
+fn show(machine: &Machine, words: &[&str]) -> Answer {
+    let asked = |property: &str| {
+        let lists =
+            words.iter().filter_map(|word| word.strip_prefix("--property=").or(word.strip_prefix("-p")));
+        lists.flat_map(|list| list.split(',')).any(|name| name == property)
+    };
+    let mut shown = Vec::new();
+    for unit in words.iter().filter(|word| !word.starts_with('-')) {
+        let Some([load, active, sub]) = unit_states(machine, unit) else { return Answer::Hangs };
+        let all = [("Id", *unit), ("LoadState", load), ("ActiveState", active), ("SubState", sub)];
+        let lines = all.iter().filter(|(name, _)| asked(name));
+        shown.push(lines.map(|(name, value)| format!("{name}={value}\n")).collect::<String>());
     }
+    Answer::prints(shown.join("\n"))
 }
 
 /// Whether a process of that name runs.
@@ -151,9 +187,4 @@ pub(super) fn process_runs(machine: &Machine, name: &str) -> bool {
 pub(super) fn port_open(machine: &Machine, port: u32) -> bool {
     let state = machine.lock();
     state.units.iter().any(|unit| unit.is_active() && unit.spec.port.map(u32::from) == Some(port))
-}
-
-/// What an exec request's line does.
-pub(super) fn exec(machine: &Machine, line: &str) -> Answer {
-    command(machine, line)
 }

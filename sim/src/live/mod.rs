@@ -14,6 +14,7 @@ mod connection;
 pub mod control;
 mod guest;
 mod keys;
+mod line;
 mod machine;
 mod observer;
 mod port;

@@ -202,7 +202,7 @@ impl Handler for Session {
             }
             return Ok(());
         }
-        let answer = guest::exec(&self.machine, &line);
+        let answer = guest::command(&self.machine, &line);
         self.answer(id, *write, answer, session)
     }
 
