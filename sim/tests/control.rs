@@ -23,8 +23,8 @@ async fn a_machine_is_looked_at_switched_off_and_on_and_rebooted_by_name_or_addr
         boot_time: Duration::ZERO,
         ..MachineSpec::new("shop/web-1", vec![UnitSpec::new("web.service")])
     };
-    let mut fleet = Fleet::start(FleetSettings { port: 2121, ..FleetSettings::new(vec![spec]) }).unwrap();
-    fleet.serve_control(&path).unwrap();
+    let fleet = Fleet::start(FleetSettings { port: 2121, ..FleetSettings::new(vec![spec]) }).await.unwrap();
+    fleet.serve_control(&path).await.unwrap();
     let machine = fleet.machine("shop/web-1").unwrap();
     let ip = machine.address().ip();
 
@@ -56,8 +56,8 @@ async fn a_machine_is_looked_at_switched_off_and_on_and_rebooted_by_name_or_addr
 async fn what_cannot_be_done_is_an_error_that_says_what_could() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fleet.sock");
-    let mut fleet = Fleet::start(FleetSettings { port: 2122, ..FleetSettings::new(vec![]) }).unwrap();
-    fleet.serve_control(&path).unwrap();
+    let fleet = Fleet::start(FleetSettings { port: 2122, ..FleetSettings::new(vec![]) }).await.unwrap();
+    fleet.serve_control(&path).await.unwrap();
     let unable = ask(&path, r#"{"action":"rebuild","instance":"a"}"#.to_owned()).await.error.unwrap();
     assert!(unable.contains("status, start, stop, reboot-soft"), "{unable}");
     let unknown = ask(&path, r#"{"action":"status","instance":"a"}"#.to_owned()).await.error.unwrap();

@@ -12,10 +12,12 @@ use tokio::net::TcpStream;
 /// Long enough for any answer of loopback, also on a busy machine: what has not answered by then does not answer.
 const NO_ANSWER: Duration = Duration::from_millis(700);
 
-fn fleet(port: u16, boot_time: Duration) -> Fleet {
+async fn fleet(port: u16, boot_time: Duration) -> Fleet {
     let spec =
         |name: &str| MachineSpec { boot_time, ..MachineSpec::new(name, vec![UnitSpec::new("web.service")]) };
-    Fleet::start(FleetSettings { port, ..FleetSettings::new(vec![spec("web-1"), spec("web-2")]) }).unwrap()
+    Fleet::start(FleetSettings { port, ..FleetSettings::new(vec![spec("web-1"), spec("web-2")]) })
+        .await
+        .unwrap()
 }
 
 /// How a connection attempt ends: the first bytes of the SSH banner, or what happened instead.
@@ -38,7 +40,7 @@ async fn knock(machine: &Machine) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_state_of_a_machine_looks_on_the_network_as_it_should_and_its_neighbour_is_untouched() {
-    let fleet = fleet(2101, Duration::ZERO);
+    let fleet = fleet(2101, Duration::ZERO).await;
     let web = fleet.machine("web-1").unwrap();
     assert_eq!(knock(web).await, "SSH-");
 
@@ -67,7 +69,7 @@ async fn each_state_of_a_machine_looks_on_the_network_as_it_should_and_its_neigh
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_machine_does_not_hear_a_soft_reboot_and_comes_back_by_a_hard_one() {
-    let fleet = fleet(2102, Duration::from_millis(10));
+    let fleet = fleet(2102, Duration::from_millis(10)).await;
     let web = fleet.machine("web-1").unwrap();
     web.kill_unit("web.service").unwrap();
     web.freeze().await;
@@ -81,7 +83,7 @@ async fn a_frozen_machine_does_not_hear_a_soft_reboot_and_comes_back_by_a_hard_o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_boots_is_gone_until_it_is_up_and_old_connections_are_reset() {
-    let fleet = fleet(2103, Duration::from_secs(3600));
+    let fleet = fleet(2103, Duration::from_secs(3600)).await;
     let web = fleet.machine("web-1").unwrap();
     let mut old = TcpStream::connect(web.address()).await.unwrap();
     let mut bytes = [0; 4];
@@ -101,6 +103,6 @@ async fn two_fleets_do_not_share_an_address_and_a_name_is_given_once() {
     let (one, two) = (fleet(2104, Duration::ZERO), fleet(2104, Duration::ZERO));
     assert_ne!(one.machine("web-1").unwrap().address(), two.machine("web-1").unwrap().address());
     let twice = vec![MachineSpec::new("a", vec![]), MachineSpec::new("a", vec![])];
-    let error = Fleet::start(FleetSettings { port: 2104, ..FleetSettings::new(twice) }).unwrap_err();
+    let error = Fleet::start(FleetSettings { port: 2104, ..FleetSettings::new(twice) }).await.unwrap_err();
     assert!(error.to_string().contains("named a"), "{error}");
 }

@@ -122,11 +122,11 @@ pub fn call(path: &Path, request: &Request) -> Result<Answer, CallError> {
 }
 
 /// Opens the socket and returns the task that serves it.
-pub(super) fn serve(
+pub(super) async fn serve(
     path: &Path,
     machines: Arc<Machines>,
 ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
-    match std::fs::remove_file(path) {
+    match tokio::fs::remove_file(path).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }

@@ -26,7 +26,8 @@ mod unit;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -116,11 +117,14 @@ pub enum FleetError {
     /// A key cannot be made or written.
     #[error("cannot make a key for the live fleet: {0}")]
     Key(russh::keys::ssh_key::Error),
+    /// The runtime ended meanwhile.
+    #[error("the live fleet's start was ended: {0}")]
+    Ended(tokio::task::JoinError),
     /// The socket of the control protocol cannot be opened.
     #[error("cannot listen on {path} for the control of the live fleet: {source}")]
     Control {
         /// Where.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -130,9 +134,12 @@ pub enum FleetError {
 #[derive(Debug)]
 pub struct Fleet {
     machines: Arc<Machines>,
-    client_key: Arc<ClientKey>,
+    user: Arc<str>,
+    port: u16,
+    client_key_openssh: String,
     observer: Observer,
-    tasks: JoinSet<()>,
+    /// The machines' tasks and the control's.
+    tasks: Mutex<JoinSet<()>>,
     _claim: std::net::TcpListener,
 }
 
@@ -149,24 +156,39 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError`]; then nothing of it is left.
-    pub fn start(settings: FleetSettings) -> Result<Self, FleetError> {
-        check_files(settings.machines.len())?;
+    pub async fn start(settings: FleetSettings) -> Result<Self, FleetError> {
+        let count = settings.machines.len();
+        check_files(count)?;
         let (claim, block) = claim(settings.port)?;
-        let client_key = Arc::new(ClientKey::new());
+        let (client_key, host_keys) = make_keys(count).await?;
+        let client_key_openssh = client_key.openssh().map_err(FleetError::Key)?;
+        let client_key = Arc::new(client_key);
         let observer = Observer::new();
         let user: Arc<str> = settings.user.into();
         let mut machines = Machines::default();
         let mut tasks = JoinSet::new();
-        for (index, spec) in settings.machines.into_iter().enumerate() {
+        for (index, (spec, host_key)) in settings.machines.into_iter().zip(host_keys).enumerate() {
             let address = SocketAddr::new(address(block, index), settings.port);
             let port = Port::open(address).map_err(|source| FleetError::Listen { address, source })?;
-            let host_key = HostKey::new().map_err(FleetError::Key)?;
             let machine = Machine::new(spec, address, Arc::clone(&user), host_key, observer.clone());
             let machine = Arc::new(machine);
             machines.add(Arc::clone(&machine))?;
             tasks.spawn(run::run(machine, port, Arc::clone(&client_key)));
         }
-        Ok(Self { machines: Arc::new(machines), client_key, observer, tasks, _claim: claim })
+        let (machines, tasks) = (Arc::new(machines), Mutex::new(tasks));
+        Ok(Self { machines, user, port: settings.port, client_key_openssh, observer, tasks, _claim: claim })
+    }
+
+    /// The only user that may log in.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The port of all machines.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The machine of that name.
@@ -188,11 +210,9 @@ impl Fleet {
     }
 
     /// The private key that all machines accept, as text of an OpenSSH key file. It is of worth for this fleet only.
-    ///
-    /// # Errors
-    /// [`FleetError::Key`] if it cannot be encoded.
-    pub fn client_key_openssh(&self) -> Result<String, FleetError> {
-        self.client_key.openssh().map_err(FleetError::Key)
+    #[must_use]
+    pub fn client_key_openssh(&self) -> &str {
+        &self.client_key_openssh
     }
 
     /// What all machines were asked so far.
@@ -215,17 +235,18 @@ impl Fleet {
     ///
     /// # Errors
     /// [`FleetError::Control`].
-    pub fn serve_control(&mut self, path: &std::path::Path) -> Result<(), FleetError> {
+    pub async fn serve_control(&self, path: &Path) -> Result<(), FleetError> {
         let task = control::serve(path, Arc::clone(&self.machines))
+            .await
             .map_err(|source| FleetError::Control { path: path.to_owned(), source })?;
-        self.tasks.spawn(task);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
         Ok(())
     }
 }
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        self.tasks.abort_all();
+        self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner).abort_all();
         for machine in &self.machines.all {
             machine.abandon();
         }
@@ -250,6 +271,15 @@ impl Machines {
     fn at(&self, address: IpAddr) -> Option<&Arc<Machine>> {
         self.by_address.get(&address).and_then(|index| self.all.get(*index))
     }
+}
+
+/// Makes all keys on the blocking pool: thousands take a good part of a second.
+async fn make_keys(machines: usize) -> Result<(ClientKey, Vec<HostKey>), FleetError> {
+    let make = move || {
+        let host_keys = (0..machines).map(|_| HostKey::new()).collect::<Result<Vec<_>, _>>()?;
+        Ok((ClientKey::new(), host_keys))
+    };
+    tokio::task::spawn_blocking(make).await.map_err(FleetError::Ended)?.map_err(FleetError::Key)
 }
 
 fn check_files(machines: usize) -> Result<(), FleetError> {
