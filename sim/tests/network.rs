@@ -100,7 +100,7 @@ async fn a_machine_that_boots_is_gone_until_it_is_up_and_old_connections_are_res
 
 #[tokio::test]
 async fn two_fleets_do_not_share_an_address_and_a_name_is_given_once() {
-    let (one, two) = (fleet(2104, Duration::ZERO), fleet(2104, Duration::ZERO));
+    let (one, two) = (fleet(2104, Duration::ZERO).await, fleet(2104, Duration::ZERO).await);
     assert_ne!(one.machine("web-1").unwrap().address(), two.machine("web-1").unwrap().address());
     let twice = vec![MachineSpec::new("a", vec![]), MachineSpec::new("a", vec![])];
     let error = Fleet::start(FleetSettings { port: 2104, ..FleetSettings::new(twice) }).await.unwrap_err();
