@@ -1,0 +1,129 @@
+//! What goes into the journal, and what comes out of it at a start. The SQL of each record is in `store.rs`.
+
+use std::collections::BTreeMap;
+
+use cpe_proto::api::{Command, Intent};
+use cpe_proto::decision::Decision;
+use cpe_proto::event::Event;
+use cpe_proto::id::{ActionId, IncidentId, Name};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::JournalError;
+
+/// One thing to write.
+#[derive(Debug)]
+pub(super) enum Record {
+    Event {
+        time: u64,
+        deployable: Option<Name>,
+        event: Event,
+    },
+    Decision {
+        time: u64,
+        deployable: Name,
+        decision: Box<Decision>,
+    },
+    Command {
+        time: u64,
+        by: String,
+        command: Command,
+        answer: String,
+    },
+    Intent {
+        time: u64,
+        intent: Box<Intent>,
+    },
+    Outcome {
+        time: u64,
+        deployable: Name,
+        action: ActionId,
+        outcome: String,
+    },
+    Maintenance {
+        deployable: Name,
+        assembly: Option<Name>,
+        maintenance: Option<Maintenance>,
+    },
+    Stopped {
+        time: u64,
+        deployable: Name,
+        stopped: bool,
+    },
+    /// The last one.
+    Close,
+}
+
+/// A record on its way to the thread. Its permit is its room in the queue; with `done` somebody waits for durability.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) record: Record,
+    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) done: Option<oneshot::Sender<Result<(), JournalError>>>,
+}
+
+/// Watched but not acted upon, until an hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maintenance {
+    /// One assembly, or the whole deployable.
+    pub assembly: Option<Name>,
+    /// Until then, in milliseconds since 1970-01-01T00:00:00Z.
+    pub until_ms: u64,
+    /// Why.
+    pub reason: Box<str>,
+    /// Who ordered it.
+    pub by: Box<str>,
+}
+
+/// What is kept of one deployable over a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The first action that was never used.
+    pub next_action: ActionId,
+    /// The first incident that was never used.
+    pub next_incident: IncidentId,
+    /// Every maintenance that was not ended, also those whose hour has passed meanwhile.
+    pub maintenance: Vec<Maintenance>,
+    /// Whether an operator stopped it.
+    pub stopped: bool,
+}
+
+/// The first numbers of a deployable that were never used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextIds {
+    /// For its next action.
+    pub action: ActionId,
+    /// For its next incident.
+    pub incident: IncidentId,
+}
+
+impl Default for NextIds {
+    fn default() -> Self {
+        Self { action: ActionId(1), incident: IncidentId(1) }
+    }
+}
+
+impl NextIds {
+    /// Takes note that these were used.
+    pub(super) fn raise(&mut self, action: Option<ActionId>, incident: Option<IncidentId>) {
+        if let Some(action) = action {
+            self.action = self.action.max(ActionId(action.0.saturating_add(1)));
+        }
+        if let Some(incident) = incident {
+            self.incident = self.incident.max(IncidentId(incident.0.saturating_add(1)));
+        }
+    }
+}
+
+/// What was kept over a restart.
+#[derive(Clone, Debug, Default)]
+pub struct StartState {
+    /// Unused numbers by deployable.
+    pub ids: BTreeMap<Name, NextIds>,
+    /// Actions that were begun and are not known to have ended, oldest first, with the wall time in milliseconds. They are
+    /// resolved by looking, never by repeating.
+    pub unresolved: Vec<(u64, Intent)>,
+    /// Incidents that were opened and not closed.
+    pub open_incidents: Vec<(Name, IncidentId)>,
+    /// The first number for the next event.
+    pub(super) next_seq: u64,
+}

@@ -1,0 +1,59 @@
+//! The journal's tables, and how an older file becomes a newer one. The version is SQLite's `user_version`.
+
+use rusqlite::Connection;
+
+/// Each step from one version to the next; a step that was ever released is never changed.
+const STEPS: [&str; 1] = [FIRST];
+
+/// The newest version that is known here.
+pub(super) const VERSION: i64 = STEPS.len() as i64;
+
+const FIRST: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY, time INTEGER NOT NULL,
+    deployable TEXT, assembly TEXT, service TEXT, kind TEXT NOT NULL, incident INTEGER, body TEXT NOT NULL);
+CREATE INDEX events_by_time ON events (time);
+CREATE INDEX events_by_deployable ON events (deployable, seq);
+CREATE INDEX events_by_incident ON events (deployable, incident, seq) WHERE incident IS NOT NULL;
+CREATE TABLE decisions (
+    id INTEGER PRIMARY KEY, time INTEGER NOT NULL,
+    deployable TEXT NOT NULL, incident INTEGER NOT NULL, action INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX decisions_by_time ON decisions (time);
+CREATE INDEX decisions_by_incident ON decisions (deployable, incident, id);
+CREATE TABLE intents (
+    deployable TEXT NOT NULL, action INTEGER NOT NULL, incident INTEGER, time INTEGER NOT NULL, body TEXT NOT NULL,
+    outcome TEXT, resolved INTEGER, PRIMARY KEY (deployable, action)) WITHOUT ROWID;
+CREATE INDEX intents_unresolved ON intents (time) WHERE resolved IS NULL;
+CREATE INDEX intents_by_incident ON intents (deployable, incident, action) WHERE incident IS NOT NULL;
+CREATE TABLE incidents (
+    deployable TEXT NOT NULL, incident INTEGER NOT NULL, assembly TEXT, service TEXT,
+    opened INTEGER NOT NULL, closed INTEGER, PRIMARY KEY (deployable, incident)) WITHOUT ROWID;
+CREATE INDEX incidents_by_time ON incidents (opened);
+CREATE INDEX incidents_open ON incidents (opened) WHERE closed IS NULL;
+CREATE TABLE counters (
+    deployable TEXT PRIMARY KEY, action INTEGER NOT NULL, incident INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE maintenance (
+    deployable TEXT NOT NULL, assembly TEXT NOT NULL, until INTEGER NOT NULL, reason TEXT NOT NULL,
+    ordered_by TEXT NOT NULL, PRIMARY KEY (deployable, assembly)) WITHOUT ROWID;
+CREATE TABLE stopped (deployable TEXT PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE commands (
+    id INTEGER PRIMARY KEY, time INTEGER NOT NULL, ordered_by TEXT NOT NULL, body TEXT NOT NULL, answer TEXT NOT NULL);
+";
+
+/// The version of a file; 0 for a new one.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Brings a file to [`VERSION`], each step in a transaction of its own.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let found = usize::try_from(version(connection)?).unwrap_or(0);
+    for (version, step) in (1_i64..).zip(STEPS).skip(found) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", version)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,348 @@
+//! The SQL of writing. One batch is one transaction: either all of it is in the file or nothing. Called by `writer.rs` only.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use cpe_proto::api::Intent;
+use cpe_proto::event::{EventKind, EventRecord};
+use cpe_proto::id::{ActionId, IncidentId, Name};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::record::{Maintenance, NextIds, Record, StartState};
+use super::{OpenError, schema};
+
+/// Numbers of events that are set aside durably, so that one that was shown but not yet written is never used again.
+pub(super) const SEQ_RESERVE: u64 = 65_536;
+
+/// Whether a commit must be on disk before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// fsync: somebody waits for it.
+    Synced,
+    /// Survives a crash of cpe, not a power cut of the next seconds.
+    Written,
+}
+
+/// The one connection that writes.
+#[derive(Debug)]
+pub(super) struct Store {
+    pub(super) connection: Connection,
+    durability: Option<Durability>,
+    reserved: u64,
+}
+
+impl Store {
+    /// Opens or makes the file and brings it to the newest schema.
+    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Database { path: path.to_owned(), source };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        let found = schema::version(&connection).map_err(failed)?;
+        if found > schema::VERSION {
+            return Err(OpenError::Newer { path: path.to_owned(), found, known: schema::VERSION });
+        }
+        prepare(&mut connection).map_err(failed)?;
+        let reserved = meta(&connection, "seq_reserved").map_err(failed)?.unwrap_or(0);
+        Ok(Self { connection, durability: None, reserved })
+    }
+
+    /// What was kept over the restart.
+    pub(super) fn start_state(&mut self) -> rusqlite::Result<StartState> {
+        let transaction = self.connection.transaction()?;
+        let last: Option<i64> = transaction.query_row("SELECT max(seq) FROM events", [], |row| row.get(0))?;
+        let last = last.map_or(0, i64::unsigned_abs);
+        Ok(StartState {
+            ids: ids(&transaction)?,
+            unresolved: unresolved(&transaction)?,
+            open_incidents: open_incidents(&transaction)?,
+            next_seq: last.max(self.reserved) + 1,
+        })
+    }
+
+    /// The last number that may be shown without being written.
+    pub(super) const fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Writes a batch. `last_seq` is the highest number that its events have; the answers say which intents were new.
+    pub(super) fn write(
+        &mut self,
+        batch: &[Entry<'_>],
+        last_seq: u64,
+        durability: Durability,
+    ) -> rusqlite::Result<Vec<Written>> {
+        self.set_durability(durability)?;
+        let transaction =
+            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let mut reserved = self.reserved;
+        if last_seq + SEQ_RESERVE / 2 > reserved {
+            reserved = last_seq + SEQ_RESERVE;
+            set_meta(&transaction, "seq_reserved", reserved)?;
+        }
+        let mut ids = BTreeMap::new();
+        let mut written = Vec::with_capacity(batch.len());
+        for entry in batch {
+            written.push(apply(&transaction, entry, &mut ids)?);
+        }
+        keep_ids(&transaction, &ids)?;
+        transaction.commit()?;
+        self.reserved = reserved;
+        Ok(written)
+    }
+
+    /// Gives unused numbers back: the last write of a clean end.
+    pub(super) fn end(&mut self, last_seq: u64) -> rusqlite::Result<()> {
+        set_meta(&self.connection, "seq_reserved", last_seq)?;
+        self.reserved = last_seq;
+        self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE").or(Ok(()))
+    }
+
+    fn set_durability(&mut self, durability: Durability) -> rusqlite::Result<()> {
+        if self.durability == Some(durability) {
+            return Ok(());
+        }
+        let value = match durability {
+            Durability::Synced => "FULL",
+            Durability::Written => "NORMAL",
+        };
+        self.connection.pragma_update(None, "synchronous", value)?;
+        self.durability = Some(durability);
+        Ok(())
+    }
+}
+
+/// One record of a batch; an event has its number by now.
+#[derive(Debug)]
+pub(super) enum Entry<'a> {
+    Event(&'a EventRecord),
+    Other(&'a Record),
+}
+
+/// What became of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    New,
+    /// An intent with a number that was used before.
+    Duplicate,
+}
+
+fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(2))?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Bounds the file beside the database after a burst: 16 MiB.
+    connection.pragma_update(None, "journal_size_limit", 16 << 20)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    schema::migrate(connection)
+}
+
+fn apply(
+    transaction: &Transaction<'_>,
+    entry: &Entry<'_>,
+    ids: &mut BTreeMap<Name, NextIds>,
+) -> rusqlite::Result<Written> {
+    match entry {
+        Entry::Event(event) => {
+            if let Some(deployable) = &event.deployable {
+                raise(ids, deployable, event.event.action, event.event.incident);
+            }
+            insert_event(transaction, event)?;
+        }
+        Entry::Other(record) => return apply_record(transaction, record, ids),
+    }
+    Ok(Written::New)
+}
+
+fn apply_record(
+    transaction: &Transaction<'_>,
+    record: &Record,
+    ids: &mut BTreeMap<Name, NextIds>,
+) -> rusqlite::Result<Written> {
+    match record {
+        Record::Event { .. } | Record::Close => {}
+        Record::Decision { time, deployable, decision } => {
+            raise(ids, deployable, Some(decision.action), Some(decision.incident));
+            let body = json(decision)?;
+            transaction
+                .prepare_cached("INSERT INTO decisions (time, deployable, incident, action, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
+                .execute(params![int(*time), deployable.as_str(), int(decision.incident.0), int(decision.action.0), body])?;
+        }
+        Record::Command { time, by, command, answer } => {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO commands (time, ordered_by, body, answer) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![int(*time), by, json(command)?, answer])?;
+        }
+        Record::Intent { time, intent } => {
+            raise(ids, &intent.deployable, Some(intent.action), intent.incident);
+            return insert_intent(transaction, *time, intent);
+        }
+        Record::Outcome { time, deployable, action, outcome } => {
+            transaction
+                .prepare_cached(
+                    "UPDATE intents SET outcome = ?3, resolved = ?4 WHERE deployable = ?1 AND action = ?2",
+                )?
+                .execute(params![deployable.as_str(), int(action.0), outcome, int(*time)])?;
+        }
+        Record::Maintenance { deployable, assembly, maintenance } => {
+            set_maintenance(transaction, deployable, assembly.as_ref(), maintenance.as_ref())?;
+        }
+        Record::Stopped { deployable, stopped: false, .. } => {
+            transaction
+                .prepare_cached("DELETE FROM stopped WHERE deployable = ?1")?
+                .execute([deployable.as_str()])?;
+        }
+        Record::Stopped { time, deployable, stopped: true } => {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO stopped (deployable, time) VALUES (?1, ?2)")?
+                .execute(params![deployable.as_str(), int(*time)])?;
+        }
+    }
+    Ok(Written::New)
+}
+
+fn insert_event(transaction: &Transaction<'_>, record: &EventRecord) -> rusqlite::Result<()> {
+    let event = &record.event;
+    let deployable = record.deployable.as_ref().map(Name::as_str);
+    let (assembly, service) =
+        (event.assembly.as_ref().map(Name::as_str), event.service.as_ref().map(Name::as_str));
+    let incident = event.incident.map(|incident| int(incident.0));
+    let (seq, time) = (int(record.seq), int(record.time));
+    transaction
+        .prepare_cached(
+            "INSERT INTO events (seq, time, deployable, assembly, service, kind, incident, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![seq, time, deployable, assembly, service, event.kind.as_str(), incident, json(event)?])?;
+    match event.kind {
+        EventKind::IncidentOpened => transaction
+            .prepare_cached(
+                "INSERT OR IGNORE INTO incidents (deployable, incident, assembly, service, opened) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![deployable, incident, assembly, service, time])?,
+        EventKind::IncidentClosed => transaction
+            .prepare_cached("UPDATE incidents SET closed = ?3 WHERE deployable = ?1 AND incident = ?2 AND closed IS NULL")?
+            .execute(params![deployable, incident, time])?,
+        _ => 0,
+    };
+    Ok(())
+}
+
+fn insert_intent(transaction: &Transaction<'_>, time: u64, intent: &Intent) -> rusqlite::Result<Written> {
+    let incident = intent.incident.map(|incident| int(incident.0));
+    let changed = transaction
+        .prepare_cached("INSERT OR IGNORE INTO intents (deployable, action, incident, time, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![intent.deployable.as_str(), int(intent.action.0), incident, int(time), json(intent)?])?;
+    Ok(if changed == 0 { Written::Duplicate } else { Written::New })
+}
+
+fn set_maintenance(
+    transaction: &Transaction<'_>,
+    deployable: &Name,
+    assembly: Option<&Name>,
+    maintenance: Option<&Maintenance>,
+) -> rusqlite::Result<()> {
+    // A whole deployable has the empty name, which no assembly has.
+    let assembly = assembly.map_or("", Name::as_str);
+    let Some(Maintenance { until_ms, reason, by, .. }) = maintenance else {
+        transaction
+            .prepare_cached("DELETE FROM maintenance WHERE deployable = ?1 AND assembly = ?2")?
+            .execute([deployable.as_str(), assembly])?;
+        return Ok(());
+    };
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO maintenance (deployable, assembly, until, reason, ordered_by) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![deployable.as_str(), assembly, int(*until_ms), reason, by])?;
+    Ok(())
+}
+
+fn raise(
+    ids: &mut BTreeMap<Name, NextIds>,
+    deployable: &Name,
+    action: Option<ActionId>,
+    incident: Option<IncidentId>,
+) {
+    if action.is_none() && incident.is_none() {
+        return;
+    }
+    ids.entry(deployable.clone()).or_default().raise(action, incident);
+}
+
+fn keep_ids(transaction: &Transaction<'_>, ids: &BTreeMap<Name, NextIds>) -> rusqlite::Result<()> {
+    for (deployable, next) in ids {
+        transaction
+            .prepare_cached(
+                "INSERT INTO counters (deployable, action, incident) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (deployable) DO UPDATE SET action = max(action, ?2), incident = max(incident, ?3)",
+            )?
+            .execute(params![deployable.as_str(), int(next.action.0), int(next.incident.0)])?;
+    }
+    Ok(())
+}
+
+fn ids(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, NextIds>> {
+    let mut statement = transaction.prepare("SELECT deployable, action, incident FROM counters")?;
+    let rows = statement.query_map([], |row| {
+        let next = NextIds { action: ActionId(uint(row.get(1)?)), incident: IncidentId(uint(row.get(2)?)) };
+        Ok((name(row.get(0)?)?, next))
+    })?;
+    rows.collect()
+}
+
+fn unresolved(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<(u64, Intent)>> {
+    let mut statement = transaction
+        .prepare("SELECT time, body FROM intents WHERE resolved IS NULL ORDER BY time, deployable, action")?;
+    let rows =
+        statement.query_map([], |row| Ok((uint(row.get(0)?), from_json(1, &row.get::<_, String>(1)?)?)))?;
+    rows.collect()
+}
+
+fn open_incidents(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<(Name, IncidentId)>> {
+    let mut statement = transaction.prepare(
+        "SELECT deployable, incident FROM incidents WHERE closed IS NULL ORDER BY deployable, incident",
+    )?;
+    let rows = statement.query_map([], |row| Ok((name(row.get(0)?)?, IncidentId(uint(row.get(1)?)))))?;
+    rows.collect()
+}
+
+fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<u64>> {
+    let value: Option<i64> =
+        connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()?;
+    Ok(value.map(uint))
+}
+
+fn set_meta(connection: &Connection, key: &str, value: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
+        .execute(params![key, int(value)])?;
+    Ok(())
+}
+
+/// SQLite's integers are signed; ours stay far below 2^63.
+pub(super) fn int(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The other way.
+pub(super) fn uint(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+pub(super) fn name(text: String) -> rusqlite::Result<Name> {
+    Name::try_from(text).map_err(|error| unreadable(0, error))
+}
+
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(column: usize, text: &str) -> rusqlite::Result<T> {
+    serde_json::from_str(text).map_err(|error| unreadable(column, error))
+}
+
+fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+fn json<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}

@@ -1,0 +1,301 @@
+//! The journal's promises, each as the incident in which it matters. The crash with SIGKILL is in `tests/journal_crash.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_proto::api::Intent;
+use cpe_proto::decision::{Answer, ChannelFact, Decision, Facts, Value, Verdict};
+use cpe_proto::event::{Event, EventKind};
+use cpe_proto::id::{ActionId, IncidentId, Name};
+use cpe_proto::rung::Rung;
+use tempfile::TempDir;
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings { keep: Duration::from_secs(90 * 86_400), max_size: 2 << 30 }
+}
+
+fn open(dir: &TempDir) -> Journal {
+    Journal::open(dir.path(), &settings(), Arc::new(Metrics::new())).unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+fn event(kind: EventKind, incident: Option<u64>, reason: &str) -> Event {
+    Event {
+        at: clock::now(),
+        kind,
+        assembly: Some(name("web")),
+        service: Some(name("nginx")),
+        from: None,
+        to: None,
+        reason: reason.into(),
+        incident: incident.map(IncidentId),
+        action: None,
+        rung: None,
+    }
+}
+
+fn intent(action: u64) -> Intent {
+    Intent {
+        deployable: name("shop"),
+        action: ActionId(action),
+        incident: Some(IncidentId(1)),
+        assembly: name("web"),
+        service: Some(name("nginx")),
+        act: "restart-service".to_owned(),
+        rung: Some(Rung::RestartService),
+    }
+}
+
+fn decision(action: u64, answer: Answer) -> Box<Decision> {
+    Box::new(Decision {
+        at: clock::now(),
+        incident: IncidentId(1),
+        action: ActionId(action),
+        assembly: name("web"),
+        service: Some(name("nginx")),
+        rung: Rung::RestartService,
+        verdict: Verdict::PerService,
+        facts: Facts {
+            self_trusted: true,
+            held_domain: None,
+            instance: None,
+            ordered: false,
+            channel: ChannelFact::Healthy,
+            live_witness: false,
+            path_proven: true,
+        },
+        evidence: vec![Value { name: "nginx".into(), value: "unit inactive, 0.5 s ago".into() }],
+        gates: vec![Value { name: "in flight, deployable shop".into(), value: "0 of 1".into() }],
+        answer,
+    })
+}
+
+fn all() -> EventQuery {
+    EventQuery { name: None, after_seq: 0, since: 0 }
+}
+
+#[tokio::test]
+async fn an_incident_is_told_with_its_events_decisions_and_actions() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    journal.event(Some(name("shop")), event(EventKind::IncidentOpened, Some(1), "unit inactive"));
+    journal.decision(name("shop"), decision(7, Answer::Admitted));
+    journal.intend(intent(7)).await.unwrap();
+    journal.resolve(&name("shop"), ActionId(7), "done: restarted");
+    journal.event(Some(name("shop")), event(EventKind::IncidentClosed, Some(1), "healthy after 5.2 s"));
+    journal.event(Some(name("other")), event(EventKind::StateChanged, None, "unrelated"));
+    journal.set_stopped(&name("shop"), false).await.unwrap();
+
+    let told = journal.why(WhyQuery::Name("shop/web/nginx".parse().unwrap())).await.unwrap();
+    assert_eq!(told.len(), 1);
+    let kinds: Vec<_> = told[0].events.iter().map(|record| record.event.kind).collect();
+    assert_eq!(kinds, [EventKind::IncidentOpened, EventKind::IncidentClosed]);
+    assert_eq!(told[0].decisions.len(), 1);
+    assert_eq!(told[0].intents[0].outcome.as_deref(), Some("done: restarted"));
+    assert!(told[0].closed.is_some());
+    let same = journal.why(WhyQuery::Incident(name("shop"), IncidentId(1))).await.unwrap();
+    assert_eq!(same, told);
+    assert!(journal.why(WhyQuery::Name("shop/db".parse().unwrap())).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn events_are_numbered_without_gaps_and_read_by_name_and_number() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    let mut live = journal.subscribe();
+    for number in 0..1200 {
+        let whose = if number % 2 == 0 { "shop" } else { "wiki" };
+        journal.event(Some(name(whose)), event(EventKind::StateChanged, None, &format!("event {number}")));
+    }
+    journal.set_stopped(&name("shop"), false).await.unwrap();
+
+    let first = journal.events(all()).await.unwrap();
+    assert_eq!(first.len(), EventQuery::PAGE);
+    assert!(first.iter().zip(1..).all(|(record, seq)| record.seq == seq));
+    let rest = journal.events(EventQuery { after_seq: 1198, ..all() }).await.unwrap();
+    assert_eq!(rest.len(), 2);
+    let wiki = EventQuery { name: Some("w?ki".parse().unwrap()), after_seq: 1190, since: 0 };
+    assert_eq!(journal.events(wiki).await.unwrap().len(), 5);
+    assert_eq!(journal.tail(Some("shop".parse().unwrap()), 2).await.unwrap(), 1196);
+    for seq in 1..=1200 {
+        assert_eq!(live.recv().await.unwrap().seq, seq, "subscribers see the same, in order");
+    }
+}
+
+#[tokio::test]
+async fn what_an_operator_ordered_survives_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let (shop, web) = (name("shop"), name("web"));
+    let maintenance =
+        Maintenance { assembly: Some(web.clone()), until_ms: 17, reason: "disk".into(), by: "uid 0".into() };
+    let journal = open(&dir);
+    journal.set_maintenance(&shop, Some(&web), Some(maintenance.clone())).await.unwrap();
+    journal
+        .set_maintenance(&shop, None, Some(Maintenance { assembly: None, ..maintenance.clone() }))
+        .await
+        .unwrap();
+    journal.set_maintenance(&shop, None, None).await.unwrap();
+    journal.set_stopped(&shop, true).await.unwrap();
+    journal.close().await;
+    drop(journal);
+
+    let journal = open(&dir);
+    let kept = journal.kept(&shop).await.unwrap();
+    assert_eq!(kept.maintenance, [maintenance]);
+    assert!(kept.stopped);
+    journal.set_stopped(&shop, false).await.unwrap();
+    assert!(!journal.kept(&shop).await.unwrap().stopped);
+}
+
+#[tokio::test]
+async fn numbers_are_never_used_twice_and_unfinished_actions_are_known_after_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    assert_eq!(journal.next_ids(&name("shop")), NextIds::default());
+    journal.event(Some(name("shop")), event(EventKind::IncidentOpened, Some(1), "unit inactive"));
+    journal.intend(intent(3)).await.unwrap();
+    journal.intend(intent(4)).await.unwrap();
+    journal.resolve(&name("shop"), ActionId(3), "done");
+    let again = journal.intend(intent(4)).await;
+    assert_eq!(again, Err(JournalError::Duplicate { deployable: name("shop"), action: ActionId(4) }));
+    journal.close().await;
+    drop(journal);
+
+    let journal = open(&dir);
+    let kept = journal.kept(&name("shop")).await.unwrap();
+    assert_eq!((kept.next_action, kept.next_incident), (ActionId(5), IncidentId(2)));
+    let unresolved: Vec<_> =
+        journal.start_state().unresolved.iter().map(|(_, intent)| intent.action).collect();
+    assert_eq!(unresolved, [ActionId(4)]);
+    assert_eq!(journal.start_state().open_incidents, [(name("shop"), IncidentId(1))]);
+    journal.event(None, event(EventKind::StateChanged, None, "first after the restart"));
+    journal.set_stopped(&name("shop"), false).await.unwrap();
+    let seqs: Vec<_> = journal.events(all()).await.unwrap().iter().map(|record| record.seq).collect();
+    assert_eq!(seqs, [1, 2], "a clean end leaves no gap");
+}
+
+#[tokio::test]
+async fn a_second_cpe_on_the_same_state_dir_is_refused_and_told_who_has_it() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    let refused = Journal::open(dir.path(), &settings(), Arc::new(Metrics::new())).unwrap_err();
+    let message = refused.to_string();
+    assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
+    assert!(message.contains("state_dir"), "{message}");
+    drop(journal);
+    open(&dir);
+}
+
+#[tokio::test]
+async fn a_journal_of_a_newer_cpe_is_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    journal.close().await;
+    drop(journal);
+    let file = rusqlite::Connection::open(dir.path().join("journal.sqlite")).unwrap();
+    file.pragma_update(None, "user_version", 99).unwrap();
+    drop(file);
+    let refused = Journal::open(dir.path(), &settings(), Arc::new(Metrics::new())).unwrap_err();
+    assert!(refused.to_string().contains("schema 99"), "{refused}");
+}
+
+#[tokio::test]
+async fn while_it_cannot_be_written_nothing_is_intended_and_events_are_shown_and_written_later() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    journal.intend(intent(1)).await.unwrap();
+    // Another program that holds the write lock makes every write fail, as a full disk would.
+    let other = rusqlite::Connection::open(dir.path().join("journal.sqlite")).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let mut writable = journal.writable();
+    let mut live = journal.subscribe();
+
+    let refused = journal.intend(intent(2)).await;
+    assert!(matches!(refused, Err(JournalError::NotWritable(_))), "{refused:?}");
+    writable.wait_for(|now| matches!(now, Writable::No(_))).await.unwrap();
+    journal.event(Some(name("shop")), event(EventKind::StateChanged, None, "seen meanwhile"));
+    let seen = live.recv().await.unwrap();
+    assert!(!journal.health().writable);
+
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(other);
+    writable.wait_for(|now| *now == Writable::Yes).await.unwrap();
+    journal.intend(intent(2)).await.expect("a refused intent was never begun, so its number is free");
+    let kept = journal.events(all()).await.unwrap();
+    let same = |record: &EventRecord| record.seq == seen.seq && record.event.reason == seen.event.reason;
+    assert!(kept.iter().any(same), "what was shown is written, with the same number");
+    assert!(
+        kept.iter().any(|record| record.event.reason.contains("cannot be written")),
+        "and that it failed"
+    );
+}
+
+#[test]
+fn the_oldest_is_deleted_by_age_and_size_and_an_open_incident_is_kept() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("journal.sqlite");
+    let mut store = store::Store::open(&path).unwrap();
+    let record = |seq: u64, incident: Option<u64>, kind| {
+        Arc::new(EventRecord {
+            seq,
+            time: seq * 1000,
+            deployable: Some(name("shop")),
+            event: event(kind, incident, &"x".repeat(500)),
+        })
+    };
+    let mut records =
+        vec![record(1, Some(1), EventKind::IncidentOpened), record(2, Some(2), EventKind::IncidentOpened)];
+    records.push(record(3, Some(2), EventKind::IncidentClosed));
+    records.extend((4..=9000).map(|seq| record(seq, None, EventKind::StateChanged)));
+    let entries: Vec<_> = records.iter().map(|record| store::Entry::Event(record)).collect();
+    store.write(&entries, 9000, store::Durability::Synced).unwrap();
+    let count = |store: &store::Store, sql: &str| -> i64 {
+        store.connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    };
+
+    let by_age = Settings { keep: Duration::from_secs(1000), max_size: u64::MAX };
+    let now = 2_000_000;
+    while retention::pass(&mut store.connection, &by_age, now).unwrap() == retention::Progress::More {}
+    assert_eq!(
+        count(&store, "SELECT count(*) FROM events WHERE time < 1000000"),
+        1,
+        "that of the open incident"
+    );
+    assert_eq!(count(&store, "SELECT count(*) FROM incidents"), 1);
+    assert_eq!(count(&store, "SELECT count(*) FROM events WHERE time >= 1000000"), 8001);
+
+    let by_size = Settings { keep: Duration::MAX, max_size: 1 << 20 };
+    while retention::pass(&mut store.connection, &by_size, now).unwrap() == retention::Progress::More {}
+    let pages = count(&store, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()");
+    assert!(pages <= 2 << 20, "{pages} bytes are left");
+    assert_eq!(
+        count(&store, "SELECT seq FROM events ORDER BY seq LIMIT 1"),
+        1,
+        "the open incident's event is still there"
+    );
+    assert_eq!(count(&store, "SELECT max(seq) FROM events"), 9000, "the newest are kept");
+}
+
+#[tokio::test]
+async fn a_flood_of_events_is_bounded_and_counted_and_does_not_hold_an_intent_up() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    let flood = 3 * ROOM_RECORDS;
+    for number in 0..flood {
+        journal.event(Some(name("shop")), event(EventKind::StateChanged, None, &format!("event {number}")));
+    }
+    journal.intend(intent(1)).await.unwrap();
+    journal.close().await;
+    let dropped = journal.health().dropped;
+    let connection = rusqlite::Connection::open(dir.path().join("journal.sqlite")).unwrap();
+    let kept: u64 = connection
+        .query_row("SELECT count(*) FROM events WHERE deployable IS NOT NULL", [], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
+        .unwrap();
+    assert_eq!(kept + dropped, u64::try_from(flood).unwrap(), "each is either kept or counted as lost");
+}
