@@ -12,6 +12,7 @@
 //! * [`Event`](event::Event): something that happened, told once. [`Decision`](decision::Decision): why.
 
 pub mod api;
+pub mod config;
 pub mod decision;
 pub mod definition;
 pub mod document;

@@ -17,6 +17,7 @@ use std::time::Duration;
 pub use check::{Check, CommandLine, ProcessName, UnitName};
 pub use parse::{Definition, Places};
 pub use read::ASSEMBLIES_MAX;
+pub(crate) use read::{check_name, name, ssh_user};
 pub use resolve::{ORDER_MAX, SERVICES_MAX};
 pub use schema::SCHEMAS;
 pub use set::check_set;

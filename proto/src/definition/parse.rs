@@ -1,11 +1,14 @@
 //! From a file's text to a [`Deployable`], with everything that is wrong with it at once: `read.rs` and `service.rs` read each
 //! table, `resolve.rs` joins them, `set.rs` compares the definitions of a directory.
 
+use std::collections::BTreeSet;
+
 use super::read::{self, Template};
 use super::resolve::Plan;
 use super::schema::DEFINITION;
 use super::{Deployable, set};
-use crate::document::{Diagnostic, Position, Report, Table};
+use crate::document::{Diagnostic, Position, Report, Table, nearest};
+use crate::id::Name;
 
 /// A definition as it was loaded: what it says, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,18 @@ impl Definition {
     pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
         let text = Report::text_of(file, bytes).map_err(|error| vec![error])?;
         Self::parse(file, text)
+    }
+
+    /// An error where the definition names an infrastructure that is not one of these, the entries of cpe.toml.
+    #[must_use]
+    pub fn check_infrastructure(&self, known: &BTreeSet<Name>) -> Option<Diagnostic> {
+        let named = self.deployable.infrastructure.as_ref().filter(|named| !known.contains(*named))?;
+        let near = nearest(named.as_str(), known.iter().map(Name::as_str));
+        let near = near.map(|near| format!(", nearest is \"{near}\"")).unwrap_or_default();
+        let message = format!(
+            "no infrastructure \"{named}\" in cpe.toml{near}, expected [infrastructures.{named}] there"
+        );
+        Some(Diagnostic::error(&self.file, self.places.infrastructure, message))
     }
 }
 

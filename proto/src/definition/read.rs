@@ -73,7 +73,7 @@ pub(super) fn read<'t>(root: &Table<'t>) -> Template<'t> {
 }
 
 /// A name, with what is expected of one as the error.
-pub(super) fn name(text: &str) -> Result<Name, &'static str> {
+pub(crate) fn name(text: &str) -> Result<Name, &'static str> {
     let expected = "1 to 63 of a-z, 0-9 and -, starting and ending with a letter or digit";
     Name::parse(text).map_err(|NameError(_)| expected)
 }
@@ -119,7 +119,8 @@ fn read_monitor(table: &Table<'_>) {
     table.word("monitor", &[("ssh", ())]);
 }
 
-pub(super) fn check_name(table: &Table<'_>, text: Text<'_>, what: &str) {
+/// Reports a table's name that is not one.
+pub(crate) fn check_name(table: &Table<'_>, text: Text<'_>, what: &str) {
     if let Err(expected) = name(text.text) {
         let shown: String = text.text.chars().take(64).flat_map(char::escape_debug).collect();
         table.report().error(text.at, format!("\"{shown}\" is not a name of {what}, expected {expected}"));

@@ -264,13 +264,25 @@ impl<'t> Table<'t> {
     /// The tables of a table with free keys, in the file's order: `[assemblies.web]` and its like.
     #[must_use]
     pub fn tables(&self, key: &str, schema: &'static Schema) -> Vec<(Text<'t>, Self)> {
+        self.tables_by(key, |_| schema)
+    }
+
+    /// The same, where the keys of each table depend on the text of its `kind`.
+    pub fn tables_by(
+        &self,
+        key: &str,
+        schema: impl Fn(Option<&str>) -> &'static Schema,
+    ) -> Vec<(Text<'t>, Self)> {
         let expected = format!("a table, as [{}.NAME]", self.path_to(key));
         let Some((_, entries)) = self.entries_of(key, &expected) else { return Vec::new() };
         let mut tables = Vec::new();
         for (name, value) in in_file_order(entries) {
             let path = format!("{}.{}", self.path_to(key), shown(name.text));
             match value.get_ref().as_table() {
-                Some(inner) => tables.push((name, Self::open(self.report, inner, name.at, path, schema))),
+                Some(inner) => {
+                    let schema = schema(inner.get("kind").and_then(|kind| kind.get_ref().as_str()));
+                    tables.push((name, Self::open(self.report, inner, name.at, path, schema)));
+                }
                 None => self.wrong_type(&format!("{key}.{}", shown(name.text)), value, &expected),
             }
         }

@@ -1,0 +1,114 @@
+//! What cpe.toml says, and what is said of one that is wrong: each file in `config/` has its answer beside it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cpe_proto::config::{Budgets, Config, InfrastructureKind, Login, SCHEMAS};
+use cpe_proto::definition::Definition;
+use cpe_proto::document::Diagnostic;
+use cpe_proto::id::Name;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
+}
+
+fn lines(diagnostics: &[Diagnostic]) -> String {
+    diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")).collect()
+}
+
+#[test]
+fn an_empty_file_has_the_defaults() {
+    let config = Config::parse("/etc/cpe/cpe.toml", "").expect("an empty file is valid");
+    assert_eq!(config.deployables, Path::new("/etc/cpe/deployables"));
+    assert_eq!(config.state_dir, Path::new("/var/lib/cpe"));
+    assert_eq!(config.listen.api, Path::new("/run/cpe/api.sock"));
+    assert_eq!(config.listen.metrics, "127.0.0.1:9464".parse().ok());
+    assert_eq!(config.ssh.login, Login::Identity("/etc/cpe/id_ed25519".into()));
+    assert_eq!((config.ssh.user.as_str(), config.ssh.port), ("dped", 22));
+    assert_eq!((config.journal.keep, config.journal.max_size), (Duration::from_secs(90 * 86_400), 2 << 30));
+    assert_eq!((config.budgets, config.lag_budget), (Budgets::default(), Duration::from_millis(250)));
+    assert_eq!((config.infrastructures.len(), config.notify.command, config.warnings), (0, None, Vec::new()));
+}
+
+#[test]
+fn the_reference_says_the_defaults_and_has_every_key_with_a_comment() {
+    let text = std::fs::read_to_string(folder().join("reference.toml")).expect("the reference is there");
+    let config = Config::parse("/etc/cpe/cpe.toml", &text).expect("it is right");
+    let default = Config::parse("/etc/cpe/cpe.toml", "").expect("an empty file is valid");
+    assert_eq!(
+        (&config.listen, &config.ssh, config.journal),
+        (&default.listen, &default.ssh, default.journal)
+    );
+    assert_eq!((config.budgets, config.lag_budget), (default.budgets, default.lag_budget));
+    assert_eq!(config.canaries[0].tcp.port, 22);
+    let InfrastructureKind::Command(lab) = &config.infrastructures.values().next().expect("lab").kind;
+    assert_eq!((lab.timeout, lab.in_flight), (Duration::from_secs(30), 10));
+    assert_eq!(lab.capabilities.as_ref().map(|capabilities| capabilities.0.len()), Some(4));
+    for key in SCHEMAS.iter().flat_map(|schema| schema.keys) {
+        let header = |line: &str| line.starts_with('[') && line.contains(key);
+        let explained = |line: &str| {
+            let (code, comment) = line.split_once('#').unwrap_or((line, ""));
+            !comment.is_empty()
+                && code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == *key)
+        };
+        assert!(
+            text.lines().any(|line| header(line) || explained(line)),
+            "reference.toml does not explain `{key}`"
+        );
+    }
+}
+
+#[test]
+fn relative_paths_begin_at_the_file() {
+    let text = "deployables = \"deployables\"\nstate_dir = \"/state\"\n[listen]\napi = \"unix:api.sock\"\nmetrics = \"off\"\n\
+                [ssh]\nagent = true\nknown_hosts = [\"known_hosts\"]\n[notify]\ncommand = \"page\"\n\
+                [infrastructures.lab]\nkind = \"command\"\nprogram = \"lab\"\n";
+    let config = Config::parse("/srv/cpe/cpe.toml", text).expect("it is right");
+    assert_eq!(config.deployables, Path::new("/srv/cpe/deployables"));
+    assert_eq!(config.state_dir, Path::new("/state"));
+    assert_eq!(config.listen.api, Path::new("/srv/cpe/api.sock"));
+    assert_eq!((config.listen.metrics, config.ssh.login), (None, Login::Agent));
+    assert_eq!(config.ssh.known_hosts, [Path::new("/srv/cpe/known_hosts")]);
+    assert_eq!(config.notify.command.as_deref(), Some(Path::new("/srv/cpe/page")));
+    let InfrastructureKind::Command(lab) = &config.infrastructures.values().next().expect("lab").kind;
+    assert_eq!(lab.program, Path::new("/srv/cpe/lab"));
+}
+
+#[test]
+fn every_wrong_configuration_is_answered_as_written_beside_it() {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder())
+        .expect("the folder is there")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    for file in files {
+        let name = file.file_name().and_then(|name| name.to_str()).expect("a plain name");
+        let text = std::fs::read_to_string(&file).expect("it can be read");
+        let answer = match Config::parse(name, &text) {
+            Ok(config) => lines(&config.warnings),
+            Err(errors) => lines(&errors),
+        };
+        expect_test::expect_file![file.with_extension("txt")].assert_eq(&answer);
+    }
+}
+
+#[test]
+fn a_socket_path_that_the_kernel_would_not_take_is_refused() {
+    let text = format!("listen.api = \"unix:/{}\"", "x".repeat(107));
+    let errors = Config::parse("cpe.toml", &text).expect_err("108 bytes");
+    assert!(lines(&errors).contains("at most 107 bytes"), "{errors:?}");
+}
+
+#[test]
+fn a_definition_may_only_name_an_infrastructure_that_is_there() {
+    let text = "name = \"shop\"\ninfrastructure = \"pord\"\n[assemblies.web]\naddress = \"192.0.2.1\"\n";
+    let definition = Definition::parse("shop.toml", text).expect("it is right by itself");
+    let known =
+        |names: &[&str]| names.iter().map(|name| Name::parse(name).expect("a name")).collect::<BTreeSet<_>>();
+    assert_eq!(definition.check_infrastructure(&known(&["pord"])), None);
+    let said = definition.check_infrastructure(&known(&["lab", "prod"])).map(|said| said.to_string());
+    let expected = "shop.toml:2:1: no infrastructure \"pord\" in cpe.toml, nearest is \"prod\", expected [infrastructures.pord] there";
+    assert_eq!(said.as_deref(), Some(expected));
+}
