@@ -6,3 +6,4 @@ pub mod clock;
 pub mod glob;
 pub mod journal;
 pub mod metrics;
+pub mod render;

@@ -1,0 +1,200 @@
+//! Events as sentences, one line each: `10:42:07  shop/web/nginx  restarted (unit inactive, ...), healthy after 5.2 s`. In a listing the start
+//! and the end of a recovery are one sentence ([`Joined`]); while following, each is told when it happens ([`Follow`]). A change of state that
+//! another event tells better (a recovery, the end of an incident) has no line of its own; `--json` has everything.
+
+use std::collections::VecDeque;
+
+use cpe_proto::event::{EventKind, EventRecord};
+use cpe_proto::id::{ActionId, Name};
+use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
+
+use super::{Reader, plain, word};
+
+/// Lines that wait for the end of a recovery that began before them. When there are more, the first is told without its end.
+const WAIT_MAX: usize = 2_000;
+
+/// Each event by itself, at once.
+#[derive(Clone, Debug)]
+pub struct Follow {
+    reader: Reader,
+}
+
+impl Follow {
+    /// For that reader.
+    #[must_use]
+    pub fn new(reader: Reader) -> Self {
+        Self { reader }
+    }
+
+    /// The event's line, without a line end; none where another event says it.
+    #[must_use]
+    pub fn line(&self, record: &EventRecord) -> Option<String> {
+        (!is_told_otherwise(record)).then(|| line(&self.reader, record, &sentence(record)))
+    }
+}
+
+/// Events of which a recovery's start and end are joined to one sentence, at the place of the start.
+#[derive(Debug)]
+pub struct Joined {
+    reader: Reader,
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    record: EventRecord,
+    end: Option<EventRecord>,
+}
+
+impl Waiting {
+    fn key(&self) -> Option<(&Name, ActionId)> {
+        if self.record.event.kind != EventKind::RecoveryStarted || self.end.is_some() {
+            return None;
+        }
+        key(&self.record)
+    }
+}
+
+impl Joined {
+    /// For that reader.
+    #[must_use]
+    pub fn new(reader: Reader) -> Self {
+        Self { reader, waiting: VecDeque::new() }
+    }
+
+    /// Takes the next event; the answer is the lines that are complete by now, in order.
+    pub fn push(&mut self, record: EventRecord) -> Vec<String> {
+        if is_told_otherwise(&record) {
+            return Vec::new();
+        }
+        let begun = (record.event.kind == EventKind::RecoveryFinished)
+            .then(|| {
+                self.waiting
+                    .iter_mut()
+                    .find(|waiting| waiting.key().is_some() && waiting.key() == key(&record))
+            })
+            .flatten();
+        match begun {
+            Some(begun) => begun.end = Some(record),
+            None => self.waiting.push_back(Waiting { record, end: None }),
+        }
+        let mut lines = Vec::new();
+        while self.waiting.front().is_some_and(|first| first.key().is_none()) || self.waiting.len() > WAIT_MAX
+        {
+            lines.extend(self.pop());
+        }
+        lines
+    }
+
+    /// What is left: recoveries that have not ended, and what came after them.
+    pub fn finish(mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.pop()).collect()
+    }
+
+    fn pop(&mut self) -> Option<String> {
+        let Waiting { record, end } = self.waiting.pop_front()?;
+        let said = end.map_or_else(|| sentence(&record), |end| joined(&record, &end));
+        Some(line(&self.reader, &record, &said))
+    }
+}
+
+/// Recovering: the recovery's start says it. Healthy at the end of an incident: the recovery's end or the incident's says it.
+fn is_told_otherwise(record: &EventRecord) -> bool {
+    let event = &record.event;
+    event.kind == EventKind::StateChanged
+        && match event.to {
+            Some(State::Recovering) => true,
+            Some(State::Healthy) => event.incident.is_some(),
+            _ => false,
+        }
+}
+
+fn key(record: &EventRecord) -> Option<(&Name, ActionId)> {
+    record.deployable.as_ref().zip(record.event.action)
+}
+
+fn line(reader: &Reader, record: &EventRecord, sentence: &str) -> String {
+    format!("{}  {}  {}", reader.time(record.time), record.subject(), plain(sentence))
+}
+
+/// One event as a sentence without its subject.
+pub(super) fn sentence(record: &EventRecord) -> String {
+    let event = &record.event;
+    let reason = &*event.reason;
+    let incident =
+        event.incident.map_or_else(|| "incident".to_owned(), |number| format!("incident {number}"));
+    match event.kind {
+        EventKind::StateChanged => match event.to {
+            Some(to) => aside(&format!("is {}", word(to)), reason),
+            None => aside("changed", reason),
+        },
+        EventKind::FaultIsolated => colon("fault isolated", reason),
+        EventKind::RecoveryStarted => aside(event.rung.map_or("recovering", doing), reason),
+        EventKind::RecoveryFinished if event.to == Some(State::Healthy) => {
+            comma(event.rung.map_or("recovered", Rung::past), reason)
+        }
+        EventKind::RecoveryFinished => colon(&format!("{} did not work", attempt(event.rung)), reason),
+        EventKind::RecoveryRefused => colon(&format!("{} refused", attempt(event.rung)), reason),
+        EventKind::Escalated => colon(&format!("escalated to {}", attempt(event.rung)), reason),
+        EventKind::IncidentOpened => colon(&format!("{incident} opened"), reason),
+        EventKind::IncidentClosed => colon(&format!("{incident} closed"), reason),
+        EventKind::DefinitionLoaded => aside("definition loaded", reason),
+        EventKind::DefinitionRejected => colon("definition rejected", reason),
+        EventKind::MaintenanceChanged => colon("maintenance", reason),
+        EventKind::BreakerChanged if reason.is_empty() => "recovery was held or released".to_owned(),
+        EventKind::BreakerChanged => reason.to_owned(),
+    }
+}
+
+/// A recovery's start and end as one sentence.
+fn joined(start: &EventRecord, end: &EventRecord) -> String {
+    let rung = end.event.rung.or(start.event.rung);
+    if end.event.to == Some(State::Healthy) {
+        let done = aside(rung.map_or("recovered", Rung::past), &start.event.reason);
+        return comma(&done, &end.event.reason);
+    }
+    let tried = aside(attempt(rung), &start.event.reason);
+    colon(&format!("{tried} did not work"), &end.event.reason)
+}
+
+fn aside(said: &str, reason: &str) -> String {
+    if reason.is_empty() { said.to_owned() } else { format!("{said} ({reason})") }
+}
+
+fn comma(said: &str, reason: &str) -> String {
+    if reason.is_empty() { said.to_owned() } else { format!("{said}, {reason}") }
+}
+
+fn colon(said: &str, reason: &str) -> String {
+    if reason.is_empty() { said.to_owned() } else { format!("{said}: {reason}") }
+}
+
+/// What is being done.
+const fn doing(rung: Rung) -> &'static str {
+    match rung {
+        Rung::RestartService => "restarting",
+        Rung::Start => "starting",
+        Rung::RebootSoft => "rebooting (soft)",
+        Rung::RebootHard => "rebooting (hard)",
+        Rung::Rebuild => "rebuilding",
+        Rung::Recreate => "recreating",
+        Rung::RestartDeployable => "restarting as a whole",
+        Rung::Relocate => "relocating",
+    }
+}
+
+/// What it is called.
+const fn attempt(rung: Option<Rung>) -> &'static str {
+    match rung {
+        None => "recovery",
+        Some(Rung::RestartService) => "restart",
+        Some(Rung::Start) => "start",
+        Some(Rung::RebootSoft) => "reboot (soft)",
+        Some(Rung::RebootHard) => "reboot (hard)",
+        Some(Rung::Rebuild) => "rebuild",
+        Some(Rung::Recreate) => "recreate",
+        Some(Rung::RestartDeployable) => "restart as a whole",
+        Some(Rung::Relocate) => "relocation",
+    }
+}

@@ -1,0 +1,157 @@
+//! An incident as a timeline: what was seen, what isolation concluded from which facts, what was counted, which rung was asked for, what
+//! the gate looked at and answered, what was begun, and how it was verified.
+
+use std::fmt::Write;
+
+use cpe_proto::api::{Incident, IntentRecord, Why};
+use cpe_proto::decision::{Answer, ChannelFact, Decision, Facts, Value, Verdict};
+use cpe_proto::event::{EventKind, EventRecord};
+use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::observation::ChannelFailure;
+
+use super::events::sentence;
+use super::{Reader, plain, span};
+
+/// The timelines, newest incident first.
+#[must_use]
+pub fn why(why: &Why, reader: &Reader) -> String {
+    let told: Vec<String> = why.incidents.iter().map(|incident| timeline(incident, reader)).collect();
+    told.join("\n")
+}
+
+/// One thing of the timeline: when, in which order at the same time, and its lines.
+struct Step {
+    time: u64,
+    lines: Vec<String>,
+}
+
+fn timeline(incident: &Incident, reader: &Reader) -> String {
+    let opening = incident.events.iter().find(|record| record.event.kind == EventKind::IncidentOpened);
+    let subject = opening
+        .or(incident.events.first())
+        .map_or_else(|| incident.deployable.to_string(), EventRecord::subject);
+    let ended = match incident.closed {
+        Some(closed) => {
+            format!(
+                "closed {} after {}",
+                reader.exact_time(closed),
+                span(closed.saturating_sub(incident.opened))
+            )
+        }
+        None => "still open".to_owned(),
+    };
+    let opened = reader.date_time(incident.opened);
+    let mut out = format!(
+        "{subject}  incident {}#{}, opened {opened}, {ended}\n",
+        incident.deployable, incident.incident
+    );
+    let events = incident.events.iter().map(|record| event(record, &subject));
+    let decisions = incident.decisions.iter().map(|(time, decision)| decided(*time, decision));
+    let intents = incident.intents.iter().flat_map(intent);
+    let mut steps: Vec<Step> = events.chain(decisions).chain(intents).collect();
+    // Stable: at the same millisecond what was seen comes before what was decided, and that before what was begun.
+    steps.sort_by_key(|step| step.time);
+    for step in &steps {
+        for (index, line) in step.lines.iter().enumerate() {
+            let lead = if index == 0 { reader.exact_time(step.time) } else { " ".repeat(12) };
+            let _ = writeln!(out, "  {lead}  {}", plain(line).trim_end());
+        }
+    }
+    out
+}
+
+fn event(record: &EventRecord, subject: &str) -> Step {
+    let said = sentence(record);
+    let of = record.subject();
+    let line = if of == subject { said } else { format!("{of} {said}") };
+    Step { time: record.time, lines: vec![line] }
+}
+
+fn decided(time: u64, decision: &Decision) -> Step {
+    let place = match &decision.service {
+        Some(service) => format!("{}/{service}", decision.assembly),
+        None => decision.assembly.to_string(),
+    };
+    let answer = match decision.answer {
+        Answer::Admitted => "admitted".to_owned(),
+        Answer::Refused(reason) => format!("refused: {reason}"),
+    };
+    let mut lines = vec![format!("action {}: {} of {place}: {answer}", decision.action, decision.rung)];
+    lines.push(format!("  concluded  {} ({})", decision.verdict, row(&decision.verdict, &decision.facts)));
+    lines.push(format!("  from       {}", facts(&decision.facts)));
+    lines.extend(values("evidence", &decision.evidence));
+    lines.extend(values("gate", &decision.gates));
+    Step { time, lines }
+}
+
+fn values(title: &str, values: &[Value]) -> Vec<String> {
+    let line = |(index, Value { name, value }): (usize, &Value)| {
+        format!("  {:9}  {name}: {value}", if index == 0 { title } else { "" })
+    };
+    values.iter().enumerate().map(line).collect()
+}
+
+fn intent(record: &IntentRecord) -> Vec<Step> {
+    let IntentRecord { time, intent, outcome, resolved } = record;
+    let mut steps = vec![Step {
+        time: *time,
+        lines: vec![format!("action {}: {} recorded, begun", intent.action, intent.act)],
+    }];
+    match (outcome, resolved) {
+        (Some(outcome), Some(resolved)) => {
+            let took = span(resolved.saturating_sub(*time));
+            steps.push(Step {
+                time: *resolved,
+                lines: vec![format!("action {}: {outcome}, after {took}", intent.action)],
+            });
+        }
+        _ => steps[0].lines.push("  its outcome is not known".to_owned()),
+    }
+    steps
+}
+
+/// The row of policy.md section 2 that a verdict comes from.
+fn row(verdict: &Verdict, facts: &Facts) -> String {
+    let number = match verdict {
+        Verdict::Untrusted => 1,
+        Verdict::CommonCause(domain) => return format!("row 2, domain {domain}"),
+        Verdict::Disagreement => 3,
+        Verdict::InTransition => 4,
+        Verdict::MisconfiguredChannel => 5,
+        Verdict::Gone => 6,
+        Verdict::Off => 7,
+        Verdict::Down => 8,
+        Verdict::ChannelFault if facts.live_witness => 9,
+        Verdict::ChannelFault => 10,
+        Verdict::Hung => 11,
+        Verdict::Unreachable if silent(facts) => 12,
+        Verdict::Unreachable => 14,
+        Verdict::PerService => 13,
+    };
+    format!("row {number}")
+}
+
+/// Row 12: nobody answers and the infrastructure does not know.
+fn silent(facts: &Facts) -> bool {
+    facts.channel == ChannelFact::Dead(ChannelFailure::TimedOut)
+        && matches!(facts.instance, None | Some(InstanceState::Unknown))
+}
+
+fn facts(facts: &Facts) -> String {
+    let channel = match facts.channel {
+        ChannelFact::Healthy => "channel healthy".to_owned(),
+        ChannelFact::Suspected => "channel suspected".to_owned(),
+        ChannelFact::Dead(failure) => format!("channel dead ({failure})"),
+        ChannelFact::Unknown => "channel not known".to_owned(),
+    };
+    let instance = match facts.instance {
+        Some(state) if facts.ordered => format!("infrastructure says {state}, as ordered"),
+        Some(state) => format!("infrastructure says {state}"),
+        None => "no word of an infrastructure".to_owned(),
+    };
+    let own = if facts.self_trusted { "controller trusted" } else { "controller not trusted" };
+    let path = if facts.path_proven { "path proven" } else { "path not proven" };
+    let witness = if facts.live_witness { "another witness lives" } else { "no other witness" };
+    let held = facts.held_domain.as_ref().map(|domain| format!(", domain {domain} held")).unwrap_or_default();
+    format!("{channel}, {instance}, {path}, {witness}, {own}{held}")
+}
