@@ -1,11 +1,13 @@
 //! A command line, cut into its statements and words: as much of POSIX sh as cpe-monitor's exec requests use (quotes, `;`, `&&`,
-//! `||`, redirections, which are dropped). It runs nothing; `guest.rs` answers what comes out.
+//! `||`, redirections, of which `>/dev/null` counts). It runs nothing; `guest.rs` answers what comes out.
 
 /// One simple command and when it is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) when: When,
     pub(super) words: Vec<String>,
+    /// Its output goes to /dev/null.
+    pub(super) quiet: bool,
 }
 
 /// Whether a statement is run, after the one before it.
@@ -18,7 +20,8 @@ pub(super) enum When {
 
 /// Cuts a line. An open quote ends at the line's end.
 pub(super) fn statements(line: &str) -> Vec<Statement> {
-    let mut cutter = Cutter { done: Vec::new(), when: When::Always, words: Vec::new(), word: None };
+    let mut cutter =
+        Cutter { done: Vec::new(), when: When::Always, words: Vec::new(), word: None, quiet: false };
     let mut rest = line.chars().peekable();
     while let Some(character) = rest.next() {
         match character {
@@ -50,22 +53,27 @@ struct Cutter {
     when: When,
     words: Vec<String>,
     word: Option<String>,
+    quiet: bool,
 }
 
 impl Cutter {
     fn end_word(&mut self) {
-        let redirects = |word: &str| {
-            word.trim_start_matches(|digit: char| digit.is_ascii_digit()).starts_with(['<', '>'])
-        };
-        self.words.extend(self.word.take().filter(|word| !redirects(word)));
+        let Some(word) = self.word.take() else { return };
+        let redirection = word.trim_start_matches(|digit: char| digit.is_ascii_digit());
+        if redirection.starts_with(['<', '>']) {
+            self.quiet |= word == ">/dev/null";
+        } else {
+            self.words.push(word);
+        }
     }
 
     fn end(&mut self, next: When) {
         self.end_word();
         let when = std::mem::replace(&mut self.when, next);
         let words = std::mem::take(&mut self.words);
+        let quiet = std::mem::take(&mut self.quiet);
         if !words.is_empty() {
-            self.done.push(Statement { when, words });
+            self.done.push(Statement { when, words, quiet });
         }
     }
 }
@@ -87,6 +95,13 @@ mod tests {
         assert_eq!(cut[2], (When::Succeeded, "y".to_owned()));
         assert_eq!(cut[3], (When::Always, "z".to_owned()));
         assert_eq!(cut[4], (When::Failed, "w".to_owned()));
+    }
+
+    #[test]
+    fn a_redirection_is_no_word() {
+        let cut = statements("a >/dev/null 2>&1; b </dev/null");
+        assert_eq!((cut[0].words.len(), cut[0].quiet), (1, true));
+        assert_eq!((cut[1].words.len(), cut[1].quiet), (1, false));
     }
 
     #[test]
