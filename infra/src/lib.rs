@@ -1,1 +1,139 @@
-//! Placeholder.
+//! How assemblies are created and recovered: one module and one feature for each infrastructure (design.md section 7). An adapter
+//! does what it is asked, once, and says how sure it is of the outcome; whether and when is decided elsewhere (`dped`).
+
+#[cfg(feature = "command")]
+pub mod command;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
+use serde::Serialize;
+
+/// One infrastructure of cpe.toml.
+#[derive(Debug)]
+pub enum Infrastructure {
+    /// The operator's own program.
+    #[cfg(feature = "command")]
+    Command(command::Command),
+}
+
+/// What an operation is about. The same action is asked with the same `action_id`, so that a program can refuse to do it twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InstanceRequest {
+    /// The action, unique in one controller.
+    pub action_id: String,
+    /// The deployable's name.
+    pub deployable: String,
+    /// The assembly's name.
+    pub assembly: String,
+    /// The infrastructure's id of the instance, if known.
+    pub instance: Option<String>,
+    /// The instance's address, if known.
+    pub address: Option<String>,
+    /// The assembly's parameters.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// What the infrastructure says of the instance after an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceAnswer {
+    /// Its state.
+    pub state: InstanceState,
+    /// Its id, where it is said.
+    pub instance: Option<String>,
+    /// Its IP address or host name, where it is said.
+    pub address: Option<String>,
+    /// More, for a person; at most 1,000 characters.
+    pub detail: String,
+}
+
+/// Why there is no answer. What matters to the engine is whether there may have been an effect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It was certainly not begun: there is no effect, and it may be tried again.
+    #[error("{operation} by {program} was not begun: {detail}")]
+    NotStarted {
+        /// What was to be called.
+        program: String,
+        /// What for.
+        operation: Operation,
+        /// Why not, and what to do.
+        detail: String,
+    },
+    /// It was begun and did not end in time; everything it started was ended. Its effect is not known.
+    #[error(
+        "{operation} by {program} did not end within {after:?} and was killed; its effect is not known{detail}"
+    )]
+    TimedOut {
+        /// What was called.
+        program: String,
+        /// What for.
+        operation: Operation,
+        /// The time that it had.
+        after: Duration,
+        /// The last of what it wrote to standard error.
+        detail: String,
+    },
+    /// It said that it failed. How far it came is not known.
+    #[error("{operation} by {program} failed with {status}; its effect is not known{detail}")]
+    ExitStatus {
+        /// What was called.
+        program: String,
+        /// What for.
+        operation: Operation,
+        /// Its exit status or signal, as text.
+        status: String,
+        /// The last of what it wrote to standard error.
+        detail: String,
+    },
+    /// It ended well but its answer cannot be read. Its effect is not known.
+    #[error("{operation} by {program} gave no usable answer: {detail}; its effect is not known")]
+    BadAnswer {
+        /// What was called.
+        program: String,
+        /// What for.
+        operation: Operation,
+        /// What is wrong with the answer, and what was expected.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// Whether there may have been an effect, so that it has to be looked at before anything else is done.
+    #[must_use]
+    pub const fn is_unresolved(&self) -> bool {
+        !matches!(self, Self::NotStarted { .. })
+    }
+}
+
+impl Infrastructure {
+    /// Which operations there are. Asked each time: keep the answer.
+    ///
+    /// # Errors
+    /// Where it could not be asked or its answer could not be read.
+    pub async fn capabilities(&self) -> Result<Capabilities, Error> {
+        match *self {
+            #[cfg(feature = "command")]
+            Self::Command(ref command) => command.capabilities().await,
+        }
+    }
+
+    /// Does one operation on one instance. `timeout` covers the wait for its turn too. If the caller stops waiting, the operation
+    /// goes on to its end or its time-out.
+    ///
+    /// # Errors
+    /// See [`Error`]; only [`Error::NotStarted`] is certain to have had no effect.
+    #[cfg_attr(not(feature = "command"), allow(unused_variables))]
+    pub async fn perform(
+        &self,
+        operation: Operation,
+        request: &InstanceRequest,
+        timeout: Duration,
+    ) -> Result<InstanceAnswer, Error> {
+        match *self {
+            #[cfg(feature = "command")]
+            Self::Command(ref command) => command.perform(operation, request, timeout).await,
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The operator's own program as an infrastructure. `answer.rs` reads what it says, `process.rs` runs it and ends it.
+//!
+//! The contract: cpe runs `PROGRAM ACTION`. ACTION is one of status, create, start, stop, reboot-soft, reboot-hard, rebuild,
+//! destroy, capabilities.
+//!
+//! * Standard input: one JSON object, `{"action_id","deployable","assembly","instance","address","parameters":{}}`; `instance`
+//!   and `address` are null where they are not known. Then it ends.
+//! * Standard output: one JSON object, `{"state","instance","address","detail"}`, at most 64 KiB; `state` is one of active, off,
+//!   error, gone, changing, unknown, and has to be there. For capabilities: `{"capabilities":["status","reboot-hard"]}`.
+//! * Standard error: for people; its last 4 KiB are kept where something goes wrong.
+//! * Exit status 0: the answer counts. Anything else, no answer or a bad one: the effect is unknown, and cpe looks again.
+//! * Environment: PATH, LANG=C, CPE_ACTION (the ACTION), and nothing else; the working directory is `/`.
+//! * `stop` answers once the machine is off for certain: a replacement may be started after it.
+//! * Time: a program that is late gets SIGTERM with everything that it started, and SIGKILL 2 s later.
+//!
+//! `examples/command-infrastructure` is such a program.
+
+mod answer;
+mod process;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_proto::config::CommandSettings;
+use cpe_proto::infrastructure::{Capabilities, Operation};
+use tokio::sync::Semaphore;
+
+use crate::{Error, InstanceAnswer, InstanceRequest};
+use process::{Call, Ended};
+
+/// One program of cpe.toml.
+#[derive(Debug)]
+pub struct Command {
+    settings: CommandSettings,
+    turns: Arc<Semaphore>,
+}
+
+impl Command {
+    /// A program with the settings of cpe.toml. It is not run yet.
+    #[must_use]
+    pub fn new(settings: &CommandSettings) -> Self {
+        let turns = usize::try_from(settings.in_flight).unwrap_or(1).max(1);
+        Self { settings: settings.clone(), turns: Arc::new(Semaphore::new(turns)) }
+    }
+
+    /// What cpe.toml says that it can do, or else what it says itself.
+    ///
+    /// # Errors
+    /// Where it could not be asked or its answer could not be read.
+    pub async fn capabilities(&self) -> Result<Capabilities, Error> {
+        if let Some(capabilities) = &self.settings.capabilities {
+            return Ok(capabilities.clone());
+        }
+        let operation = Operation::Capabilities;
+        let ended = self.call(operation, b"{}\n".to_vec(), self.settings.timeout).await?;
+        let output = self.output(operation, ended)?;
+        answer::capabilities(&output).map_err(|detail| self.bad_answer(operation, detail))
+    }
+
+    /// Runs the program for one operation.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn perform(
+        &self,
+        operation: Operation,
+        request: &InstanceRequest,
+        timeout: Duration,
+    ) -> Result<InstanceAnswer, Error> {
+        if let Some(capabilities) = &self.settings.capabilities
+            && !capabilities.0.contains(&operation)
+        {
+            return Err(self.not_started(operation, "it is not in its `capabilities` in cpe.toml".to_owned()));
+        }
+        let input = self.input(request).map_err(|error| self.not_started(operation, error.to_string()))?;
+        let ended = self.call(operation, input, timeout).await?;
+        let output = self.output(operation, ended)?;
+        answer::instance(&output).map_err(|detail| self.bad_answer(operation, detail))
+    }
+
+    /// The request with the infrastructure's parameters below the assembly's, on one line.
+    fn input(&self, request: &InstanceRequest) -> serde_json::Result<Vec<u8>> {
+        let mut parameters = self.settings.parameters.clone();
+        parameters.extend(request.parameters.clone());
+        let mut input = serde_json::to_vec(&InstanceRequest { parameters, ..request.clone() })?;
+        input.push(b'\n');
+        Ok(input)
+    }
+
+    /// The program runs in a task of its own: if nobody waits for it any more, it is still ended when it is late.
+    async fn call(&self, operation: Operation, input: Vec<u8>, timeout: Duration) -> Result<Ended, Error> {
+        let begun = tokio::time::Instant::now();
+        let turn = tokio::time::timeout(timeout, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            let detail = format!("{} of its processes are running (`in_flight`)", self.settings.in_flight);
+            return Err(self.not_started(operation, detail));
+        };
+        let left = timeout.saturating_sub(begun.elapsed());
+        let call = Call { program: self.settings.program.clone(), operation, input, timeout: left };
+        let task = tokio::spawn(async move {
+            let ended = process::run(call).await;
+            drop(turn);
+            ended
+        });
+        match task.await {
+            Ok(Ok(Ended::Late { stderr })) => {
+                let program = self.program();
+                Err(Error::TimedOut { program, operation, after: timeout, detail: clause(&stderr) })
+            }
+            Ok(Ok(ended)) => Ok(ended),
+            Ok(Err(error)) => Err(self.not_started(operation, spawn_detail(&error))),
+            Err(error) => Err(self.bad_answer(operation, format!("its task ended: {error}"))),
+        }
+    }
+
+    /// What it said, if it ended well.
+    fn output(&self, operation: Operation, ended: Ended) -> Result<Vec<u8>, Error> {
+        match ended {
+            Ended::Well { stdout } => Ok(stdout),
+            Ended::TooLong => {
+                let expected =
+                    format!("more than {} bytes of output, expected one JSON object", process::STDOUT_MAX);
+                Err(self.bad_answer(operation, expected))
+            }
+            Ended::Badly { status, stderr } => {
+                Err(Error::ExitStatus { program: self.program(), operation, status, detail: clause(&stderr) })
+            }
+            Ended::Late { stderr } => {
+                let after = self.settings.timeout;
+                Err(Error::TimedOut { program: self.program(), operation, after, detail: clause(&stderr) })
+            }
+        }
+    }
+
+    fn program(&self) -> String {
+        self.settings.program.display().to_string()
+    }
+
+    fn not_started(&self, operation: Operation, detail: String) -> Error {
+        Error::NotStarted { program: self.program(), operation, detail }
+    }
+
+    fn bad_answer(&self, operation: Operation, detail: String) -> Error {
+        Error::BadAnswer { program: self.program(), operation, detail }
+    }
+}
+
+/// What a program wrote to standard error, as the end of a sentence.
+fn clause(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!("; it said: {stderr}") }
+}
+
+fn spawn_detail(error: &std::io::Error) -> String {
+    use std::io::ErrorKind;
+    let advice = match error.kind() {
+        ErrorKind::NotFound => "; check `program` in cpe.toml, and the interpreter in its first line",
+        ErrorKind::PermissionDenied => "; it has to be executable for the user that cpe runs as",
+        ErrorKind::ExecutableFileBusy => "; somebody is writing to it",
+        _ => "",
+    };
+    format!("{error}{advice}")
+}
