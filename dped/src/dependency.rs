@@ -1,0 +1,141 @@
+//! Dependencies (policy.md section 4): a dependent that fails is acted on only after a passed probe of each dependency that is newer
+//! than its own first failure. Until then it is a consequence: it waits, uncounted, and after `dependency_wait` says so.
+
+use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::engine::{About, Engine, Part};
+use crate::health::ChannelHealth;
+use crate::output::{Output, Target};
+
+impl Engine {
+    /// The first dependency of a service that has no passed probe newer than that.
+    fn dependency_of(&self, index: ServiceIndex, newer_than: Timestamp) -> Option<Target> {
+        let definition = self.definition();
+        let service = definition.service(index);
+        let behind = service.after.iter().find(|it| !self.passed_since(**it, newer_than));
+        behind
+            .map(|it| Target::Service(*it))
+            .or_else(|| self.dependency_of_assembly(service.assembly, newer_than))
+    }
+
+    fn dependency_of_assembly(&self, index: AssemblyIndex, newer_than: Timestamp) -> Option<Target> {
+        self.definition().assembly(index).after.iter().find_map(|it| self.unproven(*it, newer_than))
+    }
+
+    /// What of an assembly has no passed probe newer than that.
+    fn unproven(&self, index: AssemblyIndex, newer_than: Timestamp) -> Option<Target> {
+        let part = self.assembly(index);
+        if part.channel != ChannelHealth::Healthy || part.answered <= newer_than {
+            return Some(Target::Channel(index));
+        }
+        self.definition()
+            .services_of(index)
+            .find(|it| !self.passed_since(*it, newer_than))
+            .map(Target::Service)
+    }
+
+    fn passed_since(&self, index: ServiceIndex, newer_than: Timestamp) -> bool {
+        let part = self.service(index);
+        part.state == State::Healthy && part.passed > newer_than
+    }
+
+    /// Whether a service waits for one in another assembly, which nothing done to this machine could mend.
+    pub(crate) fn dependency_elsewhere(&self, index: ServiceIndex) -> bool {
+        let own = self.definition().service(index).assembly;
+        match self.dependency_of(index, Timestamp::ZERO) {
+            Some(Target::Service(service)) => self.definition().service(service).assembly != own,
+            Some(Target::Channel(_)) => true,
+            None => false,
+        }
+    }
+
+    /// Whether a service must wait before it may be started: each dependency is healthy.
+    pub(crate) fn waits_to_start(&mut self, index: ServiceIndex, now: Timestamp) -> bool {
+        let missing = self.dependency_of(index, Timestamp::ZERO);
+        self.note_wait(Part::Service(index), missing, now)
+    }
+
+    /// Whether a failed service is a consequence so far.
+    pub(crate) fn waits_for_dependency(
+        &mut self,
+        index: ServiceIndex,
+        first_failed: Timestamp,
+        now: Timestamp,
+    ) -> bool {
+        let missing = self.dependency_of(index, first_failed);
+        self.note_wait(Part::Service(index), missing, now)
+    }
+
+    /// Whether a failed assembly is a consequence so far.
+    pub(crate) fn assembly_waits_for_dependency(
+        &mut self,
+        index: AssemblyIndex,
+        first_failed: Timestamp,
+        now: Timestamp,
+    ) -> bool {
+        let missing = self.dependency_of_assembly(index, first_failed);
+        self.note_wait(Part::Assembly(index), missing, now)
+    }
+
+    fn note_wait(&mut self, about: Part, missing: Option<Target>, now: Timestamp) -> bool {
+        let Some(target) = missing else {
+            let (waits, say_at) = self.wait_fields(about);
+            if waits.take().is_some() {
+                *say_at = None;
+            }
+            return false;
+        };
+        // A look at it now, so that nobody waits for its next turn. What is not healthy is looked at by its own pace.
+        match target {
+            Target::Channel(index) if self.assembly(index).channel == ChannelHealth::Healthy => {
+                self.assembly_mut(index).poll.hasten(now)
+            }
+            Target::Service(service) if self.service(service).state == State::Healthy => {
+                self.service_mut(service).poll.hasten(now)
+            }
+            _ => {}
+        }
+        let name = match target {
+            Target::Channel(index) => self.definition().assembly(index).name.to_string(),
+            Target::Service(service) => {
+                let part = self.definition().service(service);
+                format!("{}/{}", self.definition().assembly(part.assembly).name, part.name)
+            }
+        };
+        let wait = self.definition().timing.dependency_wait;
+        let subject = self.name_of(About::from(about));
+        let incident = match about {
+            Part::Service(index) => self.service_trouble(index).incident,
+            Part::Assembly(index) => self.assembly_trouble(index).incident,
+        };
+        let (waits, say_at) = self.wait_fields(about);
+        match (waits.as_ref(), *say_at) {
+            (None, _) => {
+                *waits = Some(format!("consequence: waits for {name}").into());
+                *say_at = Some(now.after(wait));
+            }
+            (Some(_), Some(at)) if now >= at => {
+                *say_at = None;
+                let message = format!("{subject} has waited for {name} for {}", crate::describe::span(wait));
+                self.output(Output::Notify { incident, message: message.into() });
+            }
+            _ => {}
+        }
+        true
+    }
+
+    fn wait_fields(&mut self, about: Part) -> (&mut Option<Box<str>>, &mut Option<Timestamp>) {
+        match about {
+            Part::Service(index) => {
+                let trouble = self.service_trouble(index);
+                (&mut trouble.waits, &mut trouble.say_at)
+            }
+            Part::Assembly(index) => {
+                let trouble = self.assembly_trouble(index);
+                (&mut trouble.waits, &mut trouble.say_at)
+            }
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! Faults and their scopes: what isolation concludes of an assembly from fresh answers, what a verdict asks for, how a failure is
+//! counted, and when a scope escalates or is given up. Actions themselves are `recover.rs`'s.
+
+use cpe_proto::decision::{ChannelFact, Facts, Refusal, Verdict};
+use cpe_proto::definition::{OnOrder, Window};
+use cpe_proto::event::EventKind;
+use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::observation::ChannelFailure;
+use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::describe;
+use crate::engine::{About, Desired, Engine};
+use crate::health::{ChannelHealth, HealthEvent};
+use crate::isolate::isolate;
+use crate::ladder::Bounds;
+use crate::output::Output;
+use crate::parts::{Cause, Demand, Phase};
+
+impl Engine {
+    /// Asks for fresh answers while they are needed, isolates, and turns a verdict into what it asks for.
+    pub(crate) fn isolate(&mut self, index: AssemblyIndex, now: Timestamp) {
+        self.ask_around(index, now);
+        let part = self.assembly(index);
+        let recovers = part.recovery.as_ref().is_some_and(|it| it.service.is_none());
+        if self.desired == Desired::Stopped || recovers {
+            return;
+        }
+        match part.channel {
+            ChannelHealth::Healthy => self.channel_well(index, now),
+            ChannelHealth::Dead if now >= part.grace_until => self.channel_dead(index, now),
+            ChannelHealth::Dead | ChannelHealth::Suspected | ChannelHealth::Unknown => {}
+        }
+    }
+
+    /// Evidence about an assembly is fresh when it is not older than two intervals.
+    pub(crate) fn fresh_for(&self, index: AssemblyIndex) -> std::time::Duration {
+        self.definition().interval(index) * 2
+    }
+
+    fn ask_around(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let part = self.assembly(index);
+        let Some(trouble) = &part.trouble else { return };
+        let unresolved = part
+            .recovery
+            .as_ref()
+            .is_some_and(|it| it.service.is_none() && matches!(it.phase, Phase::Unresolved { .. }));
+        let running = self.desired == Desired::Running;
+        let fault = running && (part.channel == ChannelHealth::Dead || trouble.demand != Demand::Nothing);
+        let needed = unresolved || running && trouble.drift || fault && !self.machine_acting(index);
+        if !needed {
+            self.assembly_trouble(index).ask_at = None;
+            return;
+        }
+        if trouble.ask_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let interval = self.definition().interval(index);
+        self.assembly_trouble(index).ask_at = Some(now.after(interval));
+        if self.definition().infrastructure.is_some() {
+            self.output(Output::AskInstance(index));
+        }
+        self.output(Output::AskSurroundings(index));
+    }
+
+    /// The facts of an assembly, if all answers that they rest on are there and fresh.
+    pub(crate) fn facts(&self, index: AssemblyIndex, now: Timestamp) -> Option<Facts> {
+        let part = self.assembly(index);
+        let trouble = part.trouble.as_ref()?;
+        let fresh_for = self.fresh_for(index);
+        let (around, at) = trouble.surroundings.as_ref().filter(|(_, at)| now.since(*at) <= fresh_for)?;
+        let instance = match (&self.definition().infrastructure, trouble.instance) {
+            (None, _) => None,
+            (Some(_), Some(seen)) if now.since(seen.at) <= fresh_for => Some(seen),
+            (Some(_), _) => return None,
+        };
+        Some(Facts {
+            self_trusted: around.self_trusted,
+            held_domain: around.held_domain.clone(),
+            instance: instance.map(|seen| seen.state),
+            ordered: instance.is_some_and(|seen| seen.ordered),
+            channel: self.channel_fact(index),
+            live_witness: false,
+            path_proven: around
+                .path_answered_ago
+                .is_some_and(|ago| ago.saturating_add(now.since(*at)) <= fresh_for),
+        })
+    }
+
+    /// What is known without anybody's answer: enough for a service's restart over a healthy channel; the gate has the last word.
+    pub(crate) fn facts_of_service(&self, index: AssemblyIndex, now: Timestamp) -> Facts {
+        self.facts(index, now).unwrap_or_else(|| Facts {
+            self_trusted: true,
+            held_domain: None,
+            instance: None,
+            ordered: false,
+            channel: self.channel_fact(index),
+            live_witness: false,
+            path_proven: self.assembly(index).channel == ChannelHealth::Healthy,
+        })
+    }
+
+    fn channel_fact(&self, index: AssemblyIndex) -> ChannelFact {
+        let part = self.assembly(index);
+        match part.channel {
+            ChannelHealth::Healthy => ChannelFact::Healthy,
+            ChannelHealth::Suspected => ChannelFact::Suspected,
+            ChannelHealth::Dead => ChannelFact::Dead(part.failure),
+            ChannelHealth::Unknown => ChannelFact::Unknown,
+        }
+    }
+
+    /// What bounds the ladder of an assembly.
+    pub(crate) fn bounds(&self, index: AssemblyIndex) -> Bounds<'_> {
+        let assembly = self.definition().assembly(index);
+        let trouble = self.assembly(index).trouble.as_ref();
+        let around = trouble.and_then(|trouble| trouble.surroundings.as_ref());
+        Bounds {
+            max_rung: assembly.max_rung,
+            data: assembly.data,
+            capabilities: around.and_then(|(around, _)| around.capabilities.as_ref()),
+            climbs: self.definition().escalation.assembly.is_some(),
+        }
+    }
+
+    fn channel_well(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let disagrees =
+            self.facts(index, now).is_some_and(|facts| isolate(&facts).0 == Verdict::Disagreement);
+        let Some(trouble) = &mut self.assembly_mut(index).trouble else { return };
+        trouble.drift = false;
+        if disagrees && trouble.verdict.as_ref().is_none_or(|(known, _)| *known != Verdict::Disagreement) {
+            let state = trouble.instance.map_or(InstanceState::Unknown, |seen| seen.state);
+            trouble.verdict = Some((Verdict::Disagreement, 3));
+            let reason = format!("disagreement: the infrastructure says {state}, and the channel answers");
+            self.report(About::Assembly(index), EventKind::FaultIsolated, now, |it| {
+                it.reason = reason.into()
+            });
+            return;
+        }
+        if disagrees
+            || trouble.cause != Cause::Channel
+            || trouble.verdict.is_none() && trouble.demand == Demand::Nothing
+        {
+            return;
+        }
+        (trouble.demand, trouble.verdict) = (Demand::Nothing, None);
+        (trouble.wait_until, trouble.say_at, trouble.refused, trouble.waits) = (None, None, None, None);
+    }
+
+    fn channel_dead(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let facts = self.facts(index, now);
+        // Without fresh answers nothing is known but that the channel is dead.
+        let (verdict, row) = facts.as_ref().map_or((Verdict::Unreachable, 14), isolate);
+        let known = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.verdict.as_ref());
+        if known.is_none_or(|(known, _)| *known != verdict) {
+            self.conclude(index, &verdict, row, facts.as_ref(), now);
+        }
+        let wanted = facts.as_ref().is_some_and(|facts| self.acts_on(&verdict, facts));
+        let trouble = self.assembly_trouble(index);
+        if wanted && trouble.demand == Demand::Nothing {
+            trouble.cause = Cause::Channel;
+            trouble.demand = Demand::Fault;
+        }
+        self.say_unreachable(index, &verdict, now);
+    }
+
+    /// Whether a verdict asks for the assembly's ladder.
+    pub(crate) fn acts_on(&self, verdict: &Verdict, facts: &Facts) -> bool {
+        let timing = &self.definition().timing;
+        match verdict {
+            Verdict::Gone | Verdict::Off => !facts.ordered && timing.on_unexpected_stop == OnOrder::Recover,
+            Verdict::Down | Verdict::Hung => true,
+            Verdict::ChannelFault => {
+                let refused = facts.channel == ChannelFact::Dead(ChannelFailure::Refused);
+                refused && !facts.live_witness && timing.on_channel_refused == OnOrder::Recover
+            }
+            _ => false,
+        }
+    }
+
+    /// A verdict that is new: told once, and what it asks for besides recovery is done.
+    fn conclude(
+        &mut self,
+        index: AssemblyIndex,
+        verdict: &Verdict,
+        row: u8,
+        facts: Option<&Facts>,
+        now: Timestamp,
+    ) {
+        let about = About::Assembly(index);
+        let opened = self.open_assembly_incident(index, now);
+        let timing = self.definition().timing;
+        let trouble = self.assembly_trouble(index);
+        trouble.verdict = Some((verdict.clone(), row));
+        trouble.verdict_since = now;
+        let reason = format!("{}: {}", verdict, explain(verdict, facts, &trouble.reason));
+        let wait = match verdict {
+            Verdict::InTransition => Some(timing.transition_wait),
+            Verdict::Unreachable | Verdict::CommonCause(_) => Some(timing.unreachable_notify),
+            _ => None,
+        };
+        if let Some(wait) = wait {
+            trouble.say_at.get_or_insert(now.after(wait));
+        }
+        self.report(about, EventKind::FaultIsolated, now, |it| {
+            (it.reason, it.incident) = (reason.clone().into(), opened)
+        });
+        let stopped =
+            facts.is_some_and(|facts| facts.ordered) && matches!(verdict, Verdict::Off | Verdict::Gone);
+        let tells =
+            matches!(verdict, Verdict::MisconfiguredChannel | Verdict::ChannelFault | Verdict::Untrusted)
+                || stopped;
+        if *verdict == Verdict::ChannelFault {
+            self.output(Output::Reconnect(index));
+        }
+        if tells {
+            let message = format!("{}: {reason}", self.name_of(about));
+            self.output(Output::Notify { incident: opened, message: message.into() });
+        }
+        self.changed = true;
+    }
+
+    fn say_unreachable(&mut self, index: AssemblyIndex, verdict: &Verdict, now: Timestamp) {
+        let name = self.name_of(About::Assembly(index));
+        let trouble = self.assembly_trouble(index);
+        if !matches!(verdict, Verdict::InTransition | Verdict::Unreachable | Verdict::CommonCause(_))
+            || trouble.say_at.is_none_or(|at| now < at)
+        {
+            return;
+        }
+        // Said once; as long as it lasts there is nothing new to say. Far away rather than gone, so that it is not set again.
+        trouble.say_at = None;
+        let incident = trouble.incident;
+        let since = describe::span(now.since(trouble.verdict_since));
+        let message = format!("{name}: {verdict} for {since}: {}; nothing is done", trouble.reason);
+        self.output(Output::Notify { incident, message: message.into() });
+    }
+
+    // ---- failures of the service scope
+
+    /// A fault of a service is confirmed, or its recovery failed.
+    pub(crate) fn service_fault(&mut self, index: ServiceIndex, now: Timestamp) {
+        let about = About::Service(index);
+        let trouble = self.service_trouble(index);
+        if trouble.demand != Demand::Nothing {
+            return;
+        }
+        trouble.demand = Demand::Fault;
+        trouble.passing_since = None;
+        let reason =
+            format!("service_fault: {}, {}", trouble.reason, describe::confirmed(trouble.confirmed_by));
+        let opened = self.open_service_incident(index, now);
+        self.report(about, EventKind::FaultIsolated, now, |it| {
+            (it.reason, it.incident) = (reason.into(), Some(opened))
+        });
+        if self.service_trouble(index).ladder.given_up {
+            let retry = now.after(self.definition().timing.retry_after);
+            let trouble = self.service_trouble(index);
+            (trouble.demand, trouble.wait_until) =
+                (Demand::Attempt, Some(trouble.wait_until.unwrap_or(retry)));
+            self.change(index, HealthEvent::GaveUp, "failed again; every rung was tried before", now);
+        }
+    }
+
+    /// The N-th failure inside T: the next scope, or the end.
+    pub(crate) fn climb_from_service(&mut self, index: ServiceIndex, why: &str, now: Timestamp) {
+        let assembly = self.definition().service(index).assembly;
+        let climbs = self.definition().escalation.service.is_some();
+        let trouble = self.service_trouble(index);
+        (trouble.ladder.rung, trouble.ladder.attempts) = (None, 0);
+        let incident = trouble.incident;
+        if !climbs {
+            return self.give_up_service(index, &format!("{why}; no [escalation] for the service"), now);
+        }
+        if self.assembly_trouble(assembly).ladder.given_up {
+            return self.give_up_service(
+                index,
+                &format!("{why}; the ladder of its assembly ended before"),
+                now,
+            );
+        }
+        self.service_trouble(index).demand = Demand::Nothing;
+        let trouble = self.assembly_trouble(assembly);
+        if trouble.incident.is_none() {
+            trouble.incident = incident;
+        }
+        if trouble.demand == Demand::Nothing {
+            (trouble.demand, trouble.cause, trouble.ask_at) =
+                (Demand::Fault, Cause::Escalated(index), Some(now));
+        }
+        self.changed = true;
+        let reason = format!("{why}: escalates to the assembly");
+        self.report(About::Service(index), EventKind::Escalated, now, |it| {
+            (it.reason, it.incident) = (reason.into(), incident)
+        });
+    }
+
+    /// The ladder ended: one notification, then one lowest-rung attempt every `retry_after`.
+    pub(crate) fn give_up_service(&mut self, index: ServiceIndex, why: &str, now: Timestamp) {
+        let retry_after = self.definition().timing.retry_after;
+        let name = self.name_of(About::Service(index));
+        let trouble = self.service_trouble(index);
+        let told = std::mem::replace(&mut trouble.ladder.given_up, true);
+        (trouble.demand, trouble.wait_until) = (Demand::Attempt, Some(now.after(retry_after)));
+        let incident = trouble.incident;
+        let seen = trouble.reason.clone();
+        self.change(index, HealthEvent::GaveUp, why, now);
+        self.service_trouble(index).reason = why.into();
+        if !told {
+            let message = format!(
+                "{name} is exhausted: {why}; last seen: {seen}; tried again every {}",
+                describe::span(retry_after)
+            );
+            self.output(Output::Notify { incident, message: message.into() });
+        }
+    }
+
+    // ---- failures of the assembly scope
+
+    /// The ladder of an assembly ended.
+    pub(crate) fn give_up_assembly(&mut self, index: AssemblyIndex, why: &str, now: Timestamp) {
+        let trouble = self.assembly_trouble(index);
+        let cause = trouble.cause;
+        let incident = trouble.incident;
+        self.report(About::Assembly(index), EventKind::Escalated, now, |it| {
+            (it.reason, it.incident) = (format!("{why}: no rung is left").into(), incident);
+        });
+        let retry_after = self.definition().timing.retry_after;
+        let name = self.name_of(About::Assembly(index));
+        let trouble = self.assembly_trouble(index);
+        let told = std::mem::replace(&mut trouble.ladder.given_up, true);
+        if let Cause::Escalated(service) = cause {
+            (trouble.demand, trouble.wait_until, trouble.refused, trouble.waits) =
+                (Demand::Nothing, None, None, None);
+            return self.give_up_service(service, why, now);
+        }
+        (trouble.demand, trouble.wait_until) = (Demand::Attempt, Some(now.after(retry_after)));
+        if !told {
+            let message = format!(
+                "{name} is exhausted: {why}; last seen: {}; tried again every {}",
+                trouble.reason,
+                describe::span(retry_after)
+            );
+            self.output(Output::Notify { incident, message: message.into() });
+        }
+        self.changed = true;
+    }
+
+    /// What keeps failures from being counted and acted on: maintenance, a pause.
+    pub(crate) fn held_back(&self, index: AssemblyIndex) -> Option<Refusal> {
+        if self.maintenance || self.assembly(index).maintenance {
+            return Some(Refusal::Maintenance);
+        }
+        self.paused.then_some(Refusal::Paused)
+    }
+
+    /// The window of the service scope.
+    pub(crate) fn service_window(&self) -> Window {
+        self.definition().escalation.service.unwrap_or(Window::DEFAULT)
+    }
+
+    /// The window of the assembly scope.
+    pub(crate) fn assembly_window(&self) -> Window {
+        self.definition().escalation.assembly.unwrap_or(Window::DEFAULT)
+    }
+
+    /// The state that a dead channel gives its assembly.
+    pub(crate) fn dead_state(&self, index: AssemblyIndex) -> State {
+        let Some(trouble) = &self.assembly(index).trouble else { return State::Unreachable };
+        let ordered = trouble.instance.is_some_and(|seen| seen.ordered);
+        match &trouble.verdict {
+            _ if trouble.ladder.given_up => State::Exhausted,
+            None => State::Starting,
+            Some((Verdict::Off | Verdict::Gone, _)) if ordered => State::Stopped,
+            Some((Verdict::Off | Verdict::Gone | Verdict::Down | Verdict::Hung, _)) => State::Failed,
+            Some((Verdict::InTransition, _)) => State::InTransition,
+            Some((Verdict::CommonCause(_), _)) => State::Held,
+            Some((Verdict::MisconfiguredChannel, _)) => State::Misconfigured,
+            Some((Verdict::Untrusted, _)) => State::Unknown,
+            Some(_) => State::Unreachable,
+        }
+    }
+
+    /// The rung for a record of something that is not asked for yet.
+    pub(crate) fn likely_rung(&self, index: AssemblyIndex) -> Rung {
+        match self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.verdict.as_ref()) {
+            Some((Verdict::Off, _)) => Rung::Start,
+            Some((Verdict::Gone, _)) => Rung::Recreate,
+            Some((Verdict::Hung, _)) => Rung::RebootHard,
+            _ => Rung::RebootSoft,
+        }
+    }
+}
+
+/// What a verdict rests on, as a clause.
+fn explain(verdict: &Verdict, facts: Option<&Facts>, channel: &str) -> String {
+    let Some(facts) = facts else {
+        return format!("{channel}; no fresh answer about the machine and the path");
+    };
+    let instance = facts
+        .instance
+        .map_or("no infrastructure".to_owned(), |state| format!("the infrastructure says {state}"));
+    match verdict {
+        Verdict::Untrusted => format!("{channel}; cpe does not trust itself, so nothing is confirmed"),
+        Verdict::CommonCause(domain) => format!("{channel}; failure domain {domain} is held"),
+        Verdict::Hung => format!("{channel}; {instance}; a peer on the same path answers"),
+        Verdict::Unreachable if !facts.path_proven => {
+            format!("{channel}; {instance}; nothing else on the path answers")
+        }
+        Verdict::Off | Verdict::Gone if facts.ordered => {
+            format!("{channel}; {instance}, as somebody ordered")
+        }
+        _ => format!("{channel}; {instance}"),
+    }
+}

@@ -1,0 +1,277 @@
+//! Incidents: opened at a confirmed fault, kept while the ladder is climbed, closed when what failed has been healthy for a while or
+//! was stopped. Here too: how counts decay, and the states that follow from others'.
+
+use std::time::Duration;
+
+use cpe_proto::event::EventKind;
+use cpe_proto::id::{AssemblyIndex, IncidentId, ServiceIndex};
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::describe;
+use crate::engine::{About, Desired, Engine};
+use crate::health::ChannelHealth;
+use crate::ladder::Ladder;
+use crate::parts::{Cause, Demand, Start};
+
+/// An incident is closed after this many times `stable_for` without a failure. A recovery has worked after one `stable_for`; what dies
+/// again soon after that is the same incident, so that a crash loop is one thread for a person and not one for each restart.
+pub const SETTLE_FACTOR: u32 = 3;
+
+impl Engine {
+    pub(crate) fn open_service_incident(&mut self, index: ServiceIndex, now: Timestamp) -> IncidentId {
+        if let Some(open) = self.service_trouble(index).incident {
+            return open;
+        }
+        let incident = self.incident_id();
+        let trouble = self.service_trouble(index);
+        trouble.incident = Some(incident);
+        let reason = format!("{}, {}", trouble.reason, describe::confirmed(trouble.confirmed_by));
+        self.report(About::Service(index), EventKind::IncidentOpened, now, |it| {
+            (it.reason, it.incident) = (reason.into(), Some(incident))
+        });
+        incident
+    }
+
+    pub(crate) fn open_assembly_incident(
+        &mut self,
+        index: AssemblyIndex,
+        now: Timestamp,
+    ) -> Option<IncidentId> {
+        if let Some(open) = self.assembly_trouble(index).incident {
+            return Some(open);
+        }
+        let incident = self.incident_id();
+        let misses = self.assembly(index).misses;
+        let trouble = self.assembly_trouble(index);
+        trouble.incident = Some(incident);
+        let reason = format!("{}, {}", trouble.reason, describe::confirmed(misses));
+        self.report(About::Assembly(index), EventKind::IncidentOpened, now, |it| {
+            (it.reason, it.incident) = (reason.into(), Some(incident))
+        });
+        Some(incident)
+    }
+
+    /// When a healthy service's incident closes or its counts decay.
+    pub(crate) fn service_settles(&self, index: ServiceIndex) -> Option<Timestamp> {
+        let part = self.service(index);
+        let trouble = part.trouble.as_ref().filter(|_| self.desired == Desired::Running)?;
+        let since = trouble.passing_since.filter(|_| part.state == State::Healthy)?;
+        let settled = self.definition().service(index).probe.stable_for * SETTLE_FACTOR;
+        Some(since.after(span(
+            trouble.incident.is_some(),
+            &trouble.ladder,
+            settled,
+            self.service_window().within,
+        )))
+    }
+
+    /// When a healthy assembly's incident closes or its counts decay.
+    pub(crate) fn assembly_settles(&self, index: AssemblyIndex) -> Option<Timestamp> {
+        let trouble = self.assembly(index).trouble.as_ref().filter(|_| self.desired == Desired::Running)?;
+        let since = trouble.healthy_since?;
+        let settled = self.definition().assembly(index).probe.stable_for * SETTLE_FACTOR;
+        Some(since.after(span(
+            trouble.incident.is_some(),
+            &trouble.ladder,
+            settled,
+            self.assembly_window().within,
+        )))
+    }
+
+    /// Closes incidents and forgets counts, as far as their time has come.
+    pub(crate) fn settle(&mut self, index: AssemblyIndex, now: Timestamp) {
+        if self.desired == Desired::Stopped {
+            return;
+        }
+        for service in self.definition().services_of(index) {
+            let Some(at) = self.service_settles(service) else { continue };
+            if now < at {
+                continue;
+            }
+            let trouble = self.service_trouble(service);
+            let healthy_for = now.since(trouble.passing_since.unwrap_or(now));
+            match trouble.incident.take() {
+                Some(incident) => {
+                    self.close_incident(About::Service(service), index, incident, healthy_for, now)
+                }
+                None => self.service_mut(service).trouble = None,
+            }
+        }
+        self.note_assembly_health(index, now);
+        let Some(at) = self.assembly_settles(index) else { return };
+        if now < at {
+            return;
+        }
+        let trouble = self.assembly_trouble(index);
+        let healthy_for = now.since(trouble.healthy_since.unwrap_or(now));
+        match trouble.incident.take() {
+            Some(incident) => self.close_incident(About::Assembly(index), index, incident, healthy_for, now),
+            None => self.assembly_mut(index).trouble = None,
+        }
+    }
+
+    fn note_assembly_health(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let healthy = self.assembly(index).channel == ChannelHealth::Healthy
+            && self.assembly(index).recovery.is_none()
+            && self
+                .definition()
+                .services_of(index)
+                .all(|service| matches!(self.service(service).state, State::Healthy | State::Misconfigured));
+        let Some(trouble) = &mut self.assembly_mut(index).trouble else { return };
+        if !healthy {
+            trouble.healthy_since = None;
+            return;
+        }
+        trouble.healthy_since.get_or_insert(now);
+        if let (Cause::Escalated(_), Demand::Fault | Demand::Attempt) = (trouble.cause, trouble.demand) {
+            (trouble.demand, trouble.wait_until, trouble.refused) = (Demand::Nothing, None, None);
+        }
+    }
+
+    /// Lets go of an incident; it ends with the last part of its assembly that holds it.
+    fn close_incident(
+        &mut self,
+        about: About,
+        index: AssemblyIndex,
+        incident: IncidentId,
+        healthy_for: Duration,
+        now: Timestamp,
+    ) {
+        self.changed = true;
+        if self.incident_held(index, incident) {
+            return;
+        }
+        let reason = format!("healthy for {}", describe::span(healthy_for));
+        self.report(about, EventKind::IncidentClosed, now, |it| {
+            (it.reason, it.incident) = (reason.into(), Some(incident))
+        });
+    }
+
+    fn incident_held(&self, index: AssemblyIndex, incident: IncidentId) -> bool {
+        let of_assembly = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.incident);
+        let mut of_services =
+            self.definition().services_of(index).filter_map(|it| self.service(it).trouble.as_ref()?.incident);
+        of_assembly == Some(incident) || of_services.any(|open| open == incident)
+    }
+
+    /// Closes every incident of an assembly because of an order.
+    pub(crate) fn close_all(&mut self, index: AssemblyIndex, reason: &str, now: Timestamp) {
+        let mut open: Vec<(About, IncidentId)> = Vec::new();
+        if let Some(incident) =
+            self.assembly_mut(index).trouble.as_mut().and_then(|trouble| trouble.incident.take())
+        {
+            open.push((About::Assembly(index), incident));
+        }
+        for service in self.definition().services_of(index) {
+            if let Some(incident) =
+                self.service_mut(service).trouble.as_mut().and_then(|trouble| trouble.incident.take())
+                && open.iter().all(|(_, known)| *known != incident)
+            {
+                open.push((About::Service(service), incident));
+            }
+        }
+        for (about, incident) in open {
+            self.report(about, EventKind::IncidentClosed, now, |it| {
+                (it.reason, it.incident) = (reason.into(), Some(incident))
+            });
+        }
+    }
+
+    // ---- states that follow from others'
+
+    fn assembly_state(&self, index: AssemblyIndex) -> State {
+        let part = self.assembly(index);
+        let mut states = self.definition().services_of(index).map(|service| self.service(service).state);
+        if self.desired == Desired::Stopped && states.all(|state| state == State::Stopped) {
+            return State::Stopped;
+        }
+        if part
+            .recovery
+            .as_ref()
+            .is_some_and(|it| it.service.is_none() && !matches!(it.phase, crate::parts::Phase::Asked { .. }))
+        {
+            return State::Recovering;
+        }
+        let worst = self.definition().services_of(index).map(|service| self.service(service).state).max();
+        match part.channel {
+            ChannelHealth::Dead => self.dead_state(index),
+            ChannelHealth::Suspected => State::Suspected,
+            ChannelHealth::Unknown if part.trouble.as_ref().is_some_and(|trouble| trouble.drift) => {
+                State::Unknown
+            }
+            ChannelHealth::Unknown => State::Starting,
+            ChannelHealth::Healthy => worst.unwrap_or(State::Healthy),
+        }
+    }
+
+    /// Tells when an assembly's state has changed.
+    pub(crate) fn derive_assembly(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let (from, to) = (self.assembly(index).state, self.assembly_state(index));
+        if from == to {
+            return;
+        }
+        let part = self.assembly_mut(index);
+        (part.state, part.since) = (to, now);
+        let incident = part.trouble.as_ref().and_then(|trouble| trouble.incident);
+        let reason = self.assembly_reason(index);
+        self.report(About::Assembly(index), EventKind::StateChanged, now, |it| {
+            (it.from, it.to, it.reason, it.incident) = (Some(from), Some(to), reason.into(), incident);
+        });
+    }
+
+    /// Why an assembly is not healthy, as a clause.
+    pub(crate) fn assembly_reason(&self, index: AssemblyIndex) -> String {
+        let part = self.assembly(index);
+        let own = part.trouble.as_ref().map_or("", |trouble| &*trouble.reason);
+        if part.state == State::Healthy || part.state == State::Stopped {
+            return String::new();
+        }
+        if part.channel != ChannelHealth::Healthy && !own.is_empty() {
+            return own.to_owned();
+        }
+        let worst =
+            self.definition().services_of(index).filter(|it| self.service(*it).state == part.state).min();
+        let Some(worst) = worst else { return String::new() };
+        format!("{} is {}", self.definition().service(worst).name, part.state)
+    }
+
+    /// The worst of its parts; degraded while some still serve.
+    pub(crate) fn derive_deployable(&mut self, now: Timestamp) {
+        let assemblies = self.definition().assembly_indices();
+        let worst = assemblies.map(|index| self.assembly(index).state).max().unwrap_or(State::Healthy);
+        let serves = || {
+            self.definition().assembly_indices().any(|index| {
+                let mut services = self.definition().services_of(index);
+                self.assembly(index).state == State::Healthy
+                    || services.any(|service| self.service(service).state == State::Healthy)
+            })
+        };
+        let to = if worst > State::Degraded && serves() { State::Degraded } else { worst };
+        let from = self.state;
+        if from == to {
+            return;
+        }
+        (self.state, self.since) = (to, now);
+        self.report(About::Deployable, EventKind::StateChanged, now, |it| {
+            (it.from, it.to) = (Some(from), Some(to))
+        });
+    }
+
+    /// Not being healthy is no fault for a while, and nothing is started for it: after maintenance.
+    pub(crate) fn begin_grace(&mut self, service: ServiceIndex, now: Timestamp) {
+        let grace = self.definition().service(service).probe.startup_grace;
+        let trouble = self.service_trouble(service);
+        (trouble.start, trouble.grace_until) = (Start::Begun, Some(now.after(grace)));
+    }
+}
+
+fn span(open: bool, ladder: &Ladder, settled: Duration, within: Duration) -> Duration {
+    match (open, ladder) {
+        // What was exhausted stays open until it is proven healthy.
+        (true, ladder) if ladder.given_up => within.max(settled),
+        (true, _) => settled,
+        (false, ladder) if *ladder == Ladder::default() => Duration::ZERO,
+        (false, _) => within.max(settled),
+    }
+}

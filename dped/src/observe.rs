@@ -1,0 +1,435 @@
+//! Observing (policy.md section 1): which probes are sent when, and what their results change. A channel is only judged by its own
+//! probes: that a service's probe came back proves nothing more, because both travel together anyway.
+
+use std::num::NonZeroU64;
+
+use cpe_proto::event::EventKind;
+use cpe_proto::id::{AssemblyIndex, ProbeId, ServiceIndex};
+use cpe_proto::observation::{ChannelFailure, Observation};
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::engine::{About, Desired, Engine};
+use crate::health::{self, ChannelEvent, ChannelHealth, HealthEvent};
+use crate::judge::{Judgement, judge};
+use crate::output::{Output, Target};
+use crate::parts::{Demand, Phase, Start, probe_id};
+use crate::timer::LOST_AFTER;
+
+impl Engine {
+    /// Whether the channel of an assembly is probed now. Always, but not while its machine is being recovered or does not exist.
+    pub(crate) fn probes_channel(&self, index: AssemblyIndex) -> bool {
+        let part = self.assembly(index);
+        let drift = part.trouble.as_ref().is_some_and(|trouble| trouble.drift);
+        !drift && !self.machine_acting(index)
+    }
+
+    /// Whether the services of an assembly are probed now: only over a healthy channel.
+    pub(crate) fn probes_services(&self, index: AssemblyIndex) -> bool {
+        self.assembly(index).channel == ChannelHealth::Healthy
+            && self.desired == Desired::Running
+            && !self.machine_acting(index)
+    }
+
+    /// An action on the machine was given out and has not ended.
+    pub(crate) fn machine_acting(&self, index: AssemblyIndex) -> bool {
+        let recovery = self.assembly(index).recovery.as_ref();
+        recovery.is_some_and(|it| it.service.is_none() && matches!(it.phase, Phase::Acting { .. }))
+    }
+
+    /// Sends what is due.
+    pub(crate) fn send_probes(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let due = |poll: &crate::parts::Poll| poll.flight.is_none() && poll.due <= now;
+        if self.probes_channel(index) && due(&self.assembly(index).poll) {
+            let timeout = self.definition().assembly(index).probe.timeout;
+            let number = self.probe_number(Target::Channel(index));
+            let poll = &mut self.assembly_mut(index).poll;
+            (poll.began, poll.flight) = (now, Some(number));
+            self.output(Output::Probe { probe: probe_id(number), target: Target::Channel(index), timeout });
+        }
+        if !self.probes_services(index) {
+            return;
+        }
+        for service in self.definition().services_of(index) {
+            if !due(&self.service(service).poll) {
+                continue;
+            }
+            let timeout = self.definition().service(service).probe.timeout;
+            let number = self.probe_number(Target::Service(service));
+            let poll = &mut self.service_mut(service).poll;
+            (poll.began, poll.flight) = (now, Some(number));
+            self.output(Output::Probe { probe: probe_id(number), target: Target::Service(service), timeout });
+        }
+    }
+
+    /// Forgets probes whose results never came, so that they are sent again.
+    pub(crate) fn lose_probes(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let timeout = self.definition().assembly(index).probe.timeout;
+        let poll = &mut self.assembly_mut(index).poll;
+        if poll.flight.is_some() && now >= poll.began.after(timeout).after(LOST_AFTER) {
+            (poll.flight, poll.due) = (None, now);
+        }
+        for service in self.definition().services_of(index) {
+            let timeout = self.definition().service(service).probe.timeout;
+            let poll = &mut self.service_mut(service).poll;
+            if poll.flight.is_some() && now >= poll.began.after(timeout).after(LOST_AFTER) {
+                (poll.flight, poll.due) = (None, now);
+            }
+        }
+    }
+
+    /// A probe ended. A result whose number is not the one in flight is an old or a doubled one, and changes nothing.
+    pub(crate) fn probed(&mut self, probe: ProbeId, observation: &Observation, void: bool, now: Timestamp) {
+        let Some(number) = NonZeroU64::new(probe.0) else { return };
+        match self.target_of(number) {
+            Some(Target::Channel(index)) => self.channel_probed(index, observation, void, now),
+            Some(Target::Service(index)) => self.service_probed(index, observation, void, now),
+            None => {}
+        }
+    }
+
+    fn target_of(&self, number: NonZeroU64) -> Option<Target> {
+        let place = (number.get() - 1) & 0x1_ffff;
+        let low = u16::try_from(place & 0xffff).unwrap_or(u16::MAX);
+        let flies = |target: &Target| match target {
+            Target::Channel(index) => self.knows(*index) && self.assembly(*index).poll.flight == Some(number),
+            Target::Service(index) => {
+                usize::from(index.0) < self.definition().services.len()
+                    && self.service(*index).poll.flight == Some(number)
+            }
+        };
+        let named = if place >> 16 == 1 {
+            Target::Service(ServiceIndex(low))
+        } else {
+            Target::Channel(AssemblyIndex(low))
+        };
+        if flies(&named) {
+            return Some(named);
+        }
+        // Indices may have changed with the definition while the probe was in flight.
+        let channels = self.definition().assembly_indices().map(Target::Channel);
+        let services = self
+            .definition()
+            .assembly_indices()
+            .flat_map(|index| self.definition().services_of(index))
+            .map(Target::Service);
+        channels.chain(services).find(flies)
+    }
+
+    fn channel_probed(
+        &mut self,
+        index: AssemblyIndex,
+        observation: &Observation,
+        void: bool,
+        now: Timestamp,
+    ) {
+        let settings = self.definition().assembly(index).probe;
+        let part = self.assembly_mut(index);
+        let began = part.poll.began;
+        part.poll.ended(now, settings.interval);
+        if void || began < part.void_before {
+            if began < part.void_before {
+                part.poll.hasten(now);
+            }
+            return;
+        }
+        let failure = match observation {
+            Observation::Channel(ChannelFailure::NotTried, _) | Observation::NotObserved => {
+                // We did not try: it says nothing, and is tried again soon.
+                part.poll.due = now.after(settings.confirm_interval);
+                return;
+            }
+            Observation::Channel(failure, detail) => Some((*failure, detail)),
+            Observation::DeadlinePassed => None,
+            _ => return self.channel_answered(index, began, now),
+        };
+        let (failure, detail) =
+            failure.map_or((ChannelFailure::TimedOut, ""), |(failure, detail)| (failure, detail));
+        part.failure = failure;
+        part.misses = part.misses.saturating_add(1);
+        let misses = part.misses;
+        let confirmed = u32::from(misses) >= settings.failure_threshold.get() || misses == u8::MAX;
+        if !confirmed {
+            part.poll.due = began.after(settings.confirm_interval).max(now);
+        }
+        let before = part.channel;
+        part.channel =
+            health::channel(before, if confirmed { ChannelEvent::Confirmed } else { ChannelEvent::Missed });
+        let (after, verifying) = (part.channel, part.recovery.is_some());
+        if verifying && !confirmed {
+            part.poll.due = began.after(settings.confirm_interval).max(now);
+        }
+        let trouble = self.assembly_trouble(index);
+        trouble.first_failed.get_or_insert(began);
+        trouble.last_failed = Some(now);
+        (trouble.answering_since, trouble.healthy_since) = (None, None);
+        let colon = if detail.is_empty() { "" } else { ": " };
+        trouble.reason = format!("channel {failure}{colon}{detail}").into();
+        if before != after {
+            self.changed = true;
+            if after == ChannelHealth::Dead {
+                self.channel_lost(index, now);
+            }
+        }
+    }
+
+    /// The services behind a dead channel are unknown.
+    fn channel_lost(&mut self, index: AssemblyIndex, now: Timestamp) {
+        for service in self.definition().services_of(index) {
+            let part = self.service_mut(service);
+            (part.misses, part.deadlines) = (0, 0);
+            let reason = format!("channel {}", self.assembly(index).failure);
+            self.change(service, HealthEvent::ChannelLost, &reason, now);
+        }
+        // Asked at once: what is isolated rests on fresh answers.
+        self.assembly_trouble(index).ask_at = Some(now);
+    }
+
+    fn channel_answered(&mut self, index: AssemblyIndex, began: Timestamp, now: Timestamp) {
+        let part = self.assembly_mut(index);
+        part.misses = 0;
+        part.answered = began;
+        let before = part.channel;
+        part.channel = health::channel(before, ChannelEvent::Answered);
+        part.grace_until = Timestamp::ZERO;
+        let recovers = part.recovery.is_some();
+        if recovers {
+            let confirm = self.definition().assembly(index).probe.confirm_interval;
+            let part = self.assembly_mut(index);
+            part.poll.due = part.poll.due.min(began.after(confirm).max(now));
+        }
+        if let Some(trouble) = &mut self.assembly_mut(index).trouble {
+            (trouble.first_failed, trouble.last_failed) = (None, None);
+            trouble.answering_since.get_or_insert(began);
+        }
+        if before == ChannelHealth::Healthy {
+            return;
+        }
+        self.changed = true;
+        for service in self.definition().services_of(index) {
+            let part = self.service_mut(service);
+            // Not seen for a while: a fault is confirmed anew.
+            (part.misses, part.deadlines) = (0, 0);
+            part.poll.hasten(now);
+        }
+    }
+
+    fn service_probed(&mut self, index: ServiceIndex, observation: &Observation, void: bool, now: Timestamp) {
+        let definition = self.definition().clone();
+        let service = definition.service(index);
+        let assembly = service.assembly;
+        let void_before = self.assembly(assembly).void_before;
+        let part = self.service_mut(index);
+        let began = part.poll.began;
+        part.poll.ended(now, service.probe.interval);
+        if void || began < void_before {
+            if began < void_before {
+                part.poll.hasten(now);
+            }
+            return;
+        }
+        if self.desired == Desired::Stopped || self.machine_acting(assembly) {
+            return;
+        }
+        match judge(&service.check, observation) {
+            Judgement::Passed => self.service_passed(index, began, now),
+            Judgement::Failed(clause) => self.service_failed(index, clause, began, now),
+            Judgement::Misconfigured(clause) => self.service_misconfigured(index, &clause, now),
+            Judgement::Pending(clause) => self.service_pending(index, clause, began, now),
+            Judgement::Deadline => self.service_deadline(index, began, now),
+            Judgement::Unknown(clause) => {
+                self.service_mut(index).passed = Timestamp::ZERO;
+                self.unclear(index, &clause, now);
+            }
+            Judgement::NotObserved => {
+                // Much of the channel, nothing of the service.
+                self.assembly_mut(assembly).poll.hasten(now);
+                let confirm = service.probe.confirm_interval;
+                self.service_mut(index).poll.due = now.after(confirm);
+            }
+        }
+        if self.verifies(index) {
+            let poll = &mut self.service_mut(index).poll;
+            poll.due = poll.due.min(began.after(service.probe.confirm_interval).max(now));
+        }
+    }
+
+    fn service_passed(&mut self, index: ServiceIndex, began: Timestamp, now: Timestamp) {
+        let part = self.service_mut(index);
+        (part.misses, part.deadlines, part.passed) = (0, 0, began);
+        let was = part.state;
+        if let Some(trouble) = &mut part.trouble {
+            trouble.passing_since.get_or_insert(began);
+            (trouble.first_failed, trouble.last_failed, trouble.pending_since) = (None, None, None);
+        }
+        self.change(index, HealthEvent::Passed, "", now);
+        if self.service(index).state == State::Healthy && was != State::Healthy {
+            self.calm_service(index);
+        }
+    }
+
+    /// It runs, without or after a recovery: what was asked for is not wanted any more.
+    pub(crate) fn calm_service(&mut self, index: ServiceIndex) {
+        let Some(trouble) = &mut self.service_mut(index).trouble else { return };
+        trouble.demand = Demand::Nothing;
+        trouble.start = Start::No;
+        (trouble.wait_until, trouble.grace_until, trouble.say_at) = (None, None, None);
+        (trouble.refused, trouble.waits) = (None, None);
+        trouble.reason = "".into();
+    }
+
+    fn service_failed(&mut self, index: ServiceIndex, clause: Box<str>, began: Timestamp, now: Timestamp) {
+        let settings = self.definition().service(index).probe;
+        let part = self.service_mut(index);
+        part.deadlines = 0;
+        part.misses = part.misses.saturating_add(1);
+        let misses = part.misses;
+        let enough = u32::from(misses) >= settings.failure_threshold.get() || misses == u8::MAX;
+        if !enough {
+            part.poll.due = began.after(settings.confirm_interval).max(now);
+        }
+        self.failed(index, clause, enough, misses, began, now);
+    }
+
+    /// A failed probe, or as many as are enough.
+    fn failed(
+        &mut self,
+        index: ServiceIndex,
+        clause: Box<str>,
+        enough: bool,
+        probes: u8,
+        began: Timestamp,
+        now: Timestamp,
+    ) {
+        let part = self.service_mut(index);
+        part.passed = Timestamp::ZERO;
+        let starting = part.state == State::Starting;
+        let trouble = self.service_trouble(index);
+        trouble.reason = clause.clone();
+        (trouble.passing_since, trouble.last_failed) = (None, Some(now));
+        trouble.first_failed.get_or_insert(began);
+        trouble.confirmed_by = probes;
+        let in_grace = starting
+            && (trouble.start == Start::Wanted || trouble.grace_until.is_some_and(|until| now < until));
+        if !enough || in_grace {
+            self.change(index, HealthEvent::Missed, &clause, now);
+            return;
+        }
+        self.change(index, HealthEvent::Confirmed, &clause, now);
+    }
+
+    fn service_misconfigured(&mut self, index: ServiceIndex, clause: &str, now: Timestamp) {
+        let part = self.service_mut(index);
+        (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
+        let was = part.state;
+        let trouble = self.service_trouble(index);
+        (trouble.passing_since, trouble.demand, trouble.wait_until, trouble.say_at) =
+            (None, Demand::Nothing, None, None);
+        (trouble.start, trouble.grace_until, trouble.waits, trouble.refused) = (Start::No, None, None, None);
+        trouble.reason = clause.into();
+        self.change(index, HealthEvent::Misconfigured, clause, now);
+        if was != State::Misconfigured && self.service(index).state == State::Misconfigured {
+            let message = format!(
+                "{} is misconfigured: {clause}; no recovery can help",
+                self.name_of(About::Service(index))
+            );
+            let incident = self.service(index).trouble.as_ref().and_then(|trouble| trouble.incident);
+            self.output(Output::Notify { incident, message: message.into() });
+        }
+    }
+
+    fn service_pending(&mut self, index: ServiceIndex, clause: Box<str>, began: Timestamp, now: Timestamp) {
+        let grace = self.definition().service(index).probe.startup_grace;
+        let since = *self.service_trouble(index).pending_since.get_or_insert(began);
+        if now.since(since) >= grace {
+            let clause = format!("{clause} for {}", crate::describe::span(grace)).into();
+            self.failed(index, clause, true, 1, began, now);
+            return;
+        }
+        self.service_mut(index).passed = Timestamp::ZERO;
+        self.unclear(index, &clause, now);
+    }
+
+    fn service_deadline(&mut self, index: ServiceIndex, began: Timestamp, now: Timestamp) {
+        let settings = self.definition().service(index).probe;
+        let part = self.service_mut(index);
+        part.deadlines = part.deadlines.saturating_add(1);
+        let deadlines = part.deadlines;
+        let clause = format!("probe did not end within {}", crate::describe::span(settings.timeout));
+        if u32::from(deadlines) >= settings.failure_threshold.get() {
+            self.failed(index, clause.into(), true, deadlines, began, now);
+            return;
+        }
+        part.passed = Timestamp::ZERO;
+        part.poll.due = began.after(settings.confirm_interval).max(now);
+        self.unclear(index, &clause, now);
+    }
+
+    fn unclear(&mut self, index: ServiceIndex, clause: &str, now: Timestamp) {
+        let trouble = self.service_trouble(index);
+        trouble.passing_since = None;
+        trouble.reason = clause.into();
+        self.change(index, HealthEvent::Unclear, clause, now);
+    }
+
+    /// The one place where a service changes its state. An event that does not fit changes nothing.
+    pub(crate) fn change(&mut self, index: ServiceIndex, event: HealthEvent, reason: &str, now: Timestamp) {
+        let from = self.service(index).state;
+        let Ok(to) = health::service(from, event) else {
+            debug_assert!(
+                false,
+                "{event:?} cannot happen to {} that is {from}",
+                self.name_of(About::Service(index))
+            );
+            return;
+        };
+        if to == from {
+            return;
+        }
+        self.changed = true;
+        let part = self.service_mut(index);
+        (part.state, part.since) = (to, now);
+        let incident = part.trouble.as_ref().and_then(|trouble| trouble.incident);
+        if to != State::Healthy && !reason.is_empty() {
+            self.service_trouble(index).reason = reason.into();
+        }
+        self.report(About::Service(index), EventKind::StateChanged, now, |it| {
+            (it.from, it.to, it.reason, it.incident) = (Some(from), Some(to), reason.into(), incident);
+        });
+        if to == State::Failed {
+            self.service_fault(index, now);
+        }
+    }
+
+    /// All evidence is void: nothing is acted on before fresh probes.
+    pub(crate) fn void_evidence(&mut self, reason: &str, now: Timestamp) {
+        for index in self.definition().clone().assembly_indices() {
+            self.drop_evidence(index, now);
+            for service in self.definition().services_of(index) {
+                self.change(service, HealthEvent::Voided, reason, now);
+            }
+        }
+    }
+
+    /// Forgets what probes and the infrastructure said of one assembly and its services. States and counts stay.
+    pub(crate) fn drop_evidence(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let part = self.assembly_mut(index);
+        (part.misses, part.answered, part.void_before) = (0, Timestamp::ZERO, now);
+        part.channel = health::channel(part.channel, ChannelEvent::Voided);
+        part.poll.hasten(now);
+        if let Some(trouble) = &mut part.trouble {
+            (trouble.instance, trouble.surroundings, trouble.ask_at) = (None, None, None);
+            (trouble.first_failed, trouble.last_failed) = (None, None);
+            (trouble.answering_since, trouble.healthy_since) = (None, None);
+        }
+        for service in self.definition().services_of(index) {
+            let part = self.service_mut(service);
+            (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
+            part.poll.hasten(now);
+            if let Some(trouble) = &mut part.trouble {
+                (trouble.first_failed, trouble.last_failed, trouble.pending_since, trouble.passing_since) =
+                    (None, None, None, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What operators order: start, stop, maintenance, pause, retry; and a changed definition.
+
+use std::sync::Arc;
+
+use cpe_proto::definition::Deployable;
+use cpe_proto::event::EventKind;
+use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::engine::{About, Desired, Engine, fresh_service};
+use crate::health::HealthEvent;
+use crate::output::{Act, Output};
+use crate::parts::{Cause, Demand, Phase, Start};
+
+impl Engine {
+    pub(crate) fn order_start(&mut self, now: Timestamp) {
+        if self.desired == Desired::Running {
+            return;
+        }
+        self.desired = Desired::Running;
+        for index in self.definition().clone().assembly_indices() {
+            self.call_off_step(index);
+            self.drop_evidence(index, now);
+            self.begin_assembly(index, now);
+            for service in self.definition().services_of(index) {
+                self.change(service, HealthEvent::Started, "started by an order", now);
+            }
+        }
+    }
+
+    pub(crate) fn order_stop(&mut self, now: Timestamp) {
+        if self.desired == Desired::Stopped {
+            return;
+        }
+        self.desired = Desired::Stopped;
+        for index in self.definition().clone().assembly_indices() {
+            self.call_off_step(index);
+            let phase = self.assembly(index).recovery.as_ref().map(|it| (it.action, it.phase));
+            match phase {
+                Some((action, Phase::Asked { .. })) => {
+                    self.assembly_mut(index).recovery = None;
+                    self.output(Output::Release(action));
+                }
+                Some((_, Phase::Verifying { .. } | Phase::Unresolved { .. })) => {
+                    self.end_recovery(index, None, "stopped by an order", now)
+                }
+                Some((_, Phase::Acting { .. })) | None => {}
+            }
+            if let Some(trouble) = &mut self.assembly_mut(index).trouble {
+                (trouble.demand, trouble.wait_until, trouble.say_at, trouble.drift) =
+                    (Demand::Nothing, None, None, false);
+            }
+            for service in self.definition().services_of(index) {
+                if let Some(trouble) = &mut self.service_mut(service).trouble {
+                    (trouble.demand, trouble.wait_until, trouble.say_at) = (Demand::Nothing, None, None);
+                    (trouble.start, trouble.refused) = (Start::No, None);
+                }
+            }
+        }
+    }
+
+    /// A step that was only asked for is not wanted any more; one that was given out finishes.
+    fn call_off_step(&mut self, index: AssemblyIndex) {
+        if let Some(step) = &self.assembly(index).step
+            && matches!(step.phase, Phase::Asked { .. })
+        {
+            let action = step.action;
+            self.assembly_mut(index).step = None;
+            self.output(Output::Release(action));
+        }
+    }
+
+    pub(crate) fn order_maintenance(
+        &mut self,
+        assembly: Option<AssemblyIndex>,
+        on: bool,
+        reason: &str,
+        now: Timestamp,
+    ) {
+        if assembly.is_some_and(|index| !self.knows(index)) {
+            return;
+        }
+        let flag = match assembly {
+            None => &mut self.maintenance,
+            Some(index) => &mut self.assembly_mut(index).maintenance,
+        };
+        if std::mem::replace(flag, on) == on {
+            return;
+        }
+        let word = if on { "on" } else { "off" };
+        let about = assembly.map_or(About::Deployable, About::Assembly);
+        let reason = if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") };
+        self.report(about, EventKind::MaintenanceChanged, now, |it| it.reason = reason.into());
+        if on || self.desired == Desired::Stopped {
+            return;
+        }
+        for index in self.definition().clone().assembly_indices() {
+            if assembly.is_none_or(|only| only == index) && self.held_back(index).is_none() {
+                self.after_maintenance(index, now);
+            }
+        }
+    }
+
+    /// policy.md section 7: evidence dropped, `startup_grace`, fresh probes.
+    fn after_maintenance(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let acting = self.assembly(index).recovery.is_some();
+        if acting {
+            // An admitted action finishes its steps; its verification is the fresh look.
+            return;
+        }
+        self.drop_evidence(index, now);
+        let grace = self.definition().assembly(index).probe.startup_grace;
+        self.assembly_mut(index).grace_until = now.after(grace);
+        if let Some(trouble) = &mut self.assembly_mut(index).trouble {
+            (trouble.demand, trouble.verdict, trouble.wait_until) = (Demand::Nothing, None, None);
+            (trouble.refused, trouble.waits, trouble.say_at, trouble.cause) =
+                (None, None, None, Cause::Channel);
+        }
+        for service in self.definition().services_of(index) {
+            self.change(service, HealthEvent::Started, "watched anew after maintenance", now);
+            self.begin_grace(service, now);
+            let trouble = self.service_trouble(service);
+            (trouble.demand, trouble.wait_until, trouble.refused) = (Demand::Nothing, None, None);
+            (trouble.waits, trouble.say_at) = (None, None);
+        }
+    }
+
+    pub(crate) fn order_pause(&mut self, on: bool, reason: &str, now: Timestamp) {
+        if std::mem::replace(&mut self.paused, on) == on {
+            return;
+        }
+        let word = if on { "paused" } else { "resumed" };
+        let reason = if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") };
+        self.report(About::Deployable, EventKind::BreakerChanged, now, |it| it.reason = reason.into());
+    }
+
+    pub(crate) fn order_retry(&mut self, assembly: Option<AssemblyIndex>, now: Timestamp) {
+        for index in self.definition().clone().assembly_indices() {
+            if assembly.is_some_and(|only| only != index) {
+                continue;
+            }
+            let _ = now;
+            if let Some(trouble) = &mut self.assembly_mut(index).trouble {
+                trouble.ladder = Default::default();
+                trouble.wait_until = None;
+                if trouble.demand == Demand::Attempt {
+                    trouble.demand = Demand::Fault;
+                }
+            }
+            for service in self.definition().services_of(index) {
+                if let Some(trouble) = &mut self.service_mut(service).trouble {
+                    trouble.ladder = Default::default();
+                    trouble.wait_until = None;
+                    if trouble.demand == Demand::Attempt {
+                        trouble.demand = Demand::Fault;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A changed definition: what did not change in name, machine and check keeps its state; the rest begins anew. An action on what is
+    /// gone is let go: its outcome is then a late one.
+    pub(crate) fn redefine(&mut self, new: Arc<Deployable>, now: Timestamp) {
+        let old = Arc::clone(self.definition());
+        let kept_service = |index: ServiceIndex| -> Option<ServiceIndex> {
+            let service = old.service(index);
+            let assembly = new.assembly_named(old.assembly(service.assembly).name.as_str())?;
+            let found = new.service_named(assembly, service.name.as_str())?;
+            (new.service(found).check == service.check).then_some(found)
+        };
+        let mut services: Vec<_> = new.services.iter().map(|_| None).collect();
+        let mut assemblies: Vec<_> = new.assemblies.iter().map(|_| None).collect();
+        for index in old.assembly_indices() {
+            let found = new.assembly_named(old.assembly(index).name.as_str());
+            let found = found.filter(|it| new.assembly(*it).machine == old.assembly(index).machine);
+            let Some(found) = found else {
+                self.let_go(index, now);
+                continue;
+            };
+            self.follow_indices(index, &kept_service, now);
+            let mut part = self.assembly(index).clone();
+            if new.assembly(found).ssh != old.assembly(index).ssh {
+                self.output(Output::Reconnect(found));
+            }
+            part.since = part.since.min(now);
+            assemblies[usize::from(found.0)] = Some(part);
+            for service in old.services_of(index) {
+                if let Some(kept) = kept_service(service) {
+                    services[usize::from(kept.0)] = Some(self.service(service).clone());
+                }
+            }
+        }
+        let fresh_state = if self.desired == Desired::Stopped { State::Stopped } else { State::Starting };
+        let fresh_assemblies: Vec<bool> = assemblies.iter().map(Option::is_none).collect();
+        let fresh_services: Vec<bool> = services.iter().map(Option::is_none).collect();
+        let assemblies = new
+            .assembly_indices()
+            .zip(assemblies)
+            .map(|(index, part)| part.unwrap_or_else(|| self.fresh_assembly(&new, index, now)));
+        let assemblies = assemblies.collect();
+        let services = services
+            .into_iter()
+            .map(|part| part.unwrap_or_else(|| fresh_service(fresh_state, now)))
+            .collect();
+        self.replace_parts(Arc::clone(&new), assemblies, services);
+        self.report(About::Deployable, EventKind::DefinitionLoaded, now, |it| it.reason = "changed".into());
+        for index in new.assembly_indices() {
+            if fresh_assemblies[usize::from(index.0)] {
+                self.begin_assembly(index, now);
+            }
+            for service in new.services_of(index) {
+                if fresh_services[usize::from(service.0)] && self.desired == Desired::Running {
+                    self.service_trouble(service).start = Start::Wanted;
+                }
+            }
+        }
+    }
+
+    fn let_go(&mut self, index: AssemblyIndex, now: Timestamp) {
+        self.close_all(index, "no longer managed", now);
+        let recovery = self.assembly_mut(index).recovery.take().map(|it| it.action);
+        let step = self.assembly_mut(index).step.take().map(|it| it.action);
+        for action in [recovery, step].into_iter().flatten() {
+            self.output(Output::Release(action));
+        }
+    }
+
+    /// Makes what an assembly remembers of its services follow their new indices, or forget them.
+    fn follow_indices(
+        &mut self,
+        index: AssemblyIndex,
+        kept: &impl Fn(ServiceIndex) -> Option<ServiceIndex>,
+        _now: Timestamp,
+    ) {
+        let part = self.assembly_mut(index);
+        let mut released = Vec::new();
+        if let Some(recovery) = &mut part.recovery
+            && let Some(service) = recovery.service
+        {
+            match kept(service) {
+                Some(found) => recovery.service = Some(found),
+                None => released.extend(part.recovery.take().map(|it| it.action)),
+            }
+        }
+        if let Some(step) = &mut part.step {
+            match kept(step.service) {
+                Some(found) => {
+                    step.service = found;
+                    step.act = match step.act {
+                        Act::StopService(_) => Act::StopService(found),
+                        Act::StartService(_) | Act::RestartService(_) | Act::Machine(_) => {
+                            Act::StartService(found)
+                        }
+                    };
+                }
+                None => released.extend(part.step.take().map(|it| it.action)),
+            }
+        }
+        if let Some(trouble) = &mut part.trouble
+            && let Cause::Escalated(service) = trouble.cause
+        {
+            match kept(service) {
+                Some(found) => trouble.cause = Cause::Escalated(found),
+                None => (trouble.cause, trouble.demand) = (Cause::Channel, Demand::Nothing),
+            }
+        }
+        for action in released {
+            self.output(Output::Release(action));
+        }
+    }
+}

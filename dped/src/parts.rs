@@ -1,0 +1,243 @@
+//! What an engine remembers of each assembly and service. What is healthy is small; whatever only trouble needs is boxed and goes
+//! away with it, because thousands of engines share one process and nearly all of them are healthy.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_proto::decision::{Decision, Refusal, Verdict};
+use cpe_proto::id::{ActionId, IncidentId, ProbeId, ServiceIndex};
+use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::observation::ChannelFailure;
+use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::health::ChannelHealth;
+use crate::input::Surroundings;
+use crate::ladder::Ladder;
+use crate::output::Act;
+
+/// One target's probes: at most one in flight.
+#[derive(Clone, Debug)]
+pub(crate) struct Poll {
+    /// When the next one is due.
+    pub(crate) due: Timestamp,
+    /// When the last one began.
+    pub(crate) began: Timestamp,
+    /// The one in flight.
+    pub(crate) flight: Option<NonZeroU64>,
+}
+
+impl Poll {
+    pub(crate) const fn due_at(due: Timestamp) -> Self {
+        Self { due, began: Timestamp::ZERO, flight: None }
+    }
+
+    /// The one in flight ended: next due at max(start + interval, end).
+    pub(crate) fn ended(&mut self, now: Timestamp, interval: Duration) {
+        self.flight = None;
+        self.due = self.began.after(interval).max(now);
+    }
+
+    /// Not later than now, as soon as none is in flight.
+    pub(crate) fn hasten(&mut self, now: Timestamp) {
+        self.due = self.due.min(now);
+    }
+}
+
+pub(crate) fn probe_id(number: NonZeroU64) -> ProbeId {
+    ProbeId(number.get())
+}
+
+/// One service.
+#[derive(Clone, Debug)]
+pub(crate) struct ServicePart {
+    pub(crate) state: State,
+    /// Failed probes in a row.
+    pub(crate) misses: u8,
+    /// Probes in a row that did not end by their deadline, over a healthy channel.
+    pub(crate) deadlines: u8,
+    pub(crate) since: Timestamp,
+    /// When the newest probe that passed began; zero: none since evidence was dropped.
+    pub(crate) passed: Timestamp,
+    pub(crate) poll: Poll,
+    /// All that a healthy service without a past does not need.
+    pub(crate) trouble: Option<Box<ServiceTrouble>>,
+}
+
+/// Where a service stands in an ordered start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Not being started.
+    #[default]
+    No,
+    /// To be probed, and started if it does not run.
+    Wanted,
+    /// Started, or nothing more can be done for it: within its grace not having been healthy is no fault.
+    Begun,
+}
+
+/// A service that is not healthy, or was not for as long as its counts have not decayed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServiceTrouble {
+    /// One clause: what the newest evidence says.
+    pub(crate) reason: Box<str>,
+    /// Why it waits, if it does: a dependency, a refusal.
+    pub(crate) waits: Option<Box<str>>,
+    pub(crate) incident: Option<IncidentId>,
+    /// The first failed probe of this fault.
+    pub(crate) first_failed: Option<Timestamp>,
+    /// The newest failed probe.
+    pub(crate) last_failed: Option<Timestamp>,
+    pub(crate) pending_since: Option<Timestamp>,
+    /// The newest failed probe had this to say; how many confirmed it.
+    pub(crate) confirmed_by: u8,
+    pub(crate) demand: Demand,
+    /// Do not try before.
+    pub(crate) wait_until: Option<Timestamp>,
+    pub(crate) ladder: Ladder,
+    pub(crate) refused: Option<Standing>,
+    /// Passed without a break since.
+    pub(crate) passing_since: Option<Timestamp>,
+    pub(crate) start: Start,
+    /// Not having been healthy is no fault before that.
+    pub(crate) grace_until: Option<Timestamp>,
+    /// When the wait for a dependency is said.
+    pub(crate) say_at: Option<Timestamp>,
+    /// Attempts of a stop that failed.
+    pub(crate) stops_failed: u8,
+    /// "failure 1 of 5 in 1 h" of the failure that the demand is for.
+    pub(crate) counted: Box<str>,
+}
+
+/// What a fault asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A confirmed fault that is not counted yet: it is when recovery is allowed.
+    Fault,
+    /// Counted: an attempt of the current rung.
+    Attempt,
+}
+
+/// A refusal that stands: told once, then counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    pub(crate) refusal: Refusal,
+    /// The same detail again is the same refusal.
+    pub(crate) times: u32,
+}
+
+/// One assembly.
+#[derive(Clone, Debug)]
+pub(crate) struct AssemblyPart {
+    pub(crate) state: State,
+    pub(crate) maintenance: bool,
+    pub(crate) channel: ChannelHealth,
+    /// How the newest probe of the channel failed.
+    pub(crate) failure: ChannelFailure,
+    pub(crate) misses: u8,
+    pub(crate) since: Timestamp,
+    /// When the newest channel probe that was answered began; zero: none since evidence was dropped.
+    pub(crate) answered: Timestamp,
+    /// Probes that began before are void: they saw the machine before its recovery.
+    pub(crate) void_before: Timestamp,
+    /// Not having been healthy is no fault before that.
+    pub(crate) grace_until: Timestamp,
+    pub(crate) poll: Poll,
+    pub(crate) address: Option<Arc<str>>,
+    pub(crate) trouble: Option<Box<AssemblyTrouble>>,
+    pub(crate) recovery: Option<Box<Recovery>>,
+    pub(crate) step: Option<Box<Step>>,
+}
+
+/// Why the assembly scope has a fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its channel is dead.
+    #[default]
+    Channel,
+    /// The ladder of one of its services ended.
+    Escalated(ServiceIndex),
+}
+
+/// An assembly that is not healthy, or was not for as long as its counts have not decayed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AssemblyTrouble {
+    pub(crate) reason: Box<str>,
+    pub(crate) waits: Option<Box<str>>,
+    pub(crate) incident: Option<IncidentId>,
+    pub(crate) first_failed: Option<Timestamp>,
+    pub(crate) last_failed: Option<Timestamp>,
+    pub(crate) verdict: Option<(Verdict, u8)>,
+    pub(crate) verdict_since: Timestamp,
+    pub(crate) instance: Option<Instance>,
+    pub(crate) surroundings: Option<(Surroundings, Timestamp)>,
+    /// When to ask for both again.
+    pub(crate) ask_at: Option<Timestamp>,
+    pub(crate) demand: Demand,
+    pub(crate) cause: Cause,
+    pub(crate) wait_until: Option<Timestamp>,
+    pub(crate) ladder: Ladder,
+    pub(crate) refused: Option<Standing>,
+    /// The channel answered without a break since.
+    pub(crate) answering_since: Option<Timestamp>,
+    /// It and all its services were healthy without a break since.
+    pub(crate) healthy_since: Option<Timestamp>,
+    pub(crate) say_at: Option<Timestamp>,
+    pub(crate) counted: Box<str>,
+    /// The wait before this attempt was set already.
+    pub(crate) backed_off: bool,
+    /// It is the first failure that counts.
+    pub(crate) first: bool,
+    /// Made from an image and there is no instance: drift, reported.
+    pub(crate) drift: bool,
+}
+
+/// The infrastructure's view and when it was given.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instance {
+    pub(crate) state: InstanceState,
+    pub(crate) ordered: bool,
+    pub(crate) at: Timestamp,
+}
+
+/// The one recovery of an assembly.
+#[derive(Clone, Debug)]
+pub(crate) struct Recovery {
+    pub(crate) action: ActionId,
+    pub(crate) rung: Rung,
+    /// The service, for the service scope.
+    pub(crate) service: Option<ServiceIndex>,
+    pub(crate) incident: IncidentId,
+    pub(crate) phase: Phase,
+    /// When it was given out.
+    pub(crate) began: Timestamp,
+    /// What will be recorded with the gate's answer.
+    pub(crate) decision: Option<Box<Decision>>,
+}
+
+/// Where an admitted or asked-for action stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The gate was asked; asked again after that.
+    Asked { until: Timestamp },
+    /// Given out; unresolved after that.
+    Acting { until: Timestamp },
+    /// Whether it had an effect is not known: looked at until that.
+    Unresolved { until: Timestamp },
+    /// Done, and judged by fresh probes until that.
+    Verifying { done: Timestamp, until: Timestamp },
+}
+
+/// One step of an ordered start or stop.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) action: ActionId,
+    pub(crate) act: Act,
+    pub(crate) service: ServiceIndex,
+    pub(crate) phase: Phase,
+}

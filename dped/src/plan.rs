@@ -1,0 +1,334 @@
+//! Ordered start and stop (design.md section 3). A start probes each service first and starts only what does not run, dependencies
+//! before dependents; a stop is the reverse. Their steps go through the gate without a rung, one at a time per assembly, and are not counted.
+
+use std::time::Duration;
+
+use cpe_proto::decision::{Answer, Refusal, Value, Verdict};
+use cpe_proto::definition::{Machine, Mode};
+use cpe_proto::event::EventKind;
+use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::backoff;
+use crate::engine::{About, Desired, Engine, Part};
+use crate::health::{ChannelHealth, HealthEvent};
+use crate::input::ActionOutcome;
+use crate::output::{Act, Action, Output, Request};
+use crate::parts::{Phase, Standing, Start, Step};
+use crate::recover::{ADMISSION_TIMEOUT, OUTCOME_LOST_AFTER};
+
+/// After so many failed attempts to stop one service a person is told; it is tried on.
+const STOPS_TOLD_AFTER: u8 = 3;
+
+impl Engine {
+    /// A new assembly, or one that is started again.
+    pub(crate) fn begin_assembly(&mut self, index: AssemblyIndex, now: Timestamp) {
+        if self.desired == Desired::Stopped {
+            return;
+        }
+        let grace = self.definition().assembly(index).probe.startup_grace;
+        self.assembly_mut(index).grace_until = now.after(grace);
+        for service in self.definition().services_of(index) {
+            self.service_trouble(service).start = Start::Wanted;
+        }
+        match self.definition().assembly(index).machine {
+            Machine::Address(_) => {}
+            Machine::Image { .. } => {
+                // Whether it exists is asked before anything else.
+                let trouble = self.assembly_trouble(index);
+                (trouble.drift, trouble.reason) =
+                    (true, "the infrastructure has not said yet whether it has an instance".into());
+            }
+            Machine::Instance(_) | Machine::Adopt { .. } => self.output(Output::AskInstance(index)),
+        }
+    }
+
+    /// Takes the next step of a start or stop, if one is due.
+    pub(crate) fn plan(&mut self, index: AssemblyIndex, now: Timestamp) {
+        match self.desired {
+            Desired::Running => {
+                self.look_for_instance(index, now);
+                self.plan_start(index, now);
+            }
+            Desired::Stopped => self.plan_stop(index, now),
+        }
+    }
+
+    /// An assembly that is made from an image exists only when the infrastructure says so. Creating it is not ours: drift is reported.
+    fn look_for_instance(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let Some(trouble) = &mut self.assembly_mut(index).trouble else { return };
+        let Some(seen) = trouble.instance.filter(|_| trouble.drift) else { return };
+        match seen.state {
+            InstanceState::Unknown => {}
+            InstanceState::Gone => {
+                let reason = "no instance of it exists, and one is only made by an order";
+                if &*trouble.reason != reason {
+                    trouble.reason = reason.into();
+                    let message = format!("{}: {reason}", self.name_of(About::Assembly(index)));
+                    self.report(About::Assembly(index), EventKind::FaultIsolated, now, |it| {
+                        it.reason = format!("drift: {reason}").into()
+                    });
+                    self.output(Output::Notify { incident: None, message: message.into() });
+                }
+            }
+            _ => {
+                (trouble.drift, trouble.reason) = (false, "".into());
+                self.assembly_mut(index).poll.hasten(now);
+            }
+        }
+    }
+
+    fn step_allowed(&self, index: AssemblyIndex) -> bool {
+        let part = self.assembly(index);
+        let free = part
+            .recovery
+            .as_ref()
+            .is_none_or(|it| it.service.is_none() && matches!(it.phase, Phase::Verifying { .. }));
+        free && part.step.is_none() && part.channel == ChannelHealth::Healthy
+    }
+
+    fn plan_start(&mut self, index: AssemblyIndex, now: Timestamp) {
+        if !self.step_allowed(index) {
+            return;
+        }
+        for service in self.definition().services_of(index) {
+            let settings = self.definition().service(service).probe;
+            let part = self.service(service);
+            let Some(trouble) = &part.trouble else { continue };
+            let waits = trouble.wait_until.is_some_and(|until| now < until);
+            if trouble.start != Start::Wanted
+                || u32::from(part.misses) < settings.failure_threshold.get()
+                || waits
+            {
+                continue;
+            }
+            let nothing_to_do = self.definition().service(service).restart.is_none()
+                || self.definition().mode == Mode::Observe
+                || self.held_back(index).is_some();
+            if nothing_to_do {
+                self.begin_grace(service, now);
+                continue;
+            }
+            if self.waits_to_start(service, now) {
+                continue;
+            }
+            return self.ask_step(index, service, Act::StartService(service), now);
+        }
+    }
+
+    fn plan_stop(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let services = self.definition().services_of(index);
+        for service in services.rev() {
+            if self.service(service).state == State::Stopped || !self.dependents_stopped(service) {
+                continue;
+            }
+            if self.definition().service(service).restart.is_none() {
+                self.stopped(service, now);
+                continue;
+            }
+            let waits = self
+                .service(service)
+                .trouble
+                .as_ref()
+                .and_then(|trouble| trouble.wait_until)
+                .is_some_and(|until| now < until);
+            if waits || !self.step_allowed(index) {
+                continue;
+            }
+            let refusal = match self.definition().mode {
+                Mode::Observe => Some(Refusal::ObserveMode),
+                Mode::Act => self.held_back(index),
+            };
+            match refusal {
+                Some(refusal) => self.refuse_step(index, service, refusal, &[], now),
+                None => self.ask_step(index, service, Act::StopService(service), now),
+            }
+        }
+        let all =
+            self.definition().services_of(index).all(|service| self.service(service).state == State::Stopped);
+        if all && self.assembly(index).trouble.is_some() && self.assembly(index).recovery.is_none() {
+            self.close_all(index, "stopped by an order", now);
+            self.assembly_mut(index).trouble = None;
+        }
+    }
+
+    /// Whether all that needs a service is stopped.
+    fn dependents_stopped(&self, index: ServiceIndex) -> bool {
+        let definition = self.definition();
+        let own = definition.service(index).assembly;
+        definition.assembly_indices().flat_map(|it| definition.services_of(it)).all(|other| {
+            let service = definition.service(other);
+            let depends =
+                service.after.contains(&index) || definition.assembly(service.assembly).after.contains(&own);
+            !depends || self.service(other).state == State::Stopped
+        })
+    }
+
+    fn stopped(&mut self, service: ServiceIndex, now: Timestamp) {
+        let index = self.definition().service(service).assembly;
+        self.change(service, HealthEvent::Stopped, "stopped by an order", now);
+        let part = self.service_mut(service);
+        (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
+        // What it was in is over; the assembly may still hold the incident.
+        if self.definition().services_of(index).all(|it| self.service(it).state == State::Stopped) {
+            self.close_all(index, "stopped by an order", now);
+            for service in self.definition().services_of(index) {
+                self.service_mut(service).trouble = None;
+            }
+        }
+    }
+
+    // ---- one step
+
+    fn ask_step(&mut self, index: AssemblyIndex, service: ServiceIndex, act: Act, now: Timestamp) {
+        let action = self.action_id();
+        let phase = Phase::Asked { until: now.after(ADMISSION_TIMEOUT) };
+        self.assembly_mut(index).step = Some(Box::new(Step { action, act, service, phase }));
+        let facts = self.facts_of_service(index, now);
+        let seen = self.service(service).trouble.as_ref().and_then(|trouble| trouble.last_failed);
+        self.output(Output::AskAdmission(Request {
+            action,
+            rung: None,
+            assembly: index,
+            service: Some(service),
+            verdict: Verdict::PerService,
+            facts,
+            evidence_age: seen.map_or(Duration::ZERO, |at| now.since(at)),
+            evidence_age_max: self.fresh_for(index),
+        }));
+    }
+
+    fn refuse_step(
+        &mut self,
+        index: AssemblyIndex,
+        service: ServiceIndex,
+        refusal: Refusal,
+        gates: &[Value],
+        now: Timestamp,
+    ) {
+        let again = now.after(self.pace(index));
+        let trouble = self.service_trouble(service);
+        trouble.wait_until = Some(again);
+        match &mut trouble.refused {
+            Some(standing) if standing.refusal == refusal => {
+                standing.times = standing.times.saturating_add(1)
+            }
+            refused => {
+                *refused = Some(Standing { refusal, times: 1 });
+                let word = if self.desired == Desired::Stopped { "stop" } else { "start" };
+                let deciding =
+                    gates.last().map_or(String::new(), |gate| format!(": {} {}", gate.name, gate.value));
+                let reason = format!("{word}: {refusal}{deciding}");
+                self.report(Part::Service(service).into(), EventKind::RecoveryRefused, now, |it| {
+                    it.reason = reason.into()
+                });
+            }
+        }
+    }
+
+    pub(crate) fn step_admission(
+        &mut self,
+        index: AssemblyIndex,
+        answer: Answer,
+        gates: &[Value],
+        now: Timestamp,
+    ) {
+        let Some(mut step) = self.assembly_mut(index).step.take() else { return };
+        let (action, act, service) = (step.action, step.act, step.service);
+        if let Answer::Refused(refusal) = answer {
+            return self.refuse_step(index, service, refusal, gates, now);
+        }
+        let wanted = match act {
+            Act::StopService(_) => self.desired == Desired::Stopped,
+            _ => self.desired == Desired::Running && self.service_trouble(service).start == Start::Wanted,
+        };
+        if !wanted
+            || self.held_back(index).is_some()
+            || self.assembly(index).channel != ChannelHealth::Healthy
+        {
+            return self.output(Output::Release(action));
+        }
+        let timeout = self.definition().timing.service_action_timeout;
+        step.phase = Phase::Acting { until: now.after(timeout).after(OUTCOME_LOST_AFTER) };
+        self.assembly_mut(index).step = Some(step);
+        self.service_trouble(service).refused = None;
+        let incident = self.assembly(index).recovery.as_ref().map(|it| it.incident);
+        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout }));
+    }
+
+    pub(crate) fn step_acted(&mut self, index: AssemblyIndex, outcome: ActionOutcome, now: Timestamp) {
+        let Some(step) = self.assembly_mut(index).step.take() else { return };
+        self.output(Output::Release(step.action));
+        self.changed = true;
+        match (step.act, outcome) {
+            (_, ActionOutcome::NotBegun { .. }) => {
+                self.refuse_step(index, step.service, Refusal::Journal, &[], now)
+            }
+            (Act::StopService(_), ActionOutcome::Done { .. }) => self.stopped(step.service, now),
+            (
+                Act::StopService(_),
+                ActionOutcome::Failed { detail } | ActionOutcome::Unresolved { detail },
+            ) => {
+                self.stop_failed(step.service, &detail, now);
+            }
+            (_, ActionOutcome::Done { .. }) => self.step_over(index, step.service, now),
+            (_, ActionOutcome::Failed { detail } | ActionOutcome::Unresolved { detail }) => {
+                self.service_trouble(step.service).reason = format!("start failed: {detail}").into();
+                self.step_over(index, step.service, now);
+            }
+        }
+    }
+
+    /// A start was tried: within its grace fresh probes decide, after it a fault is one like another.
+    fn step_over(&mut self, index: AssemblyIndex, service: ServiceIndex, now: Timestamp) {
+        self.assembly_mut(index).void_before = now;
+        self.begin_grace(service, now);
+        let part = self.service_mut(service);
+        (part.misses, part.deadlines) = (0, 0);
+        part.poll.hasten(now);
+        let trouble = self.service_trouble(service);
+        (trouble.first_failed, trouble.last_failed, trouble.pending_since) = (None, None, None);
+    }
+
+    fn stop_failed(&mut self, service: ServiceIndex, detail: &str, now: Timestamp) {
+        let mut random = self.random.fork(u64::from(service.0));
+        let trouble = self.service_trouble(service);
+        trouble.stops_failed = trouble.stops_failed.saturating_add(1);
+        trouble.reason = format!("could not be stopped: {detail}").into();
+        let failed = trouble.stops_failed;
+        trouble.wait_until =
+            Some(now.after(backoff::wait(Rung::RestartService, u32::from(failed), &mut random)));
+        if failed == STOPS_TOLD_AFTER {
+            let message = format!(
+                "{} could not be stopped: {detail}; it is tried on",
+                self.name_of(About::Service(service))
+            );
+            self.output(Output::Notify { incident: None, message: message.into() });
+        }
+    }
+
+    pub(crate) fn expire_step(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let Some(step) = &self.assembly(index).step else { return };
+        let (action, service, phase) = (step.action, step.service, step.phase);
+        match phase {
+            Phase::Asked { until } if now >= until => {
+                self.assembly_mut(index).step = None;
+                self.output(Output::Release(action));
+                let again = now.after(self.pace(index));
+                self.service_trouble(service).wait_until = Some(again);
+            }
+            Phase::Acting { until } if now >= until => {
+                // Whatever it did: a fresh probe looks, and a further step is harmless, since both start and stop may be repeated.
+                self.step_acted(
+                    index,
+                    ActionOutcome::Unresolved { detail: "no outcome by its timeout".into() },
+                    now,
+                );
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Verification (policy.md sections 1 and 3): a recovery has worked only when fresh probes, begun after it was done, have passed for
+//! `stable_for`. A reboot has worked when the channel answers and all services that should run have.
+
+use cpe_proto::event::EventKind;
+use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::describe;
+use crate::engine::{About, Engine};
+use crate::health::{ChannelHealth, HealthEvent};
+use crate::output::Output;
+use crate::parts::{Cause, Demand, Phase, Recovery};
+
+impl Engine {
+    /// The action is done, or was looked at: what was seen before says nothing any more.
+    pub(crate) fn begin_verifying(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let Some(recovery) = &self.assembly(index).recovery else { return };
+        let service = recovery.service;
+        let settings = match service {
+            Some(service) => self.definition().service(service).probe,
+            None => self.definition().assembly(index).probe,
+        };
+        let until = now.after(settings.startup_grace).after(settings.stable_for);
+        if let Some(recovery) = &mut self.assembly_mut(index).recovery {
+            recovery.phase = Phase::Verifying { done: now, until };
+        }
+        match service {
+            None => self.drop_evidence(index, now),
+            Some(service) => {
+                self.assembly_mut(index).void_before = now;
+                let part = self.service_mut(service);
+                (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
+                part.poll.hasten(now);
+                let trouble = self.service_trouble(service);
+                (trouble.first_failed, trouble.last_failed, trouble.pending_since, trouble.passing_since) =
+                    (None, None, None, None);
+            }
+        }
+    }
+
+    /// Whether a verification watches this service.
+    pub(crate) fn verifies(&self, service: ServiceIndex) -> bool {
+        let index = self.definition().service(service).assembly;
+        let recovery = self.assembly(index).recovery.as_ref();
+        recovery.is_some_and(|it| {
+            matches!(it.phase, Phase::Verifying { .. }) && it.service.is_none_or(|only| only == service)
+        })
+    }
+
+    pub(crate) fn verify(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let Some(recovery) = &self.assembly(index).recovery else { return };
+        let Phase::Verifying { until, .. } = recovery.phase else { return };
+        let (service, began) = (recovery.service, recovery.began);
+        let stable = match service {
+            Some(service) => self.service_stable(service),
+            None => self.machine_stable(index),
+        };
+        if stable {
+            let reason = format!("healthy after {}", describe::span(now.since(began)));
+            return self.end_recovery(index, Some(true), &reason, now);
+        }
+        if let Some(service) = service {
+            let state = self.service(service).state;
+            if state == State::Misconfigured {
+                let reason = self.service_trouble(service).reason.clone();
+                return self.end_recovery(index, None, &format!("misconfigured: {reason}"), now);
+            }
+            let part = self.service(service);
+            let threshold = self.definition().service(service).probe.failure_threshold.get();
+            if u32::from(part.misses) >= threshold || u32::from(part.deadlines) >= threshold {
+                let reason = self.service_trouble(service).reason.clone();
+                return self.recovery_failed(index, &reason, now);
+            }
+        }
+        if now >= until {
+            self.verification_over(index, service, now);
+        }
+    }
+
+    fn service_stable(&self, service: ServiceIndex) -> bool {
+        let part = self.service(service);
+        let stable_for = self.definition().service(service).probe.stable_for;
+        let passing = part.trouble.as_ref().and_then(|trouble| trouble.passing_since);
+        passing.is_some_and(|since| part.passed >= since.after(stable_for))
+    }
+
+    /// What is misconfigured, and what waits for a dependency elsewhere, no reboot of this machine could mend.
+    fn machine_stable(&self, index: AssemblyIndex) -> bool {
+        let part = self.assembly(index);
+        if part.channel != ChannelHealth::Healthy {
+            return false;
+        }
+        let stable_for = self.definition().assembly(index).probe.stable_for;
+        let answering = part.trouble.as_ref().and_then(|trouble| trouble.answering_since);
+        let answers = answering.is_some_and(|since| part.answered >= since.after(stable_for));
+        let excused = |service| {
+            self.service(service).state == State::Misconfigured || self.dependency_elsewhere(service)
+        };
+        answers
+            && self
+                .definition()
+                .services_of(index)
+                .all(|service| self.service_stable(service) || excused(service))
+    }
+
+    fn verification_over(&mut self, index: AssemblyIndex, service: Option<ServiceIndex>, now: Timestamp) {
+        let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
+        match service {
+            Some(service) if healthy => {
+                let trouble = self.service_trouble(service);
+                let reason = format!("not healthy in time: {}", trouble.reason);
+                self.recovery_failed(index, &reason, now);
+            }
+            Some(_) => self.end_recovery(
+                index,
+                None,
+                "its channel does not answer, so it could not be verified",
+                now,
+            ),
+            None => {
+                let reason = self.machine_unwell(index);
+                self.recovery_failed(index, &reason, now);
+            }
+        }
+    }
+
+    fn machine_unwell(&self, index: AssemblyIndex) -> String {
+        if self.assembly(index).channel != ChannelHealth::Healthy {
+            return format!("its channel does not answer in time: {}", self.assembly(index).failure);
+        }
+        let unwell = self.definition().services_of(index).find(|service| !self.service_stable(*service));
+        let Some(service) = unwell else { return "not stable in time".to_owned() };
+        let reason = self.service(service).trouble.as_ref().map_or("", |trouble| &*trouble.reason);
+        format!("{} is not healthy in time: {reason}", self.definition().service(service).name)
+    }
+
+    /// A recovery that did not work is a failure of its scope.
+    pub(crate) fn recovery_failed(&mut self, index: AssemblyIndex, reason: &str, now: Timestamp) {
+        let Some(recovery) = &self.assembly(index).recovery else { return };
+        if let Some(service) = recovery.service {
+            let trouble = self.service_trouble(service);
+            trouble.reason = reason.into();
+            trouble.last_failed.get_or_insert(now);
+            return self.end_recovery(index, Some(false), reason, now);
+        }
+        let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
+        let unwell = self
+            .definition()
+            .services_of(index)
+            .find(|service| !self.service_stable(*service))
+            .filter(|_| healthy);
+        let retry = now.after(self.definition().timing.retry_after);
+        let trouble = self.assembly_trouble(index);
+        trouble.demand = Demand::Fault;
+        trouble.cause = unwell.map_or(Cause::Channel, Cause::Escalated);
+        if trouble.ladder.given_up {
+            trouble.wait_until = Some(retry);
+        }
+        trouble.reason = reason.into();
+        self.end_recovery(index, Some(false), reason, now);
+    }
+
+    /// The recovery is over: it worked, it did not, or that cannot be said.
+    pub(crate) fn end_recovery(
+        &mut self,
+        index: AssemblyIndex,
+        worked: Option<bool>,
+        reason: &str,
+        now: Timestamp,
+    ) {
+        let Some(recovery) = self.assembly_mut(index).recovery.take() else { return };
+        let Recovery { action, rung, service, incident, .. } = *recovery;
+        self.changed = true;
+        let about = service.map_or(About::Assembly(index), About::Service);
+        self.report(about, EventKind::RecoveryFinished, now, |it| {
+            it.reason = reason.into();
+            it.to = Some(match worked {
+                Some(true) => State::Healthy,
+                Some(false) => State::Failed,
+                None => State::Unknown,
+            });
+            (it.incident, it.action, it.rung) = (Some(incident), Some(action), Some(rung));
+        });
+        self.output(Output::Release(action));
+        match service {
+            Some(service) => self.end_of_service(service, worked, reason, now),
+            None => {
+                for service in self.definition().services_of(index) {
+                    let fails = self
+                        .service(service)
+                        .trouble
+                        .as_ref()
+                        .is_some_and(|trouble| trouble.last_failed.is_some());
+                    // A service that waits for a dependency elsewhere is judged for itself once the machine is well.
+                    let mine = match worked {
+                        Some(true) if self.service_stable(service) => Some(true),
+                        Some(false) if fails => Some(false),
+                        _ => None,
+                    };
+                    self.end_of_service(service, mine, reason, now);
+                }
+            }
+        }
+        if worked == Some(true)
+            && service.is_none()
+            && let Some(trouble) = &mut self.assembly_mut(index).trouble
+        {
+            trouble.reason = "".into();
+        }
+    }
+
+    fn end_of_service(&mut self, service: ServiceIndex, worked: Option<bool>, reason: &str, now: Timestamp) {
+        if self.service(service).state != State::Recovering {
+            return;
+        }
+        match worked {
+            Some(true) => {
+                self.change(service, HealthEvent::RecoveryWorked, "", now);
+                self.calm_service(service);
+            }
+            Some(false) => {
+                let seen = self.service_trouble(service).reason.clone();
+                self.change(service, HealthEvent::RecoveryFailed, &seen, now);
+            }
+            None => self.change(service, HealthEvent::RecoveryUnclear, reason, now),
+        }
+    }
+}

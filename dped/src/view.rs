@@ -1,0 +1,133 @@
+//! What an engine knows, for `cpe status` and metrics.
+
+use std::sync::Arc;
+
+use cpe_proto::id::IncidentId;
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::engine::{Desired, Engine};
+use crate::parts::Phase;
+
+/// A deployable at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The worst of its parts; degraded while some still serve.
+    pub state: State,
+    /// Since when.
+    pub since: Timestamp,
+    /// What was ordered.
+    pub desired: Desired,
+    /// The whole of it is in maintenance.
+    pub maintenance: bool,
+    /// An operator stopped its recoveries.
+    pub paused: bool,
+    /// In the definition's order.
+    pub assemblies: Vec<AssemblyView>,
+    /// In the definition's order, over all assemblies.
+    pub services: Vec<ServiceView>,
+    /// The open incidents, oldest first, each once.
+    pub incidents: Vec<IncidentId>,
+    /// Admitted recoveries that are not over.
+    pub recoveries: usize,
+}
+
+/// One assembly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssemblyView {
+    /// Its state.
+    pub state: State,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why it is not healthy, as a clause; empty if it is.
+    pub reason: Box<str>,
+    /// It is in maintenance by itself.
+    pub maintenance: bool,
+    /// Where the infrastructure says that it is reached.
+    pub address: Option<Arc<str>>,
+    /// Its open incident.
+    pub incident: Option<IncidentId>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceView {
+    /// Its state.
+    pub state: State,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why it is not healthy, as a clause; empty if it is.
+    pub reason: Box<str>,
+    /// Its open incident.
+    pub incident: Option<IncidentId>,
+    /// How often the refusal that stands was given.
+    pub refused: u32,
+}
+
+impl Engine {
+    /// What it knows now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let definition = self.definition();
+        let assemblies: Vec<_> =
+            definition.assembly_indices().map(|index| self.view_assembly(index)).collect();
+        let services: Vec<_> = definition
+            .assembly_indices()
+            .flat_map(|index| definition.services_of(index))
+            .map(|index| self.view_service(index))
+            .collect();
+        let mut incidents: Vec<_> = assemblies
+            .iter()
+            .map(|it| it.incident)
+            .chain(services.iter().map(|it| it.incident))
+            .flatten()
+            .collect();
+        incidents.sort_unstable();
+        incidents.dedup();
+        let acting = |index| {
+            self.assembly(index).recovery.as_ref().is_some_and(|it| !matches!(it.phase, Phase::Asked { .. }))
+        };
+        View {
+            state: self.state,
+            since: self.since,
+            desired: self.desired,
+            maintenance: self.maintenance,
+            paused: self.paused,
+            recoveries: definition.assembly_indices().filter(|index| acting(*index)).count(),
+            assemblies,
+            services,
+            incidents,
+        }
+    }
+
+    fn view_assembly(&self, index: cpe_proto::id::AssemblyIndex) -> AssemblyView {
+        let part = self.assembly(index);
+        AssemblyView {
+            state: part.state,
+            since: part.since,
+            reason: self.assembly_reason(index).into(),
+            maintenance: part.maintenance,
+            address: part.address.clone(),
+            incident: part.trouble.as_ref().and_then(|trouble| trouble.incident),
+        }
+    }
+
+    fn view_service(&self, index: cpe_proto::id::ServiceIndex) -> ServiceView {
+        let part = self.service(index);
+        let trouble = part.trouble.as_ref();
+        let reason = match trouble {
+            Some(trouble) if part.state != State::Healthy => match &trouble.waits {
+                Some(waits) => format!("{}; {waits}", trouble.reason).into(),
+                None => trouble.reason.clone(),
+            },
+            _ => "".into(),
+        };
+        ServiceView {
+            state: part.state,
+            since: part.since,
+            reason,
+            incident: trouble.and_then(|trouble| trouble.incident),
+            refused: trouble.and_then(|trouble| trouble.refused).map_or(0, |standing| standing.times),
+        }
+    }
+}
