@@ -29,8 +29,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn open(state_dir: &Path) -> anyhow::Result<Journal> {
-    let settings = Settings { keep: Duration::from_secs(86_400), max_size: 1 << 30 };
-    Ok(Journal::open(state_dir, &settings, Arc::new(Metrics::new()))?)
+    let settings =
+        Settings { state_dir: state_dir.to_owned(), keep: Duration::from_secs(86_400), max_size: 1 << 30 };
+    Ok(Journal::open(&settings, &Arc::new(Metrics::new()))?)
 }
 
 async fn victim(state_dir: &Path) -> anyhow::Result<()> {
@@ -78,6 +79,5 @@ fn killed_after(announced: u64) -> anyhow::Result<()> {
     ensure!(all_announced, "known after the crash: {known:?}");
     let next = journal.next_ids(&Name::parse("shop")?).action;
     ensure!(known.iter().all(|action| *action < next.0), "the next number {next} is unused");
-    runtime.block_on(journal.close());
-    Ok(())
+    Ok(runtime.block_on(journal.close())?)
 }

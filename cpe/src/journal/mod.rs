@@ -11,7 +11,7 @@ mod store;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 pub use lock::LockError;
 pub use read::{EventQuery, WhyQuery};
-pub use record::{Kept, Maintenance, NextIds, StartState};
+pub use record::{Desired, Maintenance, NextIds, StartState};
 
 use crate::clock;
 use crate::glob::Glob;
@@ -38,9 +38,11 @@ const ROOM_URGENT: usize = 1_024;
 /// Events that a subscriber may lag behind before it has to read the journal again.
 const LIVE_EVENTS: usize = 4_096;
 
-/// How much of the journal is kept.
+/// Where the journal is and how much of it is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The folder of the journal and of the lock; made if it is missing.
+    pub state_dir: PathBuf,
     /// What is older and closed is deleted.
     pub keep: Duration,
     /// Above this, in bytes, the oldest is deleted.
@@ -137,9 +139,9 @@ impl Journal {
     ///
     /// # Errors
     /// [`OpenError`]: locked by another cpe, not readable, damaged, or written by a newer cpe.
-    pub fn open(state_dir: &Path, settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        let lock = lock::StateLock::take(state_dir)?;
-        let path = state_dir.join("journal.sqlite");
+    pub fn open(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Self, OpenError> {
+        let lock = lock::StateLock::take(&settings.state_dir)?;
+        let path = settings.state_dir.join("journal.sqlite");
         let mut store = store::Store::open(&path)?;
         let failed = |source| OpenError::Database { path: path.clone(), source };
         let start = store.start_state().map_err(failed)?;
@@ -152,7 +154,7 @@ impl Journal {
             live: live.clone(),
             writable,
             dropped: Arc::clone(&dropped),
-            metrics: Arc::clone(&metrics),
+            metrics: Arc::clone(metrics),
             settings: settings.clone(),
             path: path.clone(),
         };
@@ -167,7 +169,7 @@ impl Journal {
             writable: watched,
             reader: read::Reader::new(path),
             start,
-            metrics,
+            metrics: Arc::clone(metrics),
             _lock: lock,
         })))
     }
@@ -224,37 +226,28 @@ impl Journal {
         self.append(Record::Outcome { time: clock::wall_ms(), deployable, action, outcome });
     }
 
-    /// Keeps the maintenance of a deployable or of one of its assemblies, durably; replaces the one before. None: it is over.
-    ///
-    /// # Errors
-    /// [`JournalError`]: it would not survive a restart, or would come back with one.
-    pub async fn set_maintenance(
-        &self,
-        deployable: &Name,
-        assembly: Option<&Name>,
-        maintenance: Option<Maintenance>,
-    ) -> Result<(), JournalError> {
-        let (deployable, assembly) = (deployable.clone(), assembly.cloned());
-        self.durable(Record::Maintenance { deployable, assembly, maintenance }).await
-    }
-
-    /// Keeps, durably, whether a deployable was stopped by an operator (`cpe stop`) or not (`cpe start`).
+    /// Keeps a maintenance, durably; replaces one of the same name.
     ///
     /// # Errors
     /// [`JournalError`]: it would not survive a restart.
-    pub async fn set_stopped(&self, deployable: &Name, stopped: bool) -> Result<(), JournalError> {
-        self.durable(Record::Stopped { time: clock::wall_ms(), deployable: deployable.clone(), stopped })
-            .await
+    pub async fn set_maintenance(&self, maintenance: Maintenance) -> Result<(), JournalError> {
+        self.durable(Record::Maintenance(maintenance)).await
     }
 
-    /// What is kept of one deployable, for its engine's start.
+    /// Ends the maintenance of a deployable or assembly, durably; without one it is done already.
     ///
     /// # Errors
-    /// [`JournalError::Read`].
-    pub async fn kept(&self, deployable: &Name) -> Result<Kept, JournalError> {
-        let next = self.next_ids(deployable);
-        let (maintenance, stopped) = self.0.reader.kept(deployable.clone()).await?;
-        Ok(Kept { next_action: next.action, next_incident: next.incident, maintenance, stopped })
+    /// [`JournalError`]: it would come back with a restart.
+    pub async fn end_maintenance(&self, name: &str) -> Result<(), JournalError> {
+        self.durable(Record::MaintenanceOver(name.to_owned())).await
+    }
+
+    /// Keeps what an operator wants of a deployable, durably.
+    ///
+    /// # Errors
+    /// [`JournalError`]: it would not survive a restart.
+    pub async fn set_desired(&self, deployable: Name, desired: Desired) -> Result<(), JournalError> {
+        self.durable(Record::Desired { time: clock::wall_ms(), deployable, desired }).await
     }
 
     /// Events as they are written, in order. One that lags behind is told so and reads the rest with [`Self::events`].
@@ -309,11 +302,12 @@ impl Journal {
         self.0.reader.why(query).await
     }
 
-    /// Writes all that was appended and ends the thread; logs what could not be written. What is appended later is dropped.
-    pub async fn close(&self) {
-        if let Err(error) = self.durable(Record::Close).await {
-            tracing::error!(%error, "the last records are not in the journal");
-        }
+    /// Writes all that was appended and ends the thread. What is appended later is dropped.
+    ///
+    /// # Errors
+    /// [`JournalError`]: the last records could not be written.
+    pub async fn close(&self) -> Result<(), JournalError> {
+        self.durable(Record::Close).await
     }
 
     fn append(&self, record: Record) {

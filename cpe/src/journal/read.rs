@@ -13,7 +13,6 @@ use rusqlite::{Connection, OpenFlags, Row, params, params_from_iter, types::Valu
 use tokio::sync::Semaphore;
 
 use super::JournalError;
-use super::record::Maintenance;
 use super::store::{from_json, int, name, uint};
 use crate::glob::Glob;
 
@@ -71,11 +70,6 @@ impl Reader {
 
     pub(super) async fn why(&self, query: WhyQuery) -> Result<Vec<Incident>, JournalError> {
         self.run(move |connection| why(connection, &query)).await
-    }
-
-    /// The maintenance of a deployable and its assemblies, and whether it was stopped.
-    pub(super) async fn kept(&self, deployable: Name) -> Result<(Vec<Maintenance>, bool), JournalError> {
-        self.run(move |connection| kept(connection, &deployable)).await
     }
 
     async fn run<T, F>(&self, query: F) -> Result<T, JournalError>
@@ -185,21 +179,6 @@ fn tail(connection: &Connection, pattern: Option<&Glob>, count: u32) -> rusqlite
             connection.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0)).map(uint)
         }
     }
-}
-
-fn kept(connection: &Connection, deployable: &Name) -> rusqlite::Result<(Vec<Maintenance>, bool)> {
-    let maintenance = connection
-        .prepare_cached("SELECT assembly, until, reason, ordered_by FROM maintenance WHERE deployable = ?1 ORDER BY assembly")?
-        .query_map([deployable.as_str()], |row| {
-            let assembly: String = row.get(0)?;
-            let assembly = if assembly.is_empty() { None } else { Some(name(assembly)?) };
-            Ok(Maintenance { assembly, until_ms: uint(row.get(1)?), reason: row.get(2)?, by: row.get(3)? })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let stopped = connection
-        .prepare_cached("SELECT 1 FROM stopped WHERE deployable = ?1")?
-        .exists([deployable.as_str()])?;
-    Ok((maintenance, stopped))
 }
 
 fn why(connection: &Connection, query: &WhyQuery) -> rusqlite::Result<Vec<Incident>> {

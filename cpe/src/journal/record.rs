@@ -39,15 +39,12 @@ pub(super) enum Record {
         action: ActionId,
         outcome: String,
     },
-    Maintenance {
-        deployable: Name,
-        assembly: Option<Name>,
-        maintenance: Option<Maintenance>,
-    },
-    Stopped {
+    Maintenance(Maintenance),
+    MaintenanceOver(String),
+    Desired {
         time: u64,
         deployable: Name,
-        stopped: bool,
+        desired: Desired,
     },
     /// The last one.
     Close,
@@ -64,27 +61,38 @@ pub(super) struct Message {
 /// Watched but not acted upon, until an hour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Maintenance {
-    /// One assembly, or the whole deployable.
-    pub assembly: Option<Name>,
+    /// `deployable` or `deployable/assembly`.
+    pub name: String,
     /// Until then, in milliseconds since 1970-01-01T00:00:00Z.
-    pub until_ms: u64,
+    pub until: u64,
     /// Why.
-    pub reason: Box<str>,
+    pub reason: String,
     /// Who ordered it.
-    pub by: Box<str>,
+    pub by: String,
 }
 
-/// What is kept of one deployable over a restart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// The first action that was never used.
-    pub next_action: ActionId,
-    /// The first incident that was never used.
-    pub next_incident: IncidentId,
-    /// Every maintenance that was not ended, also those whose hour has passed meanwhile.
-    pub maintenance: Vec<Maintenance>,
-    /// Whether an operator stopped it.
-    pub stopped: bool,
+/// What an operator wants of a deployable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Desired {
+    /// `cpe start`.
+    Started,
+    /// `cpe stop`.
+    Stopped,
+}
+
+impl Desired {
+    /// The word in the file.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// The state of that word; what is not known is started, as without a word.
+    pub(super) fn of(word: &str) -> Self {
+        if word == Self::Stopped.as_str() { Self::Stopped } else { Self::Started }
+    }
 }
 
 /// The first numbers of a deployable that were never used.
@@ -119,6 +127,10 @@ impl NextIds {
 pub struct StartState {
     /// Unused numbers by deployable.
     pub ids: BTreeMap<Name, NextIds>,
+    /// Every maintenance that was not ended, also those whose hour has passed meanwhile.
+    pub maintenance: Vec<Maintenance>,
+    /// What operators want, where they ever said so.
+    pub desired: BTreeMap<Name, Desired>,
     /// Actions that were begun and are not known to have ended, oldest first, with the wall time in milliseconds. They are
     /// resolved by looking, never by repeating.
     pub unresolved: Vec<(u64, Intent)>,

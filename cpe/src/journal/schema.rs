@@ -34,9 +34,8 @@ CREATE INDEX incidents_open ON incidents (opened) WHERE closed IS NULL;
 CREATE TABLE counters (
     deployable TEXT PRIMARY KEY, action INTEGER NOT NULL, incident INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE maintenance (
-    deployable TEXT NOT NULL, assembly TEXT NOT NULL, until INTEGER NOT NULL, reason TEXT NOT NULL,
-    ordered_by TEXT NOT NULL, PRIMARY KEY (deployable, assembly)) WITHOUT ROWID;
-CREATE TABLE stopped (deployable TEXT PRIMARY KEY, time INTEGER NOT NULL) WITHOUT ROWID;
+    name TEXT PRIMARY KEY, until INTEGER NOT NULL, reason TEXT NOT NULL, ordered_by TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE desired (deployable TEXT PRIMARY KEY, state TEXT NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE commands (
     id INTEGER PRIMARY KEY, time INTEGER NOT NULL, ordered_by TEXT NOT NULL, body TEXT NOT NULL, answer TEXT NOT NULL);
 ";

@@ -9,7 +9,7 @@ use cpe_proto::event::{EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::record::{Maintenance, NextIds, Record, StartState};
+use super::record::{Desired, Maintenance, NextIds, Record, StartState};
 use super::{OpenError, schema};
 
 /// Numbers of events that are set aside durably, so that one that was shown but not yet written is never used again.
@@ -53,6 +53,8 @@ impl Store {
         let last = last.map_or(0, i64::unsigned_abs);
         Ok(StartState {
             ids: ids(&transaction)?,
+            maintenance: maintenance(&transaction)?,
+            desired: desired(&transaction)?,
             unresolved: unresolved(&transaction)?,
             open_incidents: open_incidents(&transaction)?,
             next_seq: last.max(self.reserved) + 1,
@@ -186,18 +188,20 @@ fn apply_record(
                 )?
                 .execute(params![deployable.as_str(), int(action.0), outcome, int(*time)])?;
         }
-        Record::Maintenance { deployable, assembly, maintenance } => {
-            set_maintenance(transaction, deployable, assembly.as_ref(), maintenance.as_ref())?;
-        }
-        Record::Stopped { deployable, stopped: false, .. } => {
+        Record::Maintenance(Maintenance { name, until, reason, by }) => {
             transaction
-                .prepare_cached("DELETE FROM stopped WHERE deployable = ?1")?
-                .execute([deployable.as_str()])?;
+                .prepare_cached("INSERT OR REPLACE INTO maintenance (name, until, reason, ordered_by) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![name, int(*until), reason, by])?;
         }
-        Record::Stopped { time, deployable, stopped: true } => {
+        Record::MaintenanceOver(name) => {
+            transaction.prepare_cached("DELETE FROM maintenance WHERE name = ?1")?.execute([name])?;
+        }
+        Record::Desired { time, deployable, desired } => {
             transaction
-                .prepare_cached("INSERT OR REPLACE INTO stopped (deployable, time) VALUES (?1, ?2)")?
-                .execute(params![deployable.as_str(), int(*time)])?;
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO desired (deployable, state, time) VALUES (?1, ?2, ?3)",
+                )?
+                .execute(params![deployable.as_str(), desired.as_str(), int(*time)])?;
         }
     }
     Ok(Written::New)
@@ -237,28 +241,6 @@ fn insert_intent(transaction: &Transaction<'_>, time: u64, intent: &Intent) -> r
     Ok(if changed == 0 { Written::Duplicate } else { Written::New })
 }
 
-fn set_maintenance(
-    transaction: &Transaction<'_>,
-    deployable: &Name,
-    assembly: Option<&Name>,
-    maintenance: Option<&Maintenance>,
-) -> rusqlite::Result<()> {
-    // A whole deployable has the empty name, which no assembly has.
-    let assembly = assembly.map_or("", Name::as_str);
-    let Some(Maintenance { until_ms, reason, by, .. }) = maintenance else {
-        transaction
-            .prepare_cached("DELETE FROM maintenance WHERE deployable = ?1 AND assembly = ?2")?
-            .execute([deployable.as_str(), assembly])?;
-        return Ok(());
-    };
-    transaction
-        .prepare_cached(
-            "INSERT OR REPLACE INTO maintenance (deployable, assembly, until, reason, ordered_by) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![deployable.as_str(), assembly, int(*until_ms), reason, by])?;
-    Ok(())
-}
-
 fn raise(
     ids: &mut BTreeMap<Name, NextIds>,
     deployable: &Name,
@@ -289,6 +271,22 @@ fn ids(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, NextIds
         let next = NextIds { action: ActionId(uint(row.get(1)?)), incident: IncidentId(uint(row.get(2)?)) };
         Ok((name(row.get(0)?)?, next))
     })?;
+    rows.collect()
+}
+
+fn maintenance(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Maintenance>> {
+    let mut statement =
+        transaction.prepare("SELECT name, until, reason, ordered_by FROM maintenance ORDER BY name")?;
+    let rows = statement.query_map([], |row| {
+        Ok(Maintenance { name: row.get(0)?, until: uint(row.get(1)?), reason: row.get(2)?, by: row.get(3)? })
+    })?;
+    rows.collect()
+}
+
+fn desired(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, Desired>> {
+    let mut statement = transaction.prepare("SELECT deployable, state FROM desired")?;
+    let rows =
+        statement.query_map([], |row| Ok((name(row.get(0)?)?, Desired::of(&row.get::<_, String>(1)?))))?;
     rows.collect()
 }
 

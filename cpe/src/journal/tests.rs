@@ -12,12 +12,12 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn settings() -> Settings {
-    Settings { keep: Duration::from_secs(90 * 86_400), max_size: 2 << 30 }
+fn settings(dir: &TempDir) -> Settings {
+    Settings { state_dir: dir.path().to_owned(), keep: Duration::from_secs(90 * 86_400), max_size: 2 << 30 }
 }
 
 fn open(dir: &TempDir) -> Journal {
-    Journal::open(dir.path(), &settings(), Arc::new(Metrics::new())).unwrap()
+    Journal::open(&settings(dir), &Arc::new(Metrics::new())).unwrap()
 }
 
 fn name(text: &str) -> Name {
@@ -89,7 +89,7 @@ async fn an_incident_is_told_with_its_events_decisions_and_actions() {
     journal.resolve(&name("shop"), ActionId(7), "done: restarted");
     journal.event(Some(name("shop")), event(EventKind::IncidentClosed, Some(1), "healthy after 5.2 s"));
     journal.event(Some(name("other")), event(EventKind::StateChanged, None, "unrelated"));
-    journal.set_stopped(&name("shop"), false).await.unwrap();
+    journal.set_desired(name("shop"), Desired::Started).await.unwrap();
 
     let told = journal.why(WhyQuery::Name("shop/web/nginx".parse().unwrap())).await.unwrap();
     assert_eq!(told.len(), 1);
@@ -112,7 +112,7 @@ async fn events_are_numbered_without_gaps_and_read_by_name_and_number() {
         let whose = if number % 2 == 0 { "shop" } else { "wiki" };
         journal.event(Some(name(whose)), event(EventKind::StateChanged, None, &format!("event {number}")));
     }
-    journal.set_stopped(&name("shop"), false).await.unwrap();
+    journal.set_desired(name("shop"), Desired::Started).await.unwrap();
 
     let first = journal.events(all()).await.unwrap();
     assert_eq!(first.len(), EventQuery::PAGE);
@@ -130,26 +130,20 @@ async fn events_are_numbered_without_gaps_and_read_by_name_and_number() {
 #[tokio::test]
 async fn what_an_operator_ordered_survives_a_restart() {
     let dir = TempDir::new().unwrap();
-    let (shop, web) = (name("shop"), name("web"));
     let maintenance =
-        Maintenance { assembly: Some(web.clone()), until_ms: 17, reason: "disk".into(), by: "uid 0".into() };
+        |name: &str| Maintenance { name: name.into(), until: 17, reason: "disk".into(), by: "uid 0".into() };
     let journal = open(&dir);
-    journal.set_maintenance(&shop, Some(&web), Some(maintenance.clone())).await.unwrap();
-    journal
-        .set_maintenance(&shop, None, Some(Maintenance { assembly: None, ..maintenance.clone() }))
-        .await
-        .unwrap();
-    journal.set_maintenance(&shop, None, None).await.unwrap();
-    journal.set_stopped(&shop, true).await.unwrap();
-    journal.close().await;
+    journal.set_maintenance(maintenance("shop/web")).await.unwrap();
+    journal.set_maintenance(maintenance("shop")).await.unwrap();
+    journal.end_maintenance("shop").await.unwrap();
+    journal.set_desired(name("shop"), Desired::Started).await.unwrap();
+    journal.set_desired(name("shop"), Desired::Stopped).await.unwrap();
+    journal.close().await.unwrap();
     drop(journal);
 
     let journal = open(&dir);
-    let kept = journal.kept(&shop).await.unwrap();
-    assert_eq!(kept.maintenance, [maintenance]);
-    assert!(kept.stopped);
-    journal.set_stopped(&shop, false).await.unwrap();
-    assert!(!journal.kept(&shop).await.unwrap().stopped);
+    assert_eq!(journal.start_state().maintenance, [maintenance("shop/web")]);
+    assert_eq!(journal.start_state().desired.get(&name("shop")), Some(&Desired::Stopped));
 }
 
 #[tokio::test]
@@ -163,18 +157,17 @@ async fn numbers_are_never_used_twice_and_unfinished_actions_are_known_after_a_r
     journal.resolve(&name("shop"), ActionId(3), "done");
     let again = journal.intend(intent(4)).await;
     assert_eq!(again, Err(JournalError::Duplicate { deployable: name("shop"), action: ActionId(4) }));
-    journal.close().await;
+    journal.close().await.unwrap();
     drop(journal);
 
     let journal = open(&dir);
-    let kept = journal.kept(&name("shop")).await.unwrap();
-    assert_eq!((kept.next_action, kept.next_incident), (ActionId(5), IncidentId(2)));
+    assert_eq!(journal.next_ids(&name("shop")), NextIds { action: ActionId(5), incident: IncidentId(2) });
     let unresolved: Vec<_> =
         journal.start_state().unresolved.iter().map(|(_, intent)| intent.action).collect();
     assert_eq!(unresolved, [ActionId(4)]);
     assert_eq!(journal.start_state().open_incidents, [(name("shop"), IncidentId(1))]);
     journal.event(None, event(EventKind::StateChanged, None, "first after the restart"));
-    journal.set_stopped(&name("shop"), false).await.unwrap();
+    journal.set_desired(name("shop"), Desired::Started).await.unwrap();
     let seqs: Vec<_> = journal.events(all()).await.unwrap().iter().map(|record| record.seq).collect();
     assert_eq!(seqs, [1, 2], "a clean end leaves no gap");
 }
@@ -183,7 +176,7 @@ async fn numbers_are_never_used_twice_and_unfinished_actions_are_known_after_a_r
 async fn a_second_cpe_on_the_same_state_dir_is_refused_and_told_who_has_it() {
     let dir = TempDir::new().unwrap();
     let journal = open(&dir);
-    let refused = Journal::open(dir.path(), &settings(), Arc::new(Metrics::new())).unwrap_err();
+    let refused = Journal::open(&settings(&dir), &Arc::new(Metrics::new())).unwrap_err();
     let message = refused.to_string();
     assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
     assert!(message.contains("state_dir"), "{message}");
@@ -195,12 +188,12 @@ async fn a_second_cpe_on_the_same_state_dir_is_refused_and_told_who_has_it() {
 async fn a_journal_of_a_newer_cpe_is_left_alone() {
     let dir = TempDir::new().unwrap();
     let journal = open(&dir);
-    journal.close().await;
+    journal.close().await.unwrap();
     drop(journal);
     let file = rusqlite::Connection::open(dir.path().join("journal.sqlite")).unwrap();
     file.pragma_update(None, "user_version", 99).unwrap();
     drop(file);
-    let refused = Journal::open(dir.path(), &settings(), Arc::new(Metrics::new())).unwrap_err();
+    let refused = Journal::open(&settings(&dir), &Arc::new(Metrics::new())).unwrap_err();
     assert!(refused.to_string().contains("schema 99"), "{refused}");
 }
 
@@ -258,7 +251,7 @@ fn the_oldest_is_deleted_by_age_and_size_and_an_open_incident_is_kept() {
         store.connection.query_row(sql, [], |row| row.get(0)).unwrap()
     };
 
-    let by_age = Settings { keep: Duration::from_secs(1000), max_size: u64::MAX };
+    let by_age = Settings { keep: Duration::from_secs(1000), max_size: u64::MAX, ..settings(&dir) };
     let now = 2_000_000;
     while retention::pass(&mut store.connection, &by_age, now).unwrap() == retention::Progress::More {}
     assert_eq!(
@@ -269,7 +262,7 @@ fn the_oldest_is_deleted_by_age_and_size_and_an_open_incident_is_kept() {
     assert_eq!(count(&store, "SELECT count(*) FROM incidents"), 1);
     assert_eq!(count(&store, "SELECT count(*) FROM events WHERE time >= 1000000"), 8001);
 
-    let by_size = Settings { keep: Duration::MAX, max_size: 1 << 20 };
+    let by_size = Settings { keep: Duration::MAX, max_size: 1 << 20, ..settings(&dir) };
     while retention::pass(&mut store.connection, &by_size, now).unwrap() == retention::Progress::More {}
     let pages = count(&store, "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()");
     assert!(pages <= 2 << 20, "{pages} bytes are left");
@@ -290,7 +283,7 @@ async fn a_flood_of_events_is_bounded_and_counted_and_does_not_hold_an_intent_up
         journal.event(Some(name("shop")), event(EventKind::StateChanged, None, &format!("event {number}")));
     }
     journal.intend(intent(1)).await.unwrap();
-    journal.close().await;
+    journal.close().await.unwrap();
     let dropped = journal.health().dropped;
     let connection = rusqlite::Connection::open(dir.path().join("journal.sqlite")).unwrap();
     let kept: u64 = connection
