@@ -1,7 +1,7 @@
 //! One SSH session of an imitated machine: russh speaks the real protocol, this file says who may log in and hands command lines
 //! to the imitated guest (`guest.rs`, `resident.rs`).
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, VerifiedPublicKey};
@@ -32,8 +32,11 @@ pub(super) struct Session {
 enum Use {
     /// Opened, nothing asked yet.
     Opened(Box<ChannelWriteHalf<Msg>>),
-    /// A command was run on it.
+    /// A command was begun on it and never ends.
     Spent,
+    /// A command runs on it until nobody holds this any more. (russh says nothing to the handler of a channel that we closed first.
+    /// It also keeps some hundred bytes of each until the session ends: a limit of long runs with exec.)
+    Running(Weak<()>),
     /// The resident shell.
     Resident(Box<Resident>),
     /// A connection through the guest.
@@ -73,6 +76,10 @@ impl Session {
         answer: Answer,
         session: &mut russh::server::Session,
     ) -> Result<(), Error> {
+        let running = Arc::new(());
+        if let (Some(used), Answer::Exits { .. } | Answer::Floods { .. }) = (self.channel(id), &answer) {
+            *used = Use::Running(Arc::downgrade(&running));
+        }
         match answer {
             Answer::Exits { status, out, err, after } if after.is_zero() => {
                 if !out.is_empty() {
@@ -90,9 +97,13 @@ impl Session {
                 self.later(after, async move {
                     // An error says that the session is gone.
                     let _ = exit(&handle, id, status, out, err).await;
+                    drop(running);
                 });
             }
-            Answer::Floods { bytes } => self.later(Duration::ZERO, flood(write, bytes)),
+            Answer::Floods { bytes } => self.later(Duration::ZERO, async move {
+                flood(write, bytes).await;
+                drop(running);
+            }),
             Answer::Hangs => {}
         }
         Ok(())
@@ -151,6 +162,8 @@ impl Handler for Session {
         reply: ChannelOpenHandle,
         _: &mut russh::server::Session,
     ) -> Result<(), Error> {
+        self.channels
+            .retain(|(_, used)| !matches!(used, Use::Running(running) if running.strong_count() == 0));
         if self.channels.len() >= SESSIONS_MAX {
             reply.reject(ChannelOpenFailure::ConnectFailed).await;
             return Ok(());
