@@ -6,4 +6,6 @@ pub mod clock;
 pub mod glob;
 pub mod journal;
 pub mod metrics;
+pub mod notify;
 pub mod render;
+pub mod systemd;
