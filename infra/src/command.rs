@@ -53,7 +53,7 @@ impl Command {
         }
         let operation = Operation::Capabilities;
         let ended = self.call(operation, b"{}\n".to_vec(), self.settings.timeout).await?;
-        let output = self.output(operation, ended)?;
+        let output = self.output(operation, self.settings.timeout, ended)?;
         answer::capabilities(&output).map_err(|detail| self.bad_answer(operation, detail))
     }
 
@@ -74,7 +74,7 @@ impl Command {
         }
         let input = self.input(request).map_err(|error| self.not_started(operation, error.to_string()))?;
         let ended = self.call(operation, input, timeout).await?;
-        let output = self.output(operation, ended)?;
+        let output = self.output(operation, timeout, ended)?;
         answer::instance(&output).map_err(|detail| self.bad_answer(operation, detail))
     }
 
@@ -103,10 +103,6 @@ impl Command {
             ended
         });
         match task.await {
-            Ok(Ok(Ended::Late { stderr })) => {
-                let program = self.program();
-                Err(Error::TimedOut { program, operation, after: timeout, detail: clause(&stderr) })
-            }
             Ok(Ok(ended)) => Ok(ended),
             Ok(Err(error)) => Err(self.not_started(operation, spawn_detail(&error))),
             Err(error) => Err(self.bad_answer(operation, format!("its task ended: {error}"))),
@@ -114,7 +110,7 @@ impl Command {
     }
 
     /// What it said, if it ended well.
-    fn output(&self, operation: Operation, ended: Ended) -> Result<Vec<u8>, Error> {
+    fn output(&self, operation: Operation, after: Duration, ended: Ended) -> Result<Vec<u8>, Error> {
         match ended {
             Ended::Well { stdout } => Ok(stdout),
             Ended::TooLong => {
@@ -126,7 +122,6 @@ impl Command {
                 Err(Error::ExitStatus { program: self.program(), operation, status, detail: clause(&stderr) })
             }
             Ended::Late { stderr } => {
-                let after = self.settings.timeout;
                 Err(Error::TimedOut { program: self.program(), operation, after, detail: clause(&stderr) })
             }
         }

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use cpe_proto::config::Config;
 use cpe_proto::definition::{Definition, check_set};
 use cpe_proto::document::Diagnostic;
 
@@ -157,7 +158,8 @@ impl Draw {
 #[test]
 fn no_damage_to_a_file_makes_the_reader_panic_or_point_outside_of_it() {
     let mut seeds: Vec<Vec<u8>> = Vec::new();
-    for folder in [folder(), Path::new(env!("CARGO_MANIFEST_DIR")).join("../deployables")] {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in [folder(), base.join("../deployables"), base.join("tests/config")] {
         let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
             .expect("the folder")
             .map(|entry| entry.expect("an entry").path())
@@ -175,7 +177,12 @@ fn no_damage_to_a_file_makes_the_reader_panic_or_point_outside_of_it() {
         for _ in 0..=draw.below(6) {
             draw.mutate(&mut bytes);
         }
-        let Err(errors) = Definition::parse_bytes("mutant.toml", &bytes) else { continue };
+        let errors = if draw.below(4) == 0 {
+            Config::parse_bytes("mutant.toml", &bytes).err()
+        } else {
+            Definition::parse_bytes("mutant.toml", &bytes).err()
+        };
+        let Some(errors) = errors else { continue };
         refused += 1;
         assert!(errors.len() <= 101 && errors.iter().any(Diagnostic::is_error), "{errors:?}");
         let lines = 1 + bytes.iter().filter(|byte| **byte == b'\n').count();

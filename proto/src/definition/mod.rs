@@ -3,6 +3,7 @@
 
 mod check;
 mod cycle;
+mod numbers;
 mod parse;
 mod read;
 mod resolve;

@@ -1,12 +1,10 @@
 //! The first half of reading a definition: each table by itself, into templates whose references are still words.
-//! `resolve.rs` has the second half.
+//! `service.rs` reads services, `numbers.rs` the tables of numbers; `resolve.rs` has the second half.
 
-use std::num::NonZeroU32;
-use std::time::Duration;
-
-use super::schema::{ADOPT, ASSEMBLY, ESCALATION, MACHINE_KEYS, PROBE, SSH, TIMING, WINDOW};
+use super::numbers::{ProbeKeys, read_escalation, read_timing};
+use super::schema::{ADOPT, ASSEMBLY, ESCALATION, MACHINE_KEYS, PROBE, SSH, TIMING};
 use super::service::{ServiceTemplate, read_service};
-use super::{Data, Escalation, Machine, Mode, OnOrder, ProbeSettings, SshOverride, Timing, Window};
+use super::{Data, Escalation, Machine, Mode, ProbeSettings, SshOverride, Timing};
 use crate::document::{Host, Table, Text, plain_text};
 use crate::id::{Name, NameError};
 use crate::rung::Rung;
@@ -14,9 +12,14 @@ use crate::rung::Rung;
 /// The most assemblies of one deployable.
 pub const ASSEMBLIES_MAX: usize = 1000;
 
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The most entries of one `after`: what `count` multiplies has to be small.
+const AFTER_MAX: usize = 200;
+
+/// The most failure domains of one assembly.
+const FAILURE_DOMAINS_MAX: usize = 16;
+
+/// The most parameters of one assembly, and the longest value in bytes.
+const PARAMETERS_MAX: (usize, usize) = (64, 1024);
 
 /// A definition with words for references.
 pub(super) struct Template<'t> {
@@ -98,12 +101,12 @@ fn read_assembly<'t>(
             .iter()
             .find(|key| table.has(key))
             .map_or(table.at(), |key| table.at_key(key)),
-        failure_domains: table.list("failure_domains", self::name).unwrap_or_default(),
+        failure_domains: read_failure_domains(table),
         data,
         max_rung: read_max_rung(table, data, has_infrastructure),
         probe: probe.over(ProbeSettings::channel()),
         ssh: table.table("ssh", &SSH).map(|table| read_ssh(&table)).unwrap_or_default(),
-        after: table.texts("after").unwrap_or_default(),
+        after: read_after(table),
         parameters: read_parameters(table),
         services: services.iter().map(|(name, service)| read_service(*name, service, probe)).collect(),
     }
@@ -233,12 +236,38 @@ pub(crate) fn ssh_user(text: &str) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
+/// `after` of an assembly or a service.
+pub(super) fn read_after<'t>(table: &Table<'t>) -> Vec<Text<'t>> {
+    let mut after = table.texts("after").unwrap_or_default();
+    limit(table, "after", after.len(), AFTER_MAX);
+    after.truncate(AFTER_MAX);
+    after
+}
+
+fn read_failure_domains(table: &Table<'_>) -> Vec<Name> {
+    let domains = table.list("failure_domains", name).unwrap_or_default();
+    limit(table, "failure_domains", domains.len(), FAILURE_DOMAINS_MAX);
+    domains
+}
+
 fn read_parameters<'t>(table: &Table<'t>) -> Vec<(Text<'t>, Text<'t>)> {
     let parameters = table.text_table("parameters").unwrap_or_default();
-    for (_, value) in &parameters {
+    let (most, longest) = PARAMETERS_MAX;
+    limit(table, "parameters", parameters.len(), most);
+    for (key, value) in &parameters {
         refuse_reference(table, *value);
+        if key.text.len() > longest || value.text.len() > longest {
+            let message = format!("a parameter of {} bytes, expected at most {longest}", value.text.len());
+            table.report().error(key.at, message);
+        }
     }
     parameters
+}
+
+fn limit(table: &Table<'_>, key: &str, is: usize, most: usize) {
+    if is > most {
+        table.report().error(table.at_key(key), format!("`{key}` has {is} entries, expected at most {most}"));
+    }
 }
 
 /// A text that asks for another assembly's attribute would otherwise be taken as it is.
@@ -251,104 +280,5 @@ pub(super) fn refuse_reference(table: &Table<'_>, text: Text<'_>) {
     if let Some(inside) = found {
         let message = format!("`{{{inside}}}` is not supported yet, expected the value itself");
         table.report().error(text.at, message);
-    }
-}
-
-fn read_escalation(table: &Table<'_>) -> Escalation {
-    let window = |key: &str| {
-        let window = table.table(key, &WINDOW)?;
-        window.require("failures", "failures = N, within = \"...\"");
-        window.require("within", "failures = N, within = \"...\"");
-        let failures = window.number("failures", 1, 100).and_then(NonZeroU32::new);
-        let within = window.duration("within", Duration::from_secs(1), 30 * DAY);
-        Some(Window { failures: failures?, within: within? })
-    };
-    Escalation { service: window("service"), assembly: window("assembly") }
-}
-
-fn read_timing(table: &Table<'_>) -> Timing {
-    let default = Timing::default();
-    let wait = |key: &str, default| table.duration(key, Duration::from_secs(1), DAY).unwrap_or(default);
-    let order = |key: &str, default| {
-        table.word(key, &[("recover", OnOrder::Recover), ("report", OnOrder::Report)]).unwrap_or(default)
-    };
-    let timing = Timing {
-        dependency_wait: wait("dependency_wait", default.dependency_wait),
-        unreachable_notify: wait("unreachable_notify", default.unreachable_notify),
-        transition_wait: wait("transition_wait", default.transition_wait),
-        retry_after: wait("retry_after", default.retry_after),
-        service_action_timeout: wait("service_action_timeout", default.service_action_timeout),
-        machine_action_timeout: wait("machine_action_timeout", default.machine_action_timeout),
-        action_give_up: wait("action_give_up", default.action_give_up),
-        on_channel_refused: order("on_channel_refused", default.on_channel_refused),
-        on_unexpected_stop: order("on_unexpected_stop", default.on_unexpected_stop),
-    };
-    if timing.action_give_up < timing.machine_action_timeout.max(timing.service_action_timeout) {
-        let message =
-            "`action_give_up` is shorter than an action's time-out: it is given up before it is late";
-        table.report().warning(table.at_key("action_give_up"), message);
-    }
-    timing
-}
-
-/// The `probe` tables above a service or a channel, the nearest last: what none of them says has its default.
-#[derive(Clone, Copy, Default)]
-pub(super) struct ProbeKeys {
-    interval: Option<Duration>,
-    timeout: Option<Duration>,
-    confirm_interval: Option<Duration>,
-    failure_threshold: Option<NonZeroU32>,
-    startup_grace: Option<Duration>,
-    stable_for: Option<Duration>,
-}
-
-impl ProbeKeys {
-    /// With what that table says in place of what those above it say.
-    pub(super) fn or_read(self, table: Option<&Table<'_>>) -> Self {
-        let Some(table) = table else { return self };
-        let millis = Duration::from_millis;
-        let keys = Self {
-            interval: table.duration("interval", millis(100), HOUR).or(self.interval),
-            timeout: table.duration("timeout", millis(100), 5 * MINUTE).or(self.timeout),
-            confirm_interval: table
-                .duration("confirm_interval", millis(50), 5 * MINUTE)
-                .or(self.confirm_interval),
-            failure_threshold: table
-                .number("failure_threshold", 1, 20)
-                .and_then(NonZeroU32::new)
-                .or(self.failure_threshold),
-            startup_grace: table.duration("startup_grace", millis(100), HOUR).or(self.startup_grace),
-            stable_for: table.duration("stable_for", millis(100), HOUR).or(self.stable_for),
-        };
-        keys.warn(table);
-        keys
-    }
-
-    /// The settings, with those for what is not said.
-    pub(super) fn over(self, default: ProbeSettings) -> ProbeSettings {
-        ProbeSettings {
-            interval: self.interval.unwrap_or(default.interval),
-            timeout: self.timeout.unwrap_or(default.timeout),
-            confirm_interval: self.confirm_interval.unwrap_or(default.confirm_interval),
-            failure_threshold: self.failure_threshold.unwrap_or(default.failure_threshold),
-            startup_grace: self.startup_grace.unwrap_or(default.startup_grace),
-            stable_for: self.stable_for.unwrap_or(default.stable_for),
-        }
-    }
-
-    fn warn(self, table: &Table<'_>) {
-        let settings = self.over(ProbeSettings::service());
-        let suspect = |one: &str, other: &str, shorter: bool, because: &str| {
-            if shorter && (table.has(one) || table.has(other)) {
-                let at = if table.has(one) { one } else { other };
-                table
-                    .report()
-                    .warning(table.at_key(at), format!("`{one}` is shorter than `{other}`: {because}"));
-            }
-        };
-        let because = "a start is judged before it can have worked";
-        suspect("startup_grace", "stable_for", settings.startup_grace < settings.stable_for, because);
-        let because = "confirming a fault is slower than probing again";
-        suspect("interval", "confirm_interval", settings.interval < settings.confirm_interval, because);
     }
 }

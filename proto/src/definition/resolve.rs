@@ -166,7 +166,7 @@ impl<'r, 't> Plan<'r, 't> {
         if let Some(found) = self.names.get(text.text) {
             return found;
         }
-        let near = near_clause(text.text, self.names.keys().map(String::as_str));
+        let near = self.near_assembly(text.text);
         self.report.absent(text.at, format!("no assembly \"{}\" for `after`{near}", cut(text.text)));
         &[]
     }
@@ -178,7 +178,7 @@ impl<'r, 't> Plan<'r, 't> {
             Some((assembly, service)) => match self.names.get(assembly) {
                 Some(found) => (found.clone(), service),
                 None if tell => {
-                    let near = near_clause(assembly, self.names.keys().map(String::as_str));
+                    let near = self.near_assembly(assembly);
                     self.report
                         .absent(text.at, format!("no assembly \"{}\" for `after`{near}", cut(assembly)));
                     return Vec::new();
@@ -194,6 +194,14 @@ impl<'r, 't> Plan<'r, 't> {
         found
     }
 
+    fn near_assembly(&self, word: &str) -> String {
+        if self.report.is_full() {
+            String::new()
+        } else {
+            near_clause(word, self.names.keys().map(String::as_str))
+        }
+    }
+
     fn service_of(&self, place: usize, name: &str) -> Option<usize> {
         let place = &self.places[place];
         let services = &self.template.assemblies[place.template].services;
@@ -202,7 +210,7 @@ impl<'r, 't> Plan<'r, 't> {
     }
 
     fn tell_unknown_service(&self, places: &[usize], text: Text<'_>, service: &str) {
-        let Some(place) = places.first() else { return };
+        let Some(place) = places.first().filter(|_| !self.report.is_full()) else { return };
         let assembly = &self.template.assemblies[self.places[*place].template];
         let mut near = near_clause(service, assembly.services.iter().map(|service| service.name.text));
         if !text.text.contains('/') && self.names.contains_key(service) {

@@ -1,6 +1,7 @@
 //! Reads one service's table: which kind it is of, what restarts it.
 
-use super::read::{ProbeKeys, check_name, refuse_reference};
+use super::numbers::ProbeKeys;
+use super::read::{check_name, read_after, refuse_reference};
 use super::schema::{PROBE, RESTART, SERVICE_KINDS};
 use super::{Check, CommandLine, ProbeSettings, ProcessName, UnitName};
 use crate::document::{HostPort, Table, Text};
@@ -42,7 +43,7 @@ pub(super) fn read_service<'t>(
         check,
         restart: given.or(own),
         probe: defaults.or_read(table.table("probe", &PROBE).as_ref()).over(ProbeSettings::service()),
-        after: table.texts("after").unwrap_or_default(),
+        after: read_after(table),
     }
 }
 

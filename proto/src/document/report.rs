@@ -108,6 +108,12 @@ impl<'t> Report<'t> {
         self.failed.get()
     }
 
+    /// Whether so much was found that the rest is only counted, so that nothing costly need be done for it.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.findings.borrow().len() >= FINDINGS_MAX
+    }
+
     /// The file's name.
     #[must_use]
     pub fn file(&self) -> &'t str {
@@ -150,12 +156,11 @@ impl<'t> Report<'t> {
         if self.broken.contains(&self.line_of(at)) || (!self.broken.is_empty() && at == 0) {
             return;
         }
-        let mut findings = self.findings.borrow_mut();
-        if findings.len() >= FINDINGS_MAX {
+        if self.is_full() {
             self.left_out.set(self.left_out.get() + 1);
             return;
         }
-        findings.push((at, severity, message));
+        self.findings.borrow_mut().push((at, severity, message));
     }
 
     fn line_of(&self, at: usize) -> usize {
