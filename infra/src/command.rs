@@ -32,7 +32,9 @@ use process::{Call, Ended};
 #[derive(Debug)]
 pub struct Command {
     settings: CommandSettings,
-    turns: Arc<Semaphore>,
+    /// Questions have turns of their own: however many assemblies are asked about, a recovery does not wait behind them.
+    questions: Arc<Semaphore>,
+    actions: Arc<Semaphore>,
 }
 
 impl Command {
@@ -40,7 +42,8 @@ impl Command {
     #[must_use]
     pub fn new(settings: &CommandSettings) -> Self {
         let turns = usize::try_from(settings.in_flight).unwrap_or(1).max(1);
-        Self { settings: settings.clone(), turns: Arc::new(Semaphore::new(turns)) }
+        let turns = || Arc::new(Semaphore::new(turns));
+        Self { settings: settings.clone(), questions: turns(), actions: turns() }
     }
 
     /// What cpe.toml says that it can do, or else what it says itself.
@@ -90,7 +93,11 @@ impl Command {
     /// The program runs in a task of its own: if nobody waits for it any more, it is still ended when it is late.
     async fn call(&self, operation: Operation, input: Vec<u8>, timeout: Duration) -> Result<Ended, Error> {
         let begun = tokio::time::Instant::now();
-        let turn = tokio::time::timeout(timeout, Arc::clone(&self.turns).acquire_owned()).await;
+        let turns = match operation {
+            Operation::Status | Operation::Capabilities => &self.questions,
+            _ => &self.actions,
+        };
+        let turn = tokio::time::timeout(timeout, Arc::clone(turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else {
             let detail = format!("{} of its processes are running (`in_flight`)", self.settings.in_flight);
             return Err(self.not_started(operation, detail));

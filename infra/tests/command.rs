@@ -291,15 +291,15 @@ async fn no_more_processes_than_allowed_run_at_a_time() {
     let command = Command::new(&CommandSettings { in_flight: 2, ..settings("tests/programs/misbehave") });
     let infrastructure = Arc::new(Infrastructure::Command(command));
     let request = request("a-1", &[("way", "waits"), ("directory", path(&directory))]);
-    let start = || {
+    let start = |operation| {
         let (infrastructure, request) = (Arc::clone(&infrastructure), request.clone());
-        tokio::spawn(async move { infrastructure.perform(Operation::Status, &request, LONG).await })
+        tokio::spawn(async move { infrastructure.perform(operation, &request, LONG).await })
     };
     let running = || {
         let entries = std::fs::read_dir(directory.path()).expect("the directory");
         entries.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name() != "go")).count()
     };
-    let both = [start(), start()];
+    let both = [start(Operation::Status), start(Operation::Status)];
     until("both run", || running() == 2).await;
 
     let third = infrastructure.perform(Operation::Status, &request, Duration::from_millis(50)).await;
@@ -307,8 +307,11 @@ async fn no_more_processes_than_allowed_run_at_a_time() {
     assert!(matches!(&third, Error::NotStarted { .. }) && third.to_string().contains("in_flight"), "{third}");
     assert_eq!(running(), 2, "it was not run");
 
+    let action = start(Operation::RebootHard);
+    until("an action does not wait behind questions", || running() == 3).await;
+
     std::fs::write(directory.path().join("go"), "").expect("a file");
-    for one in both {
+    for one in both.into_iter().chain([action]) {
         assert_eq!(one.await.expect("no panic").map(|answer| answer.state), Ok(InstanceState::Active));
     }
     assert!(infrastructure.perform(Operation::Status, &request, LONG).await.is_ok(), "its turn has come");

@@ -35,7 +35,7 @@ pub struct CommandSettings {
     pub timeout: Duration,
     /// What it can do; none: it is asked.
     pub capabilities: Option<Capabilities>,
-    /// The most of its processes at a time (10).
+    /// The most of its processes at a time (10); questions and actions are counted apart.
     pub in_flight: u32,
 }
 
