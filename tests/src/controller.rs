@@ -2,6 +2,8 @@
 //! It is used from outside only: what a story asserts is what an operator sees.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -31,6 +33,7 @@ const EVENTS_SHOWN: usize = 30;
 pub struct Controller {
     binary: PathBuf,
     dir: PathBuf,
+    metrics: SocketAddr,
     child: Child,
 }
 
@@ -49,6 +52,18 @@ impl Event {
     #[must_use]
     pub fn is(&self, kind: &str) -> bool {
         self.word("kind") == kind
+    }
+
+    /// What it is about within its deployable: `assembly/service`, `assembly`, or nothing for the deployable itself.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        [self.word("assembly"), self.word("service")].join("/").trim_end_matches('/').to_owned()
+    }
+
+    /// When it happened, since 1970.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        Duration::from_millis(self.0["time"].as_u64().unwrap_or_default())
     }
 
     /// Whether a service or assembly came into this state.
@@ -85,7 +100,7 @@ impl Controller {
         command.arg("--config").arg(dir.join("cpe.toml")).arg("run");
         command.stdin(Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
         let child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
-        let mut controller = Self { binary, dir, child };
+        let mut controller = Self { binary, dir, metrics: site.metrics(), child };
         controller.wait_until_ready()?;
         Ok(controller)
     }
@@ -129,12 +144,16 @@ impl Controller {
         Ok(output.stdout)
     }
 
-    /// `cpe status --json`, parsed.
+    /// `cpe status --json`, parsed. Its exit status is 0 or, when something is not healthy, 1.
     ///
     /// # Errors
     /// When the command fails, or what it prints is no JSON.
     pub fn status(&self) -> Result<Value> {
-        serde_json::from_str(&self.demand(&["status", "--json"])?).context("cpe status --json is no JSON")
+        let output = self.cli(&["status", "--json"])?;
+        if !matches!(output.status, Some(0 | 1)) {
+            bail!("cpe status --json exited with {:?}: {}", output.status, output.stderr);
+        }
+        serde_json::from_str(&output.stdout).context("cpe status --json is no JSON")
     }
 
     /// The state that `cpe status` gives for `deployable`, `deployable/assembly` or `deployable/assembly/service`.
@@ -142,6 +161,18 @@ impl Controller {
     /// # Errors
     /// When the command fails, or there is nothing of that name.
     pub fn state_of(&self, name: &str) -> Result<String> {
+        self.field_of(name, "state")
+    }
+
+    /// Why it is not healthy, as `cpe status` says it; empty when there is nothing to say.
+    ///
+    /// # Errors
+    /// As [`Self::state_of`].
+    pub fn reason_of(&self, name: &str) -> Result<String> {
+        self.field_of(name, "reason")
+    }
+
+    fn field_of(&self, name: &str, field: &str) -> Result<String> {
         let status = self.status()?;
         let mut found = &status;
         for (list, part) in ["deployables", "assemblies", "services"].into_iter().zip(name.split('/')) {
@@ -149,7 +180,7 @@ impl Controller {
             let member = members.iter().find(|member| member["name"] == part);
             found = member.ok_or_else(|| anyhow!("cpe status knows no {name}: {status}"))?;
         }
-        Ok(found["state"].as_str().unwrap_or_default().to_owned())
+        Ok(found[field].as_str().unwrap_or_default().to_owned())
     }
 
     /// Waits until `cpe status` gives this state.
@@ -187,6 +218,45 @@ impl Controller {
     ) -> Result<Event> {
         let found = wait::until(what, deadline, || Ok(self.events()?.into_iter().find(&matches)));
         wait::explained(found, || self.last_events())
+    }
+
+    /// Waits until there is a change of state into `state` of `assembly` or `assembly/service`, however short it was.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for_event`].
+    pub fn wait_until_became(&self, name: &str, state: &str, deadline: Duration) -> Result<Event> {
+        self.wait_for_event(&format!("{name} to become {state}"), deadline, |event| {
+            event.became(state) && event.subject() == name
+        })
+    }
+
+    /// The actions that were begun, in their order, as `restart-service web/app` or `reboot-hard web`.
+    ///
+    /// # Errors
+    /// As [`Self::events`].
+    pub fn recoveries(&self) -> Result<Vec<String>> {
+        let events = self.events()?;
+        let begun = events.iter().filter(|event| event.is("recovery_started"));
+        Ok(begun.map(|event| format!("{} {}", event.word("rung"), event.subject())).collect())
+    }
+
+    /// Its metrics, as Prometheus would read them.
+    ///
+    /// # Errors
+    /// When they are not served.
+    pub fn metrics(&self) -> Result<String> {
+        let mut stream = TcpStream::connect(self.metrics).context("connecting to the metrics")?;
+        stream.set_read_timeout(Some(COMMAND))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: cpe\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).context("reading the metrics")?;
+        Ok(answer)
+    }
+
+    /// Its process, for stories that do something to it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn last_events(&self) -> String {
@@ -236,7 +306,10 @@ impl Drop for Controller {
 }
 
 /// `CPE_BIN`, else the binary that was built into the same target folder as this test.
-fn binary() -> Result<PathBuf> {
+///
+/// # Errors
+/// When there is none; the message says how to build it.
+pub fn binary() -> Result<PathBuf> {
     let path = match env::var_os("CPE_BIN") {
         Some(path) => PathBuf::from(path),
         // target/debug/deps/story-0123 -> target/debug/cpe

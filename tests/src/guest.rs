@@ -239,6 +239,22 @@ impl Guest {
         self.demand(&format!("systemctl show --value --property=ActiveState {unit}"))
     }
 
+    /// The number of a unit's main process: it changes with each start of the unit.
+    ///
+    /// # Errors
+    /// When systemd cannot be asked.
+    pub fn main_pid(&self, unit: &str) -> Result<u32> {
+        self.demand(&format!("systemctl show --value --property=MainPID {unit}"))?.parse().context("MainPID")
+    }
+
+    /// Stops its sshd and ends the sessions that stand, which systemd alone would leave.
+    ///
+    /// # Errors
+    /// When a command in it fails.
+    pub fn stop_sshd(&self) -> Result<()> {
+        self.demand(&format!("systemctl stop ssh && {END_SESSIONS}")).map(drop)
+    }
+
     /// Gives it a new host key, as somebody in the middle would have. What is known of it stays as it was.
     ///
     /// # Errors

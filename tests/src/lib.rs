@@ -6,6 +6,7 @@
 
 pub mod contact;
 pub mod controller;
+pub mod definition;
 pub mod guest;
 pub mod infra;
 pub mod program;

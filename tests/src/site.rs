@@ -2,16 +2,18 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, thread};
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
 
 use crate::guest::{Guest, machine, tail};
-use crate::program;
 use crate::reservation::{Leave, Number};
+use crate::{program, wait};
 
 /// The first build of the image downloads a Debian; all others take no time.
 const IMAGE: Duration = Duration::from_secs(1200);
@@ -87,6 +89,9 @@ impl Site {
         let key = self.path("id_ed25519").display().to_string();
         program::demand("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", "dped", "-f", &key], KEYGEN)?;
         self.write_program("infra", &format!("CPE_SITE='{}' exec '{INFRA}' \"$@\"\n", self.dir.display()))?;
+        // One write for each, so that two at once do not mix.
+        let pager = format!("message=$(cat); printf '%s\\n' \"$message\" >>'{}/told'\n", self.dir.display());
+        self.write_program("page", &pager)?;
         machine(["site-up", &self.dir.display().to_string()])?;
         Ok(())
     }
@@ -149,11 +154,15 @@ impl Site {
     #[must_use]
     pub fn cpe_toml(&self) -> String {
         let dir = self.dir.display();
+        let metrics = self.metrics();
         format!(
             r#"deployables = "{dir}/cpe/deployables"
 state_dir = "{dir}/cpe/state"
 [listen]
 api = "unix:{dir}/cpe/api.sock"
+metrics = "{metrics}"
+[notify]
+command = "{dir}/page"
 [ssh]
 user = "dped"
 identity = "{dir}/id_ed25519"
@@ -165,6 +174,38 @@ program = "{dir}/infra"
         )
     }
 
+    /// Where the metrics of this site's cpe are: on the site's own address, so that stories can run at once.
+    #[must_use]
+    pub fn metrics(&self) -> SocketAddr {
+        SocketAddr::from(([10, 213, self.number.value, 1], 9464))
+    }
+
+    /// What a person was told so far: the messages, in their order.
+    ///
+    /// # Errors
+    /// When what the pager got is no notification.
+    pub fn told(&self) -> Result<Vec<String>> {
+        let told = fs::read_to_string(self.path("told")).unwrap_or_default();
+        let message = |line: &str| {
+            let notification: Value =
+                serde_json::from_str(line).with_context(|| format!("the pager got {line:?}"))?;
+            Ok(notification["message"].as_str().context("no message")?.to_owned())
+        };
+        told.lines().map(message).collect()
+    }
+
+    /// Waits until a person was told something that contains these words.
+    ///
+    /// # Errors
+    /// When nobody was by the deadline; the message shows what was told.
+    pub fn wait_until_told(&self, words: &str, deadline: Duration) -> Result<String> {
+        let what = format!("a person to be told of {words:?}");
+        let told = wait::until(&what, deadline, || {
+            Ok(self.told()?.into_iter().find(|message| message.contains(words)))
+        });
+        wait::explained(told, || format!("told was: {:#?}", self.told().unwrap_or_default()))
+    }
+
     /// Prints the end of everything that was logged in this site: the test runner shows it with the failure.
     #[expect(
         clippy::print_stderr,
@@ -174,7 +215,7 @@ program = "{dir}/infra"
         for guest in &self.guests {
             eprintln!("--- console of {} at {}\n{}", guest.name(), guest.address(), guest.console_tail());
         }
-        for log in ["infra.log", "cpe/stderr"] {
+        for log in ["infra.log", "told", "cpe/stderr"] {
             eprintln!("--- {log}\n{}", tail(&self.path(log)));
         }
     }
