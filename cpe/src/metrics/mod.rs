@@ -174,20 +174,20 @@ impl Metrics {
         let notifications = Family::<OutcomeLabels, Counter>::default();
         registry.register("notifications", "Notifications, by what became of them", notifications.clone());
         let recovery = |outcome| {
-            Rung::ALL.map(|rung| handle(&recoveries, RecoveryLabels { rung: rung.as_str(), outcome }))
+            Rung::ALL.map(|rung| handle(&recoveries, &RecoveryLabels { rung: rung.as_str(), outcome }))
         };
-        let notification = |outcome| handle(&notifications, OutcomeLabels { outcome });
+        let notification = |outcome| handle(&notifications, &OutcomeLabels { outcome });
         Self {
             probes: PROBE_KINDS.map(|kind| {
                 ProbeOutcome::ALL
-                    .map(|outcome| handle(&probes, ProbeLabels { kind, outcome: outcome.as_str() }))
+                    .map(|outcome| handle(&probes, &ProbeLabels { kind, outcome: outcome.as_str() }))
             }),
             probe_duration: seconds(registry, "probe_duration", "From sending a probe to its answer", &SHORT),
             lateness: seconds(registry, "lateness", "How late this process was with what was due", &LATE),
             recoveries_started: recovery("started"),
             recoveries_worked: recovery("worked"),
             recoveries_failed: recovery("failed"),
-            refusals: Refusal::ALL.map(|reason| handle(&refusals, ReasonLabels { reason: reason.as_str() })),
+            refusals: Refusal::ALL.map(|reason| handle(&refusals, &ReasonLabels { reason: reason.as_str() })),
             states: [
                 states(registry, "deployables", "Deployables by state"),
                 states(registry, "assemblies", "Assemblies by state"),
@@ -266,7 +266,7 @@ impl Metrics {
             }
             EventKind::RecoveryStarted => count(&self.recoveries_started, event.rung),
             EventKind::RecoveryFinished if event.to == Some(State::Healthy) => {
-                count(&self.recoveries_worked, event.rung)
+                count(&self.recoveries_worked, event.rung);
             }
             EventKind::RecoveryFinished => count(&self.recoveries_failed, event.rung),
             _ => {}
@@ -305,11 +305,11 @@ fn count(by_rung: &[Counter; Rung::ALL.len()], rung: Option<Rung>) {
     }
 }
 
-fn handle<L>(family: &Family<L, Counter>, labels: L) -> Counter
+fn handle<L>(family: &Family<L, Counter>, labels: &L) -> Counter
 where
     L: Clone + std::hash::Hash + Eq,
 {
-    family.get_or_create_owned(&labels)
+    family.get_or_create_owned(labels)
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str) -> Counter {
@@ -339,7 +339,7 @@ fn states(registry: &mut Registry, name: &str, help: &str) -> [Gauge; State::ALL
 fn events(registry: &mut Registry) -> Vec<(EventKind, Counter)> {
     let family = Family::<KindLabels, Counter>::default();
     registry.register("events", "Events, by kind", family.clone());
-    EVENT_KINDS.map(|kind| (kind, handle(&family, KindLabels { kind: kind.as_str() }))).into()
+    EVENT_KINDS.map(|kind| (kind, handle(&family, &KindLabels { kind: kind.as_str() }))).into()
 }
 
 const EVENT_KINDS: [EventKind; 12] = [

@@ -1,1 +1,140 @@
+//! What a scraper sees, and that Prometheus's own tool accepts it.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use cpe_proto::id::Name;
+use cpe_proto::observation::{ChannelFailure, UnitState};
+use cpe_proto::time::Timestamp;
+use expect_test::expect_file;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+fn event(kind: EventKind, assembly: Option<&str>, service: Option<&str>) -> Event {
+    Event {
+        at: Timestamp::ZERO,
+        kind,
+        assembly: assembly.map(|name| Name::parse(name).unwrap()),
+        service: service.map(|name| Name::parse(name).unwrap()),
+        from: None,
+        to: None,
+        reason: "".into(),
+        incident: None,
+        action: None,
+        rung: None,
+    }
+}
+
+/// A busy night.
+fn night() -> Metrics {
+    let metrics = Metrics::new();
+    let unit = |load: &str, active: &str| {
+        Observation::Unit(UnitState { load: load.into(), active: active.into(), sub: "dead".into() })
+    };
+    for observation in [
+        unit("loaded", "active"),
+        unit("loaded", "failed"),
+        unit("masked", "inactive"),
+        unit("loaded", "activating"),
+    ] {
+        metrics.probed("systemd", &observation, Duration::from_millis(3));
+    }
+    metrics.probed("channel", &Observation::Alive, Duration::from_micros(400));
+    metrics.probed(
+        "channel",
+        &Observation::Channel(ChannelFailure::TimedOut, "".into()),
+        Duration::from_secs(5),
+    );
+    metrics.probed("command", &Observation::DeadlinePassed, Duration::from_secs(5));
+    metrics.probed("a kind of later", &Observation::Exited(0, "".into()), Duration::from_secs(1));
+    metrics.lateness(Duration::from_millis(17));
+    metrics.refused(Refusal::Budget);
+    metrics.entered(Scope::Service, State::Starting);
+    metrics.entered(Scope::Assembly, State::Starting);
+    metrics.entered(Scope::Deployable, State::Starting);
+    let moved = |from, to| Event {
+        from: Some(from),
+        to: Some(to),
+        ..event(EventKind::StateChanged, Some("web"), Some("nginx"))
+    };
+    metrics.observe_event(&moved(State::Starting, State::Healthy));
+    metrics.observe_event(&moved(State::Healthy, State::Failed));
+    metrics.observe_event(&event(EventKind::IncidentOpened, Some("web"), None));
+    metrics.observe_event(&event(EventKind::IncidentOpened, Some("web"), None));
+    metrics.observe_event(&event(EventKind::IncidentClosed, Some("web"), None));
+    let recovery = |kind, rung, to| Event { rung: Some(rung), to, ..event(kind, Some("web"), None) };
+    metrics.observe_event(&recovery(EventKind::RecoveryStarted, Rung::RebootHard, None));
+    metrics.observe_event(&recovery(EventKind::RecoveryFinished, Rung::RebootHard, Some(State::Healthy)));
+    metrics.observe_event(&recovery(EventKind::RecoveryFinished, Rung::RestartService, Some(State::Failed)));
+    metrics.journal_durable.observe(0.004);
+    metrics
+}
+
+#[test]
+fn a_scraper_sees_what_was_counted() {
+    let text = night().exposition().unwrap();
+    // The process's own figures differ each time; what is zero is not shown here.
+    let shown =
+        |line: &&str| !line.starts_with("process_") && (line.starts_with('#') || !line.ends_with(" 0"));
+    let shown: Vec<&str> = text.lines().filter(shown).collect();
+    expect_file!["snapshots/exposition.txt"].assert_eq(&(shown.join("\n") + "\n"));
+    for figure in
+        ["cpu_seconds_total", "resident_memory_bytes", "open_fds", "max_fds", "start_time_seconds", "threads"]
+    {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("process_{figure} ")))
+            .unwrap_or_else(|| panic!("{figure}"));
+        let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!(value > 0.0 || figure == "cpu_seconds_total", "{line}");
+    }
+}
+
+#[test]
+fn the_number_of_series_does_not_grow_with_what_is_watched() {
+    let metrics = night();
+    let series = |metrics: &Metrics| {
+        metrics.exposition().unwrap().lines().filter(|line| !line.starts_with('#')).count()
+    };
+    let before = series(&metrics);
+    for number in 0..1_000 {
+        let name = format!("machine-{number}");
+        let moved = event(EventKind::StateChanged, Some(&name), Some(&name));
+        metrics.observe_event(&Event { from: Some(State::Healthy), to: Some(State::Suspected), ..moved });
+        metrics.probed(&name, &Observation::Alive, Duration::from_millis(1));
+    }
+    assert_eq!(series(&metrics), before);
+    assert!(before < 300, "{before}");
+}
+
+#[test]
+fn prometheus_accepts_the_exposition() {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is needed for this test: install Debian's package prometheus");
+    promtool.stdin.take().unwrap().write_all(night().exposition().unwrap().as_bytes()).unwrap();
+    let checked = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr) + String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success(), "{said}");
+}
+
+#[tokio::test]
+async fn metrics_are_served_on_a_listener_of_their_own() {
+    let address = serve("127.0.0.1:0".parse().unwrap(), Arc::new(night())).await.unwrap();
+    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: cpe\r\nConnection: close\r\n\r\n";
+    connection.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("text/plain; version=0.0.4"), "{answer}");
+    assert!(answer.contains("cpe_incidents_open 1\n"), "{answer}");
+    let taken = serve(address, Arc::new(Metrics::new())).await.unwrap_err();
+    assert!(taken.to_string().contains(&address.to_string()), "{taken}");
+}

@@ -1,0 +1,158 @@
+//! What is asked of a running cpe, and how its answer is shown: as JSON with stable names, or as `render/` has it for a person.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use cpe_proto::api;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::{CONFIG_DEFAULT, Command, Events, Exit, Failure, Maintenance, Status, Why};
+use crate::client::{Client, EventsRequest};
+use crate::render::{self, Colour, Follow, Joined, Reader};
+use crate::{clock, load};
+
+/// Where the API is when there is no configuration at all.
+const SOCKET_DEFAULT: &str = "/run/cpe/api.sock";
+/// What `--follow` begins with, as `tail -f` does.
+const FOLLOW_FIRST: u32 = 10;
+
+pub(super) fn ask(command: &Command, config: &Path) -> Result<Exit, Failure> {
+    let client = Client::new(&socket(config)?);
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(answer(command, &client))
+}
+
+/// The socket of the configuration. Without the default file the default socket: an operator needs no file to ask.
+fn socket(config: &Path) -> Result<PathBuf, Failure> {
+    if config == Path::new(CONFIG_DEFAULT) && !config.exists() {
+        return Ok(SOCKET_DEFAULT.into());
+    }
+    let parsed = load::config(config).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Failure::Config(lines.join("\n"))
+    })?;
+    Ok(parsed.listen.api)
+}
+
+async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
+    match command {
+        Command::Status(wanted) => status(wanted, client).await,
+        Command::Events(wanted) => events(wanted, client).await,
+        Command::Why(wanted) => why(wanted, client).await,
+        Command::Start(what) => order(api::Command::Start { name: what.name.clone() }, client).await,
+        Command::Stop(what) => order(api::Command::Stop { name: what.name.clone() }, client).await,
+        Command::Maintenance(what) => order(maintenance(what), client).await,
+        Command::Check(_) | Command::Run | Command::Demo => Ok(Exit::Usage),
+    }
+}
+
+fn maintenance(what: &Maintenance) -> api::Command {
+    match what {
+        Maintenance::On { name, duration, reason } => api::Command::MaintenanceOn {
+            name: name.clone(),
+            for_seconds: duration.as_secs(),
+            reason: reason.clone(),
+        },
+        Maintenance::Off { name } => api::Command::MaintenanceOff { name: name.clone() },
+    }
+}
+
+async fn order(command: api::Command, client: &Client) -> Result<Exit, Failure> {
+    let answer = client.command(&command).await?;
+    writeln!(io::stdout(), "{}", answer.message)?;
+    Ok(Exit::Done)
+}
+
+async fn status(wanted: &Status, client: &Client) -> Result<Exit, Failure> {
+    let status = client.status(wanted.name.as_ref().map(ToString::to_string).as_deref()).await?;
+    if wanted.json {
+        document(&status)?;
+    } else {
+        io::stdout().write_all(render::status(&status, &reader()).as_bytes())?;
+    }
+    Ok(if render::is_healthy(&status) { Exit::Done } else { Exit::No })
+}
+
+async fn why(wanted: &Why, client: &Client) -> Result<Exit, Failure> {
+    let why = client.why(&wanted.of).await?;
+    if wanted.json {
+        document(&why)?;
+    } else if !why.incidents.is_empty() {
+        io::stdout().write_all(render::why(&why, &reader()).as_bytes())?;
+    }
+    if why.incidents.is_empty() {
+        super::complain(&format!("no incident of {} is in the journal: nothing was done there", wanted.of));
+        return Ok(Exit::No);
+    }
+    Ok(Exit::Done)
+}
+
+async fn events(wanted: &Events, client: &Client) -> Result<Exit, Failure> {
+    let since = wanted.since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    let request = EventsRequest {
+        name: wanted.name.as_ref().map(ToString::to_string),
+        since_ms: since.map(|since| clock::wall_ms().saturating_sub(since)),
+        after_seq: None,
+        limit: (wanted.follow && wanted.since.is_none()).then_some(FOLLOW_FIRST),
+        follow: wanted.follow,
+    };
+    let mut stream = client.events(&request).await?;
+    let mut printer = Printer::new(wanted);
+    while let Some(record) = stream.next().await? {
+        printer.print(record)?;
+    }
+    printer.finish()?;
+    Ok(Exit::Done)
+}
+
+/// How events are shown.
+enum Printer {
+    Json,
+    Joined(Joined),
+    Follow(Follow),
+}
+
+impl Printer {
+    fn new(wanted: &Events) -> Self {
+        match (wanted.json, wanted.follow) {
+            (true, _) => Self::Json,
+            (false, true) => Self::Follow(Follow::new(reader())),
+            (false, false) => Self::Joined(Joined::new(reader())),
+        }
+    }
+
+    fn print(&mut self, record: cpe_proto::event::EventRecord) -> io::Result<()> {
+        match self {
+            Self::Json => lines([serde_json::to_string(&record)?]),
+            Self::Joined(joined) => lines(joined.push(record)),
+            Self::Follow(follow) => lines(follow.line(&record)),
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Joined(joined) => lines(joined.finish()),
+            Self::Json | Self::Follow(_) => Ok(()),
+        }
+    }
+}
+
+/// Writes lines at once: somebody may wait for them at the other end of a pipe.
+fn lines(lines: impl IntoIterator<Item = String>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
+fn document(value: &impl Serialize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)
+}
+
+fn reader() -> Reader {
+    let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    Reader::new(TimeZone::system(), clock::wall_ms(), if colour { Colour::On } else { Colour::Off })
+}

@@ -1,0 +1,223 @@
+//! The command line: what may be typed (this file), what is done offline (`check.rs`), and what is asked of a running cpe (`ask.rs`).
+//! `run` and `demo` are dispatched by `main.rs`. Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 the controller cannot be reached.
+
+mod ask;
+mod check;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use cpe_proto::document::parse_duration;
+
+use crate::client::ClientError;
+use crate::glob::Glob;
+
+/// Where the configuration is unless somebody says otherwise.
+pub const CONFIG_DEFAULT: &str = "/etc/cpe/cpe.toml";
+
+/// Keeps the services of thousands of cloud machines running: watches them over SSH, and recovers what fails, from restarting a
+/// service to rebooting its machine.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cpe", version, max_term_width = 100, after_help = EXIT_STATUS)]
+pub struct Cli {
+    /// The configuration of the controller
+    #[arg(long, global = true, env = "CPE_CONFIG", value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    pub config: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_STATUS: &str = "NAME is deployable, deployable/assembly or deployable/assembly/service, or a glob of these: 'shop/*/nginx'.
+Exit status: 0 done, 1 the answer is no (invalid, unhealthy, refused), 2 wrong usage, 3 the controller cannot be reached.";
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the controller
+    Run,
+    /// See it work: a fleet of SSH servers in this process, broken on purpose; under a minute, touches nothing
+    Demo,
+    /// Validate definitions, offline; exit 1 on any error
+    Check(Check),
+    /// What is going on; exit 1 when something is not healthy
+    Status(Status),
+    /// What happened
+    Events(Events),
+    /// Why it acted: an incident with its evidence, decisions and actions
+    Why(Why),
+    /// Start a deployable
+    Start(Deployable),
+    /// Stop a deployable's services in reverse order; its machines stay on
+    Stop(Deployable),
+    /// Watch but do not act, until an hour
+    #[command(subcommand)]
+    Maintenance(Maintenance),
+}
+
+/// `cpe check`.
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// Definitions, and directories of them (*.toml); a cpe.toml among them is checked too, and they against it
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cpe status`.
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// Only that
+    name: Option<Glob>,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cpe events`.
+#[derive(Clone, Debug, Args)]
+pub struct Events {
+    /// Only of that
+    name: Option<Glob>,
+    /// Go on with what happens, after the last ten or --since
+    #[arg(long, short)]
+    follow: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    /// Only the last 30s, 15m, 1h, 7d
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    since: Option<Duration>,
+}
+
+/// `cpe why`.
+#[derive(Clone, Debug, Args)]
+pub struct Why {
+    /// A name, or an incident: shop#3
+    #[arg(value_name = "NAME|INCIDENT", value_parser = name_or_incident)]
+    of: String,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cpe start`, `cpe stop`.
+#[derive(Clone, Debug, Args)]
+pub struct Deployable {
+    /// A deployable
+    name: String,
+}
+
+/// `cpe maintenance`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Maintenance {
+    /// Begin
+    On {
+        /// A deployable, or deployable/assembly
+        name: String,
+        /// For how long: 30m, 2h
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        duration: Duration,
+        /// Why; it is recorded and shown
+        #[arg(long)]
+        reason: String,
+    },
+    /// End, before its hour
+    Off {
+        /// A deployable, or deployable/assembly
+        name: String,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(str::to_owned)
+}
+
+fn name_or_incident(text: &str) -> Result<String, String> {
+    let name = text.split_once('#').map_or(Ok(text), |(name, number)| {
+        number
+            .parse::<u64>()
+            .map(|_| name)
+            .map_err(|_| "an incident is deployable#N, as in shop#3".to_owned())
+    })?;
+    name.parse::<Glob>().map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done,
+    /// The answer is no: invalid, unhealthy, refused.
+    No,
+    /// Wrong usage.
+    Usage,
+    /// The controller cannot be reached.
+    Unreachable,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => Self::SUCCESS,
+            Exit::No => Self::from(1),
+            Exit::Usage => Self::from(2),
+            Exit::Unreachable => Self::from(3),
+        }
+    }
+}
+
+/// Why a command did not end by itself.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+    #[error("{0}")]
+    Config(String),
+}
+
+impl Failure {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Client(ClientError::Refused(_)) | Self::Output(_) | Self::Config(_) => Exit::No,
+            Self::Client(_) => Exit::Unreachable,
+        }
+    }
+}
+
+/// Does everything but `run` and `demo`, which are the process's own affair: with those it says so and is wrong usage.
+#[must_use]
+pub fn execute(command: &Command, config: &Path) -> Exit {
+    let done = match command {
+        Command::Check(check) => check::check(check),
+        Command::Run | Command::Demo => return Exit::Usage,
+        ask => ask::ask(ask, config),
+    };
+    match done {
+        Ok(exit) => exit,
+        // Who closed the pipe (`| head`) has what they wanted.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(failure) => {
+            complain(&failure);
+            failure.exit()
+        }
+    }
+}
+
+/// Says on standard error what went wrong.
+pub fn complain(what: &dyn fmt::Display) {
+    // There is nowhere else to say it.
+    let _ = writeln!(io::stderr(), "cpe: {what}");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! What may be typed.
+
+use clap::CommandFactory;
+use expect_test::expect_file;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("cpe").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_command_line_is_well_formed_and_explains_itself() {
+    Cli::command().debug_assert();
+    let mut help = Cli::command().term_width(100).render_long_help().to_string();
+    for name in ["check", "status", "events", "why", "maintenance"] {
+        let mut root = Cli::command().term_width(100);
+        root.build();
+        help += &format!("\n== {name}\n{}", root.find_subcommand_mut(name).unwrap().render_help());
+    }
+    // Where clap left spaces at the end of a line, an editor would not.
+    let help: String = help.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    expect_file!["snapshots/help.txt"].assert_eq(&help);
+}
+
+#[test]
+fn everything_of_the_manual_can_be_typed() {
+    for line in [
+        "run",
+        "--config /tmp/cpe.toml run",
+        "run --config /tmp/cpe.toml",
+        "demo",
+        "check deployables",
+        "check a.toml b.toml --json",
+        "status",
+        "status shop/*/nginx --json",
+        "events",
+        "events shop --follow --json --since 1h",
+        "why shop/web/nginx",
+        "why shop#3",
+        "start shop",
+        "stop shop",
+        "maintenance on shop/web --for 2h --reason disk",
+        "maintenance off shop/web",
+    ] {
+        let parsed = parse(line);
+        assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_wrong_usage_and_says_why() {
+    for (line, says) in [
+        ("", "Usage"),
+        ("statsu", "status"),
+        ("check", "PATH"),
+        ("status Shop", "is no name"),
+        ("events --since soon", "--since"),
+        ("why shop#x", "shop#3"),
+        ("maintenance on shop", "--for"),
+        ("maintenance on shop --for 2h", "--reason"),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+        assert!(error.to_string().contains(says), "{line}: {error}");
+    }
+}
