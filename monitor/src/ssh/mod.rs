@@ -1,11 +1,22 @@
 //! SSH: one [`Session`] per assembly, from one [`Monitor`] that all share (keys, known hosts, the limits on connecting).
 //! Nothing of the SSH library shows here, so that another can take its place. `resident.rs` is the protocol that is spoken in the
-//! guest; `known_hosts.rs` decides whether a host is the one it should be.
+//! guest; `known_hosts.rs` decides whether a host is the one it should be; `task.rs` is where a session lives.
 
+mod act;
+mod connect;
+mod exec;
+mod fallback;
+mod gate;
+mod known_hosts;
 mod monitor;
+mod observe;
+mod pending;
 pub mod resident;
 mod session;
 mod settings;
+mod shell;
+mod socket;
+mod task;
 
 pub use monitor::{Counters, Monitor};
 pub use session::Session;

@@ -1,17 +1,35 @@
-//! What all sessions share: the settings and the counters.
+//! What all sessions share: the settings, the keys, the known hosts, the limits on connecting, the counters.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use cpe_proto::observation::ChannelFailure;
+use russh::keys::PrivateKey;
+
+use super::gate::Gate;
+use super::known_hosts::KnownHosts;
 use super::session::Session;
-use super::settings::{Answers, Endpoint, Error, Settings};
+use super::settings::{Answers, Endpoint, Error, Identity, Settings};
 
 /// What all sessions share. Cheap to clone.
 #[derive(Clone)]
-pub struct Monitor(pub(super) Arc<Shared>);
+pub struct Monitor(Arc<Shared>);
 
 /// Inside of a [`Monitor`].
 pub(super) struct Shared {
     pub(super) settings: Settings,
+    pub(super) gate: Gate,
+    pub(super) tally: Tally,
+    trust: RwLock<Arc<Trust>>,
+}
+
+/// Whom we are, and whom we believe: what was read from files.
+pub(super) struct Trust {
+    /// The settings' own keys were read at once; those of endpoints are read when first needed.
+    keys: Mutex<HashMap<PathBuf, Arc<PrivateKey>>>,
+    pub(super) known_hosts: KnownHosts,
 }
 
 /// What all sessions did since the start.
@@ -29,12 +47,87 @@ pub struct Counters {
     pub authentication_failed: u64,
     /// Attempts that met an unknown, changed or revoked host key.
     pub host_key: u64,
-    /// Attempts or sessions that ended in words not understood, or were ended by the server.
+    /// Attempts that ended in words not understood, or were ended by the server.
     pub protocol: u64,
     /// Attempts that were wanted and not made in time.
     pub not_tried: u64,
     /// Connections that serve by exec, because the resident shell did not start or misbehaved.
     pub fallbacks: u64,
+}
+
+/// The same, being counted.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) open: AtomicU64,
+    pub(super) connected: AtomicU64,
+    pub(super) fallbacks: AtomicU64,
+    refused: AtomicU64,
+    timed_out: AtomicU64,
+    authentication_failed: AtomicU64,
+    host_key: AtomicU64,
+    protocol: AtomicU64,
+    not_tried: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn failed(&self, cause: ChannelFailure) {
+        let counter = match cause {
+            ChannelFailure::Refused => &self.refused,
+            ChannelFailure::TimedOut => &self.timed_out,
+            ChannelFailure::AuthenticationFailed => &self.authentication_failed,
+            ChannelFailure::HostKey => &self.host_key,
+            ChannelFailure::Protocol => &self.protocol,
+            ChannelFailure::NotTried => &self.not_tried,
+        };
+        counter.fetch_add(1, Relaxed);
+    }
+}
+
+impl Trust {
+    fn read(settings: &Settings) -> Result<Self, Error> {
+        let trust = Self { keys: Mutex::default(), known_hosts: KnownHosts::read(&settings.known_hosts)? };
+        for identity in &settings.identities {
+            if let Identity::File(path) = identity {
+                trust.key(path)?;
+            }
+        }
+        Ok(trust)
+    }
+
+    /// The key of that file, read once. Blocks on the file.
+    pub(super) fn key(&self, path: &Path) -> Result<Arc<PrivateKey>, Error> {
+        if let Some(key) = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
+            return Ok(Arc::clone(key));
+        }
+        let key = Arc::new(read_key(path)?);
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKey, Error> {
+    let fault = |what: String| Error::Identity { path: path.to_owned(), what };
+    let key = russh::keys::load_secret_key(path, None).map_err(|error| match error {
+        russh::keys::Error::KeyIsEncrypted => fault(
+            "it is encrypted with a passphrase, which is not supported yet: use an agent, or a key without one".to_owned(),
+        ),
+        russh::keys::Error::IO(error) => fault(format!("cannot be read: {error}")),
+        // The library's own texts may name what it read; a key's content has no place in a message.
+        _ => fault("is no private key that is understood (OpenSSH's format; ed25519, ecdsa or rsa)".to_owned()),
+    })?;
+    if key.is_encrypted() {
+        return Err(fault(
+            "it is encrypted with a passphrase, which is not supported yet: use an agent, or a key without one".to_owned(),
+        ));
+    }
+    Ok(key)
+}
+
+impl Shared {
+    /// What is believed now.
+    pub(super) fn trust(&self) -> Arc<Trust> {
+        Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Monitor {
@@ -48,7 +141,9 @@ impl Monitor {
                 "connect_concurrency, connects_per_second and queue_max must be at least 1",
             ));
         }
-        Ok(Self(Arc::new(Shared { settings })))
+        let trust = RwLock::new(Arc::new(Trust::read(&settings)?));
+        let gate = Gate::new(settings.connect_concurrency, settings.connects_per_second);
+        Ok(Self(Arc::new(Shared { settings, gate, tally: Tally::default(), trust })))
     }
 
     /// Reads the keys and the known hosts again. Sessions that are connected stay; the next connection uses what was read.
@@ -57,7 +152,8 @@ impl Monitor {
     /// # Errors
     /// As [`Monitor::new`].
     pub fn reload(&self) -> Result<(), Error> {
-        let _ = &self.0.settings;
+        let trust = Arc::new(Trust::read(&self.0.settings)?);
+        *self.0.trust.write().unwrap_or_else(PoisonError::into_inner) = trust;
         Ok(())
     }
 
@@ -71,6 +167,17 @@ impl Monitor {
     /// The counters now.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        let tally = &self.0.tally;
+        Counters {
+            open: tally.open.load(Relaxed),
+            connected: tally.connected.load(Relaxed),
+            refused: tally.refused.load(Relaxed),
+            timed_out: tally.timed_out.load(Relaxed),
+            authentication_failed: tally.authentication_failed.load(Relaxed),
+            host_key: tally.host_key.load(Relaxed),
+            protocol: tally.protocol.load(Relaxed),
+            not_tried: tally.not_tried.load(Relaxed),
+            fallbacks: tally.fallbacks.load(Relaxed),
+        }
     }
 }

@@ -94,3 +94,226 @@ pub fn command() -> String {
     let _infallible = write!(text, "exec /bin/sh -c '{MAIN}' cpe-resident '{WORKER}'");
     text.replace('\n', " ")
 }
+
+/// One answer line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Ready,
+    Alive(u32),
+    /// For each name asked: whether it runs; `None` where that cannot be seen.
+    Processes(u32, Vec<Option<bool>>),
+    /// Words that `systemctl` printed.
+    Words(u32, String),
+    /// `systemctl` ended; its last words.
+    Units(u32, i32, String),
+    /// A command ended.
+    Ended(u32, i32, String),
+    /// The watchdog ended it.
+    Killed(u32),
+}
+
+/// What came is not an answer. The text says what is wrong with it; it holds nothing of what came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the resident shell's answers cannot be understood: {0}")]
+pub(crate) struct BadFrame(pub(crate) &'static str);
+
+/// Cuts what comes from the shell into answers.
+pub(crate) struct Reader {
+    nonce: String,
+    rest: Vec<u8>,
+    preamble: usize,
+    ready: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(nonce: String) -> Self {
+        Self { nonce, rest: Vec::new(), preamble: 0, ready: false }
+    }
+
+    /// Whether the shell has said that it is ready.
+    pub(crate) fn ready(&self) -> bool {
+        self.ready
+    }
+
+    /// Takes what came and gives the answers that are whole now.
+    ///
+    /// # Errors
+    /// [`BadFrame`]: then nothing more can be believed of this channel.
+    pub(crate) fn push(&mut self, mut data: &[u8]) -> Result<Vec<Reply>, BadFrame> {
+        let mut replies = Vec::new();
+        while let Some(end) = data.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = data.split_at(end);
+            data = after.get(1..).unwrap_or_default();
+            if self.rest.is_empty() {
+                self.line(line, &mut replies)?;
+                continue;
+            }
+            let mut whole = std::mem::take(&mut self.rest);
+            whole.extend_from_slice(line);
+            self.line(&whole, &mut replies)?;
+        }
+        self.rest.extend_from_slice(data);
+        if self.rest.len() > if self.ready { LINE_MAX_BYTES } else { PREAMBLE_MAX_BYTES } {
+            return Err(BadFrame("a line is too long"));
+        }
+        Ok(replies)
+    }
+
+    fn line(&mut self, line: &[u8], replies: &mut Vec<Reply>) -> Result<(), BadFrame> {
+        let text = String::from_utf8_lossy(line);
+        if self.ready {
+            let body = text
+                .strip_prefix(self.nonce.as_str())
+                .and_then(|text| text.strip_suffix(self.nonce.as_str()));
+            let body = body.and_then(|body| body.strip_prefix(' ')?.strip_suffix(' '));
+            replies.push(body.ok_or(BadFrame("a line is not between two nonces")).and_then(parse)?);
+            return Ok(());
+        }
+        // A login shell may have written before it, and without a newline at its end.
+        let said = text.strip_suffix(self.nonce.as_str()).and_then(|text| text.strip_suffix(' '));
+        let said = said.and_then(|text| text.rsplit_once(self.nonce.as_str()));
+        let Some((_, said)) = said else {
+            self.preamble += line.len() + 1;
+            if self.preamble > PREAMBLE_MAX_BYTES {
+                return Err(BadFrame("too much came before it was ready"));
+            }
+            return Ok(());
+        };
+        match said.strip_prefix(" r ") {
+            Some(VERSION) => {
+                self.ready = true;
+                replies.push(Reply::Ready);
+                Ok(())
+            }
+            Some("1 no-setsid") => Err(BadFrame("the guest has no setsid, so commands cannot be guarded")),
+            _ => Err(BadFrame("another version answers")),
+        }
+    }
+}
+
+fn parse(body: &str) -> Result<Reply, BadFrame> {
+    const BAD: BadFrame = BadFrame("an answer of no known kind");
+    let (kind, rest) = body.split_once(' ').ok_or(BAD)?;
+    let (id, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+    let id: u32 = id.parse().map_err(|_| BAD)?;
+    let status = || {
+        let (status, text) = rest.split_once(' ').unwrap_or((rest, ""));
+        status.parse::<i32>().map(|status| (status, text.to_owned())).map_err(|_| BAD)
+    };
+    match kind {
+        "a" if rest.is_empty() => Ok(Reply::Alive(id)),
+        "t" if rest.is_empty() => Ok(Reply::Killed(id)),
+        "u" => Ok(Reply::Words(id, rest.to_owned())),
+        "s" => status().map(|(status, text)| Reply::Units(id, status, text)),
+        "c" => status().map(|(status, text)| Reply::Ended(id, status, text)),
+        "p" => {
+            let seen = rest.split(' ').map(|word| match word {
+                "1" => Ok(Some(true)),
+                "0" => Ok(Some(false)),
+                "?" => Ok(None),
+                _ => Err(BAD),
+            });
+            seen.collect::<Result<_, _>>().map(|seen| Reply::Processes(id, seen))
+        }
+        _ => Err(BAD),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NONCE: &str = "0123456789abcdef";
+
+    fn ready() -> Reader {
+        let mut reader = Reader::new(NONCE.to_owned());
+        assert_eq!(reader.push(format!("{NONCE} r 1 {NONCE}\n").as_bytes()), Ok(vec![Reply::Ready]));
+        reader
+    }
+
+    fn read(body: &str) -> Result<Vec<Reply>, BadFrame> {
+        ready().push(format!("{NONCE} {body} {NONCE}\n").as_bytes())
+    }
+
+    #[test]
+    fn the_program_survives_being_one_quoted_line() {
+        assert!(!MAIN.contains('\''));
+        assert!(!WORKER.contains('\''));
+        let command = command();
+        assert!(command.starts_with("exec /bin/sh -c ': cpe-resident 1;"), "what a fake shell looks for");
+        assert!(!command.contains('\n'));
+        assert!(command.len() < 4096, "{}", command.len());
+    }
+
+    #[test]
+    fn each_answer_is_read() {
+        let words = "Id=a.service LoadState=loaded ActiveState=active SubState=running";
+        for (body, reply) in [
+            ("a 7", Reply::Alive(7)),
+            ("p 8 1 0 ?", Reply::Processes(8, vec![Some(true), Some(false), None])),
+            (&format!("u 9 {words}"), Reply::Words(9, words.to_owned())),
+            ("s 9 0 ", Reply::Units(9, 0, String::new())),
+            ("c 10 3 two  words ", Reply::Ended(10, 3, "two  words ".to_owned())),
+            ("c 10 0 ", Reply::Ended(10, 0, String::new())),
+            ("t 11", Reply::Killed(11)),
+        ] {
+            assert_eq!(read(body), Ok(vec![reply]), "{body}");
+        }
+    }
+
+    #[test]
+    fn answers_are_read_however_the_bytes_are_cut() {
+        let text = format!("{NONCE} a 1 {NONCE}\n{NONCE} c 2 0 x {NONCE}\n");
+        for cut in 0..text.len() {
+            let mut reader = ready();
+            let mut replies = reader.push(&text.as_bytes()[..cut]).unwrap();
+            replies.extend(reader.push(&text.as_bytes()[cut..]).unwrap());
+            assert_eq!(replies, vec![Reply::Alive(1), Reply::Ended(2, 0, "x".to_owned())], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_both_nonces_is_never_believed() {
+        for line in [
+            "a 1".to_owned(),
+            format!("{NONCE} a 1"),
+            format!("a 1 {NONCE}"),
+            format!("{NONCE}a 1{NONCE}"),
+            format!("fedcba9876543210 a 1 {NONCE}"),
+            format!("{NONCE} a 1 {NONCE} "),
+            NONCE.to_owned(),
+            String::new(),
+        ] {
+            assert!(ready().push(format!("{line}\n").as_bytes()).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_no_known_kind_is_never_believed() {
+        for body in
+            ["", "a", "a x", "a 1 2", "z 1", "p 1", "p 1 2", "c 1 x", "s 1", "a 4294967296", "a -1", "r 1"]
+        {
+            assert!(read(body).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_given_up() {
+        assert!(ready().push(&[b'x'; LINE_MAX_BYTES + 1]).is_err());
+        assert!(Reader::new(NONCE.to_owned()).push(&[b'x'; PREAMBLE_MAX_BYTES + 1]).is_err());
+        assert!(Reader::new(NONCE.to_owned()).push(&[b'\n'; PREAMBLE_MAX_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn what_a_login_shell_says_first_is_passed_over() {
+        let mut reader = Reader::new(NONCE.to_owned());
+        let text = format!("Welcome!\n{NONCE}\nno newline{NONCE} r 1 {NONCE}\n{NONCE} a 1 {NONCE}\n");
+        assert_eq!(reader.push(text.as_bytes()), Ok(vec![Reply::Ready, Reply::Alive(1)]));
+    }
+
+    #[test]
+    fn a_shell_that_cannot_guard_commands_is_not_used() {
+        let mut reader = Reader::new(NONCE.to_owned());
+        assert!(reader.push(format!("{NONCE} r 1 no-setsid {NONCE}\n").as_bytes()).is_err());
+    }
+}

@@ -1,4 +1,4 @@
-//! One assembly's session: the handle that callers hold, and the task behind it.
+//! The handle on one assembly's session; `task.rs` is what it speaks to.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,16 +9,27 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::monitor::Shared;
 use super::settings::{Act, ActError, Answer, Answers, Endpoint, Probe, ProbeRequest};
+use super::task;
 
 /// A session to one assembly. Dropping it closes it.
+///
+/// # When it connects
+/// With a channel probe, and only with one: where the session is not connected, each channel probe is an attempt to connect (one that
+/// is under way already serves all that wait), and what the attempt meets is the probe's answer. There is no back-off of its own: the
+/// engine's probing interval is the pace, and the monitor's limits on connecting protect the fleet from all engines together. An
+/// attempt that these limits kept from being made in time is `NotTried`, which says nothing of the assembly. Probes of services
+/// that come while the session is neither connected nor connecting are `NotObserved`.
+///
+/// A session that its server ended is connected anew at once where a channel probe waits, once within its deadline.
 pub struct Session {
     commands: mpsc::Sender<Command>,
     answers: Arc<Answers>,
 }
 
-enum Command {
+/// What a session's task is asked.
+pub(super) enum Command {
     Probe(Vec<ProbeRequest>, Instant),
-    Act(Act, oneshot::Sender<Result<String, ActError>>),
+    Act(Box<(Act, oneshot::Sender<Result<String, ActError>>)>),
     Reconnect,
 }
 
@@ -26,7 +37,7 @@ impl Session {
     pub(super) fn start(shared: Arc<Shared>, endpoint: Endpoint, answers: Answers) -> Self {
         let answers = Arc::new(answers);
         let (commands, inbox) = mpsc::channel(shared.settings.queue_max);
-        tokio::spawn(run(shared, endpoint, Arc::clone(&answers), inbox));
+        tokio::spawn(task::run(shared, endpoint, Arc::clone(&answers), inbox));
         Self { commands, answers }
     }
 
@@ -41,7 +52,7 @@ impl Session {
             }
         };
         if let Command::Probe(batch, asked) = refused {
-            refuse(&self.answers, &batch, asked, "too many probes of this assembly wait already");
+            refuse(&self.answers, &batch, asked);
         }
     }
 
@@ -51,7 +62,7 @@ impl Session {
     /// Why it did not succeed; see [`ActError`].
     pub fn act(&self, act: Act) -> impl Future<Output = Result<String, ActError>> + Send + use<> {
         let (reply, outcome) = oneshot::channel();
-        let sent = self.commands.try_send(Command::Act(act, reply));
+        let sent = self.commands.try_send(Command::Act(Box::new((act, reply))));
         async move {
             if sent.is_err() {
                 return Err(ActError::NoChannel(
@@ -62,39 +73,24 @@ impl Session {
         }
     }
 
-    /// Drops the connection. The next channel probe, or one that waits now, connects anew.
+    /// Drops the connection. A channel probe that waits now, or else the next one, connects anew.
     pub fn reconnect(&self) {
         // A full queue means that probes wait; those decide soon whether the connection lives.
         let _full = self.commands.try_send(Command::Reconnect);
     }
 }
 
-fn refuse(answers: &Answers, batch: &[ProbeRequest], asked: Instant, why: &str) {
+/// Answers a batch that is not taken on.
+pub(super) fn refuse(answers: &Answers, batch: &[ProbeRequest], asked: Instant) {
     for request in batch {
         let observation = match request.what {
-            Probe::Channel => Observation::Channel(ChannelFailure::NotTried, detail(why)),
+            Probe::Channel => Observation::Channel(
+                ChannelFailure::NotTried,
+                detail("too many probes of this assembly wait already"),
+            ),
             Probe::Check(_) => Observation::NotObserved,
         };
         let finished = Instant::now();
         answers(Answer { probe: request.probe, observation, asked, finished, lag: Duration::ZERO });
-    }
-}
-
-async fn run(
-    _shared: Arc<Shared>,
-    endpoint: Endpoint,
-    answers: Arc<Answers>,
-    mut inbox: mpsc::Receiver<Command>,
-) {
-    while let Some(command) = inbox.recv().await {
-        match command {
-            Command::Probe(batch, asked) => {
-                refuse(&answers, &batch, asked, &format!("no transport to {} yet", endpoint.label));
-            }
-            Command::Act(_, reply) => {
-                let _gone = reply.send(Err(ActError::NoChannel("no transport yet".to_owned())));
-            }
-            Command::Reconnect => {}
-        }
     }
 }

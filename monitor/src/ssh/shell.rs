@@ -1,0 +1,260 @@
+//! The resident shell of one connection, from our side: starting it, one write per batch, its answers.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use cpe_proto::definition::{Check, UnitName};
+use cpe_proto::observation::Observation;
+use russh::client::Msg;
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+
+use super::connect::Link;
+use super::observe;
+use super::pending::{Pending, Stage, Waiting};
+use super::resident::{self, BadFrame, Reader, Reply};
+use super::settings::Probe;
+
+/// What `systemctl` may have printed so far, in bytes, over all requests: some hundred units.
+const WORDS_MAX_BYTES: usize = 256 * 1024;
+
+/// A resident shell.
+pub(super) struct Shell {
+    read: ChannelReadHalf,
+    write: ChannelWriteHalf<Msg>,
+    reader: Reader,
+    /// The nonce's line, until it is sent with the first batch.
+    greeting: String,
+    next_line: u32,
+    /// The last batch whose `a` line was answered.
+    heard: u32,
+    /// The units of `s` lines that wait, and what came of them.
+    units: Vec<(u32, Vec<UnitName>, String)>,
+}
+
+/// What became of the shell.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It ended.
+    Ended,
+    /// It cannot be understood.
+    Misframed(BadFrame),
+}
+
+impl Shell {
+    /// Opens the channel and starts the program. It says that it is ready when it is asked something.
+    pub(super) async fn start(link: &Link) -> Result<Self, russh::Error> {
+        let channel = link.handle.channel_open_session().await?;
+        channel.exec(false, resident::command()).await?;
+        let (read, write) = channel.split();
+        let nonce = format!("{:016x}", rand::random::<u64>());
+        let greeting = format!("{nonce}\n");
+        Ok(Self {
+            read,
+            write,
+            reader: Reader::new(nonce),
+            greeting,
+            next_line: 0,
+            heard: 0,
+            units: Vec::new(),
+        })
+    }
+
+    /// Whether it has ever answered.
+    pub(super) fn ready(&self) -> bool {
+        self.reader.ready()
+    }
+
+    /// Whether it was asked something and has never answered.
+    pub(super) fn silent(&self) -> bool {
+        self.greeting.is_empty() && !self.ready()
+    }
+
+    /// The ID that the next batch will have.
+    pub(super) fn next_batch(&self) -> u32 {
+        self.next_line.wrapping_add(1)
+    }
+
+    /// Whether it was alive after that batch was sent.
+    pub(super) fn heard(&self, batch: u32) -> bool {
+        batch != 0 && self.heard >= batch
+    }
+
+    /// Closes its channel.
+    pub(super) async fn close(self) {
+        let _lost = self.write.close().await;
+    }
+
+    /// Waits for what comes next from it. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Vec<Reply>, Trouble> {
+        loop {
+            match self.read.wait().await {
+                Some(ChannelMsg::Data { data }) => {
+                    return self.reader.push(&data).map_err(Trouble::Misframed);
+                }
+                Some(ChannelMsg::Eof | ChannelMsg::Close | ChannelMsg::Failure) | None => {
+                    return Err(Trouble::Ended);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Writes one batch for all that wait. Gives up at the deadline, and then the session is stuck.
+    pub(super) async fn send(&mut self, text: String, deadline: Option<Instant>) -> bool {
+        let write = self.write.data_bytes(text.into_bytes());
+        let sent = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), write).await,
+            None => Ok(write.await),
+        };
+        matches!(sent, Ok(Ok(())))
+    }
+
+    /// The lines that ask for everything that waits; those probes are then marked as asked. Probes of ports are served by the
+    /// session itself: `beside` says that there are some, and then the shell is at least asked whether it lives. Empty where there
+    /// is nothing to ask.
+    pub(super) fn batch(&mut self, waiting: &mut Waiting, beside: bool) -> String {
+        let count = if beside { Lines::FIXED } else { 0 };
+        let mut lines = Lines { first: self.next_batch(), count, ..Lines::default() };
+        for pending in waiting.iter_mut().filter(|pending| pending.stage == Stage::Waiting) {
+            lines.add(pending);
+        }
+        if lines.count == 0 {
+            return String::new();
+        }
+        self.next_line = self.next_line.wrapping_add(lines.count);
+        let mut text = std::mem::take(&mut self.greeting);
+        lines.write(&mut text);
+        if !lines.units.is_empty() {
+            self.units.push((lines.unit_line(), lines.units, String::new()));
+        }
+        text
+    }
+
+    /// Answers the probes that a reply is about.
+    ///
+    /// # Errors
+    /// [`BadFrame`] where it is about nothing that was asked.
+    pub(super) fn settle(&mut self, reply: Reply, waiting: &mut Waiting) -> Result<(), BadFrame> {
+        match reply {
+            Reply::Ready => {}
+            Reply::Alive(id) => {
+                if id <= self.heard || id > self.next_line {
+                    return Err(BadFrame("it answers a batch that was not asked"));
+                }
+                self.heard = id;
+                answer(waiting, id, |_| Some(Observation::Alive));
+            }
+            Reply::Processes(id, seen) => {
+                answer(waiting, id, |slot| seen.get(slot).map(|seen| observe::process(*seen)));
+            }
+            Reply::Words(id, words) => {
+                let kept: usize = self.units.iter().map(|entry| entry.2.len()).sum();
+                let entry = self.units.iter_mut().find(|entry| entry.0 == id);
+                let entry = entry.ok_or(BadFrame("it tells of units that were not asked"))?;
+                if kept + words.len() > WORDS_MAX_BYTES {
+                    return Err(BadFrame("systemctl prints without end"));
+                }
+                entry.2.push_str(&words);
+                entry.2.push(' ');
+            }
+            Reply::Units(id, status, rest) => {
+                let index = self.units.iter().position(|entry| entry.0 == id);
+                let index = index.ok_or(BadFrame("it tells of units that were not asked"))?;
+                let (_, asked, mut words) = self.units.swap_remove(index);
+                words.push_str(&rest);
+                let seen = observe::units(&words, status, asked.iter());
+                answer(waiting, id, |slot| seen.get(slot).cloned());
+            }
+            Reply::Ended(id, status, text) => answer(waiting, id, |_| Some(observe::ended(status, &text))),
+            Reply::Killed(id) => {
+                self.units.retain(|entry| entry.0 != id);
+                answer(waiting, id, |_| Some(Observation::DeadlinePassed));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Answers those that were asked by one line. None may be left: the deadline has answered them.
+fn answer(waiting: &mut Waiting, id: u32, observation: impl Fn(usize) -> Option<Observation>) {
+    waiting.answer(|pending| match pending.stage {
+        Stage::Asked { line, slot, .. } if line == id => observation(slot.into()),
+        _ => None,
+    });
+}
+
+/// The lines of one batch: `a`, then at most one `s` and one `p`, then the commands.
+#[derive(Default)]
+struct Lines {
+    first: u32,
+    count: u32,
+    units: Vec<UnitName>,
+    units_until: Option<Instant>,
+    processes: String,
+    process_count: u16,
+    commands: String,
+}
+
+impl Lines {
+    /// `a`, `s` and `p` have the first three IDs, whether used or not.
+    const FIXED: u32 = 3;
+
+    fn unit_line(&self) -> u32 {
+        self.first.wrapping_add(1)
+    }
+
+    fn process_line(&self) -> u32 {
+        self.first.wrapping_add(2)
+    }
+
+    fn add(&mut self, pending: &mut Pending) {
+        self.count = self.count.max(Self::FIXED);
+        let batch = self.first;
+        let (line, slot) = match &pending.what {
+            Probe::Channel => (self.first, 0),
+            Probe::Check(Check::Systemd(unit)) => {
+                self.units_until = self.units_until.max(Some(pending.deadline));
+                let known = self.units.iter().position(|known| known == unit);
+                let slot = known.unwrap_or(self.units.len());
+                if known.is_none() {
+                    self.units.push(unit.clone());
+                }
+                (self.unit_line(), u16::try_from(slot).unwrap_or(u16::MAX))
+            }
+            Probe::Check(Check::Process(name)) => {
+                let _infallible = write!(self.processes, " {name}");
+                self.process_count += 1;
+                (self.process_line(), self.process_count - 1)
+            }
+            Probe::Check(Check::Command(command)) => {
+                let line = self.first.wrapping_add(self.count);
+                self.count += 1;
+                let _infallible = writeln!(self.commands, "c {line} {} {command}", seconds(pending.deadline));
+                (line, 0)
+            }
+            Probe::Check(Check::Tcp { .. }) => return,
+        };
+        pending.stage = Stage::Asked { line, slot, batch };
+    }
+
+    fn write(&self, text: &mut String) {
+        let _infallible = writeln!(text, "a {}", self.first);
+        if let Some(until) = self.units_until {
+            let _infallible = write!(text, "s {} {}", self.unit_line(), seconds(until));
+            for unit in &self.units {
+                let _infallible = write!(text, " {unit}");
+            }
+            text.push('\n');
+        }
+        text.push_str(&self.commands);
+        if self.process_count > 0 {
+            let _infallible = writeln!(text, "p {}{}", self.process_line(), self.processes);
+        }
+    }
+}
+
+/// From now to a deadline, in whole seconds, for the guest's watchdog: never before our own.
+fn seconds(deadline: Instant) -> u64 {
+    let left = deadline.saturating_duration_since(Instant::now());
+    left.saturating_add(Duration::from_millis(999)).as_secs().max(1)
+}

@@ -1,0 +1,185 @@
+//! The ways in which a channel is not alive, told apart.
+
+use std::time::Duration;
+
+use cpe_monitor::ssh::{Endpoint, Error, Identity, Monitor, Probe, Settings};
+use cpe_proto::observation::{ChannelFailure, Observation};
+
+use crate::guest::{Guest, Kind, PATIENCE, free_port, keygen};
+use crate::watch::{Watch, command, failure};
+
+const SOON: Duration = Duration::from_millis(600);
+
+fn loopback(port: u16) -> Endpoint {
+    let address = "127.0.0.1".to_owned();
+    Endpoint { label: "shop/web".to_owned(), address, port: Some(port), ..Endpoint::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_nobody_listens_on_is_refused() {
+    let mut watch = Watch::with(Settings::default(), loopback(free_port()));
+    let seen = watch.ask(&[Probe::Channel, command("true")]).await;
+    assert_eq!(failure(&seen[0]).0, ChannelFailure::Refused);
+    assert_eq!(seen[1], Observation::NotObserved);
+    assert_eq!(watch.monitor.counters().refused, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_accepts_and_says_nothing_is_timed_out() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut watch = Watch::with(Settings::default(), loopback(listener.local_addr().unwrap().port()));
+    let seen = watch.ask_timed(&[(Probe::Channel, SOON), (command("true"), PATIENCE)]).await;
+    assert_eq!(
+        failure(&seen[0]),
+        (ChannelFailure::TimedOut, "the port accepts connections, but no SSH server speaks")
+    );
+    assert_eq!(seen[1], Observation::NotObserved, "it does not wait for a channel that is not there");
+    assert_eq!(watch.monitor.counters().timed_out, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_after_its_banner_is_timed_out_and_let_go() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut watch = Watch::with(Settings::default(), loopback(listener.local_addr().unwrap().port()));
+    let server = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"SSH-2.0-silent\r\n").unwrap();
+        // Ends only when the other side does.
+        std::io::copy(&mut Read::by_ref(&mut stream), &mut std::io::sink()).unwrap();
+    });
+    let seen = watch.ask_timed(&[(Probe::Channel, SOON)]).await;
+    assert_eq!(
+        failure(&seen[0]),
+        (ChannelFailure::TimedOut, "the SSH server fell silent in the key exchange")
+    );
+    server.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_speaks_something_else_is_a_protocol_error() {
+    for speech in ["HTTP/1.0 400 Bad Request\r\n\r\n", "SSH-1.5-old\r\n", ""] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut watch = Watch::with(Settings::default(), loopback(listener.local_addr().unwrap().port()));
+        std::thread::spawn(move || {
+            use std::io::Write;
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(speech.as_bytes()).unwrap();
+        });
+        let seen = watch.channel().await;
+        assert_eq!(failure(&seen).0, ChannelFailure::Protocol, "{speech:?}: {seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_not_accepted_is_told_with_its_fingerprint() {
+    let guest = Guest::new();
+    keygen(&guest.path("other"), "ed25519", "");
+    let identities = vec![Identity::File(guest.path("other"))];
+    let mut watch = Watch::with(Settings { identities, ..guest.settings() }, guest.endpoint());
+    let seen = watch.channel().await;
+    let (cause, detail) = failure(&seen);
+    assert_eq!(cause, ChannelFailure::AuthenticationFailed);
+    assert!(detail.contains("SHA256:") && detail.contains(&guest.user), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_key_is_offered_after_the_first_and_an_endpoint_may_have_its_own() {
+    let guest = Guest::new();
+    keygen(&guest.path("other"), "ecdsa", "");
+    let other = Identity::File(guest.path("other"));
+    let good = Identity::File(guest.path("id"));
+    let settings = Settings { identities: vec![other.clone(), good.clone()], ..guest.settings() };
+    let mut watch = Watch::with(settings, guest.endpoint());
+    assert_eq!(watch.channel().await, Observation::Alive);
+    let settings = Settings { identities: vec![other], ..guest.settings() };
+    let mut watch = Watch::with(settings, Endpoint { identity: Some(good), ..guest.endpoint() });
+    assert_eq!(watch.channel().await, Observation::Alive);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_rsa_key_logs_in_by_sha2() {
+    let guest = Guest::new();
+    keygen(&guest.path("rsa"), "rsa", "");
+    std::fs::copy(guest.path("rsa.pub"), guest.path("authorized_keys")).unwrap();
+    let identities = vec![Identity::File(guest.path("rsa"))];
+    let mut watch = Watch::with(Settings { identities, ..guest.settings() }, guest.endpoint());
+    assert_eq!(watch.channel().await, Observation::Alive);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_key_is_accepted_and_an_agent_that_is_not_there_is_told() {
+    let guest = Guest::new();
+    let socket = guest.path("agent");
+    let mut agent = std::process::Command::new("ssh-agent")
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    crate::guest::eventually("the agent listens", || socket.exists());
+    let added = std::process::Command::new("ssh-add")
+        .arg(guest.path("id"))
+        .env("SSH_AUTH_SOCK", &socket)
+        .output()
+        .unwrap();
+    assert!(added.status.success(), "{added:?}");
+    let identities = vec![Identity::Agent(socket.clone())];
+    let mut watch = Watch::with(Settings { identities, ..guest.settings() }, guest.endpoint());
+    assert_eq!(watch.channel().await, Observation::Alive);
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    watch.session.reconnect();
+    let seen = watch.channel().await;
+    let (cause, detail) = failure(&seen);
+    assert_eq!(cause, ChannelFailure::AuthenticationFailed);
+    assert!(detail.contains(socket.to_str().unwrap()), "{detail}");
+}
+
+#[test]
+fn a_key_that_cannot_be_used_is_told_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    keygen(&dir.path().join("locked"), "ed25519", "a passphrase");
+    std::fs::write(dir.path().join("text"), "no key").unwrap();
+    for (file, says) in [("locked", "passphrase"), ("text", "no private key"), ("missing", "cannot be read")]
+    {
+        let identities = vec![Identity::File(dir.path().join(file))];
+        let Err(error) =
+            Monitor::new(Settings { identities, known_hosts: Vec::new(), ..Settings::default() })
+        else {
+            panic!("{file} was accepted");
+        };
+        assert!(matches!(error, Error::Identity { .. }) && error.to_string().contains(says), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_limits_keep_from_being_tried_says_nothing_of_the_assembly() {
+    let guest = Guest::new();
+    let settings = Settings { connects_per_second: 1, ..guest.settings() };
+    let monitor = Monitor::new(settings).unwrap();
+    let mut first = Watch::under(monitor.clone(), guest.endpoint());
+    assert_eq!(first.channel().await, Observation::Alive);
+    let mut second = Watch::under(monitor, guest.endpoint());
+    let seen = second.ask_timed(&[(Probe::Channel, Duration::from_millis(20))]).await;
+    assert_eq!(failure(&seen[0]).0, ChannelFailure::NotTried);
+    assert_eq!(second.channel().await, Observation::Alive, "its turn comes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_without_a_shell_is_a_protocol_error() {
+    let guest = Guest::of(&Kind { config: "ForceCommand echo no shell here", ..Kind::default() });
+    let mut watch = Watch::of(&guest);
+    let seen = watch.channel().await;
+    let (cause, detail) = failure(&seen);
+    assert_eq!(cause, ChannelFailure::Protocol);
+    assert!(detail.contains("no shell here"), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_are_not_observed_without_a_channel_and_do_not_connect() {
+    let guest = Guest::new();
+    let mut watch = Watch::of(&guest);
+    assert_eq!(watch.ask(&[command("true")]).await, vec![Observation::NotObserved]);
+    assert_eq!(watch.monitor.counters(), cpe_monitor::ssh::Counters::default());
+}

@@ -1,0 +1,12 @@
+//! What a session says of a real sshd, in health and in each kind of trouble.
+
+// clippy.toml allows this in tests, but does not count their helpers as such.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod acts;
+mod channel;
+mod guest;
+mod hosts;
+mod probes;
+mod trouble;
+mod watch;
