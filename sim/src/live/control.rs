@@ -15,7 +15,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 
 use super::Machines;
-use super::machine::{Machine, Power};
+use super::machine::Machine;
+use super::state::Power;
 
 /// The longest request or answer, in bytes.
 const LINE_MAX_BYTES: u64 = 64 * 1024;

@@ -46,7 +46,6 @@ impl HostKey {
 }
 
 /// The key that all machines accept.
-#[derive(Debug)]
 pub(super) struct ClientKey(PrivateKey);
 
 impl ClientKey {

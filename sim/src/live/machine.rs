@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -13,6 +13,7 @@ use super::connection::{Connection, Gate};
 use super::keys::HostKey;
 use super::observer::{Boot, Counters, Counts, Observer, What};
 use super::port::Link;
+use super::state::{Power, State};
 use super::unit::{Activity, Behaviour, Load, Unit, UnitSpec};
 
 /// A machine as the fleet is built with it.
@@ -77,17 +78,6 @@ pub struct NoSuchUnit {
     pub unit: String,
 }
 
-/// Whether a machine has power, and its guest runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Power {
-    /// It is off.
-    Off,
-    /// It has power, sshd does not run yet.
-    Booting,
-    /// The guest runs.
-    On,
-}
-
 /// One machine of a fleet. Verbs return when the change is in effect on the network.
 #[derive(Debug)]
 pub struct Machine {
@@ -102,26 +92,6 @@ pub struct Machine {
     /// The newest version of the state that the port follows.
     pub(super) applied: watch::Sender<u64>,
     state: Mutex<State>,
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    version: u64,
-    power: Power,
-    boots_until: Option<Instant>,
-    boot_time: Duration,
-    cut_off: bool,
-    frozen: bool,
-    sshd: bool,
-    pub(super) accepts_key: bool,
-    pub(super) sudo: bool,
-    pub(super) systemctl_answers: bool,
-    pub(super) resident: bool,
-    pub(super) units: Vec<Unit>,
-    pub(super) commands: BTreeMap<String, Command>,
-    pub(super) processes: BTreeSet<String>,
-    pub(super) host_key: HostKey,
-    connections: Vec<Weak<Connection>>,
 }
 
 /// What the machine's task has to see to.
@@ -143,31 +113,10 @@ impl Machine {
         host_key: HostKey,
         observer: Observer,
     ) -> Self {
-        let now = Instant::now();
-        let mut units: Vec<Unit> = spec.units.into_iter().map(Unit::new).collect();
-        for unit in units.iter_mut().filter(|unit| unit.spec.enabled) {
-            unit.start(now);
-        }
-        let state = State {
-            version: 0,
-            power: Power::On,
-            boots_until: None,
-            boot_time: spec.boot_time,
-            cut_off: false,
-            frozen: false,
-            sshd: true,
-            accepts_key: true,
-            sudo: true,
-            systemctl_answers: true,
-            resident: true,
-            units,
-            commands: spec.commands,
-            processes: spec.processes,
-            host_key,
-            connections: Vec::new(),
-        };
+        let name = spec.name.as_str().into();
+        let state = State::new(spec, host_key);
         Self {
-            name: spec.name.into(),
+            name,
             address,
             user,
             counters: Counters::default(),
@@ -247,7 +196,7 @@ impl Machine {
                 unit.activity = Activity::Running { since: now };
             }
         })?;
-        self.change(|_| {}).await;
+        self.change(None, |_| {}).await;
         Ok(())
     }
 
@@ -285,38 +234,33 @@ impl Machine {
 
     /// Stops everything in the guest: the kernel still accepts TCP connections, nothing answers. A reboot from inside is not heard.
     pub async fn freeze(&self) {
-        self.change(|state| state.frozen = true).await;
-        self.tell(What::Frozen);
+        self.change(Some(What::Frozen), |state| state.frozen = true).await;
     }
 
     /// Ends [`freeze`](Self::freeze).
     pub async fn thaw(&self) {
-        self.change(|state| state.frozen = false).await;
-        self.tell(What::Thawed);
+        self.change(Some(What::Thawed), |state| state.frozen = false).await;
     }
 
     /// Cuts its network: no packet arrives, neither a reset nor a refusal comes back. Power and guest are untouched, and no reboot
     /// repairs it. (On loopback: new connections get no answer at all; on open ones bytes stay where they are.)
     pub async fn cut_off(&self) {
-        self.change(|state| state.cut_off = true).await;
-        self.tell(What::CutOff);
+        self.change(Some(What::CutOff), |state| state.cut_off = true).await;
     }
 
     /// Ends [`cut_off`](Self::cut_off). Open connections go on as if nothing had been.
     pub async fn heal(&self) {
-        self.change(|state| state.cut_off = false).await;
-        self.tell(What::Healed);
+        self.change(Some(What::Healed), |state| state.cut_off = false).await;
     }
 
     /// Cuts its power. No packet comes back.
     pub async fn power_off(&self) {
-        self.change(|state| {
+        self.change(Some(What::PoweredOff), |state| {
             state.power = Power::Off;
             state.boots_until = None;
             state.guest_lost();
         })
         .await;
-        self.tell(What::PoweredOff);
     }
 
     /// Gives it power, if it is off: it boots.
@@ -348,7 +292,7 @@ impl Machine {
 
     async fn boot(&self, boot: Boot) {
         self.counters.boots.add(1);
-        self.change(|state| {
+        self.change(Some(What::Booting(boot)), |state| {
             if boot == Boot::Soft {
                 state.end_connections(Connection::end);
             }
@@ -357,28 +301,25 @@ impl Machine {
             state.guest_lost();
         })
         .await;
-        self.tell(What::Booting(boot));
     }
 
     /// Stops sshd and its sessions: the kernel refuses connections, units live on.
     pub async fn stop_sshd(&self) {
-        self.change(|state| {
+        self.change(Some(What::SshdStopped), |state| {
             state.sshd = false;
             state.end_connections(Connection::end);
         })
         .await;
-        self.tell(What::SshdStopped);
     }
 
     /// Starts sshd again.
     pub async fn start_sshd(&self) {
-        self.change(|state| state.sshd = true).await;
-        self.tell(What::SshdStarted);
+        self.change(Some(What::SshdStarted), |state| state.sshd = true).await;
     }
 
     /// Ends all sessions in order, as a restart of sshd's sessions does; new ones are accepted.
     pub async fn end_sessions(&self) {
-        self.change(|state| state.end_connections(Connection::end)).await;
+        self.change(None, |state| state.end_connections(Connection::end)).await;
     }
 
     /// Gives it another host key, as a reinstallation does, and ends its sessions.
@@ -387,23 +328,21 @@ impl Machine {
     /// [`FleetError::Key`] if none can be made.
     pub async fn change_host_key(&self) -> Result<(), FleetError> {
         let key = HostKey::new().map_err(FleetError::Key)?;
-        self.change(|state| {
+        self.change(Some(What::HostKeyChanged), |state| {
             state.host_key = key;
             state.end_connections(Connection::end);
         })
         .await;
-        self.tell(What::HostKeyChanged);
         Ok(())
     }
 
     /// Refuses the fleet's client key from now on, and ends its sessions.
     pub async fn refuse_key(&self) {
-        self.change(|state| {
+        self.change(Some(What::KeyRefused), |state| {
             state.accepts_key = false;
             state.end_connections(Connection::end);
         })
         .await;
-        self.tell(What::KeyRefused);
     }
 
     /// Accepts the fleet's client key again.
@@ -425,7 +364,7 @@ impl Machine {
     /// Whether a resident shell can be started (it can at first): without, its exec is answered with exit 126 and only exec per
     /// probe is left. Ends the sessions, so that it shows.
     pub async fn allow_resident_shell(&self, allowed: bool) {
-        self.change(|state| {
+        self.change(None, |state| {
             state.resident = allowed;
             state.end_connections(Connection::end);
         })
@@ -474,11 +413,12 @@ impl Machine {
         }
     }
 
-    /// Changes the state and waits until the port follows it.
-    async fn change(&self, then: impl FnOnce(&mut State)) {
+    /// Changes the state, tells it (before anything that follows from it), and waits until the port follows it.
+    async fn change(&self, what: Option<What>, then: impl FnOnce(&mut State)) {
         let version = {
             let mut state = self.lock();
             then(&mut state);
+            what.into_iter().for_each(|what| self.tell(what));
             state.version += 1;
             self.gate.set_still(state.link() == Link::Vanished || state.link() == Link::Silent);
             state.wake_connections();
@@ -533,52 +473,5 @@ impl Machine {
     /// Breaks all connections: the fleet is stopped.
     pub(super) fn abandon(&self) {
         self.lock().end_connections(Connection::break_off);
-    }
-}
-
-impl State {
-    pub(super) fn unit(&mut self, name: &str) -> Option<&mut Unit> {
-        self.units.iter_mut().find(|unit| unit.spec.name == name)
-    }
-
-    fn link(&self) -> Link {
-        match self {
-            Self { power: Power::Off | Power::Booting, .. } | Self { cut_off: true, .. } => Link::Vanished,
-            Self { frozen: true, .. } => Link::Silent,
-            Self { sshd: false, .. } => Link::Refusing,
-            _ => Link::Listening,
-        }
-    }
-
-    /// The guest is gone with all that ran in it.
-    fn guest_lost(&mut self) {
-        self.frozen = false;
-        for unit in &mut self.units {
-            unit.power_lost();
-        }
-    }
-
-    /// A fresh guest knows nothing of old connections: packets of theirs are answered with a reset.
-    fn booted(&mut self, now: Instant) {
-        self.power = Power::On;
-        self.boots_until = None;
-        self.sshd = true;
-        self.version += 1;
-        self.end_connections(Connection::break_off);
-        for unit in self.units.iter_mut().filter(|unit| unit.spec.enabled) {
-            unit.start(now);
-        }
-    }
-
-    fn end_connections(&mut self, end: fn(&Connection)) {
-        for connection in self.connections.drain(..).filter_map(|connection| connection.upgrade()) {
-            end(&connection);
-        }
-    }
-
-    fn wake_connections(&self) {
-        for connection in self.connections.iter().filter_map(Weak::upgrade) {
-            connection.wake();
-        }
     }
 }

@@ -7,7 +7,7 @@
 //! Each machine has an address of its own in 127.0.0.0/8 and a listener of its own, so that one of them can refuse while its
 //! neighbour answers. All share one port, which no other program's outgoing connection can take (it is below Linux's range for those).
 //!
-//! Files: `machine.rs` state and verbs; `unit.rs` one unit; `run.rs` a machine's task; `port.rs`, `connection.rs` its network;
+//! Files: `machine.rs` verbs; `state.rs` what they change; `unit.rs` one unit; `run.rs` a machine's task; `port.rs`, `connection.rs` its network;
 //! `session.rs` SSH; `guest.rs`, `resident.rs` answers; `control.rs` the infrastructure of the fleet; `observer.rs` what happened.
 
 mod connection;
@@ -21,9 +21,11 @@ mod port;
 mod resident;
 mod run;
 mod session;
+mod state;
 mod unit;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -32,8 +34,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
-pub use machine::{Command, Machine, MachineSpec, NoSuchUnit, Power};
+pub use machine::{Command, Machine, MachineSpec, NoSuchUnit};
 pub use observer::{Boot, Counts, Happening, What};
+pub use state::Power;
 pub use unit::{Behaviour, UnitSpec};
 
 use keys::{ClientKey, HostKey};
@@ -131,7 +134,6 @@ pub enum FleetError {
 }
 
 /// A running fleet. It ends, with all its connections, when it is dropped.
-#[derive(Debug)]
 pub struct Fleet {
     machines: Arc<Machines>,
     user: Arc<str>,
@@ -241,6 +243,17 @@ impl Fleet {
             .map_err(|source| FleetError::Control { path: path.to_owned(), source })?;
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
         Ok(())
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the client's private key.
+        let machines = self.machines.all.len();
+        out.debug_struct("Fleet")
+            .field("machines", &machines)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
     }
 }
 
