@@ -92,7 +92,8 @@ impl World {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let request = hyper::Request::builder().method(method).uri(path).header("host", "cpe");
-        let answer = sender.send_request(request.body(Full::<axum::body::Bytes>::from(body)).unwrap()).await.unwrap();
+        let answer =
+            sender.send_request(request.body(Full::<axum::body::Bytes>::from(body)).unwrap()).await.unwrap();
         let status = answer.status();
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         (status, serde_json::from_slice(&body).unwrap())

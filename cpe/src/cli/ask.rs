@@ -42,7 +42,7 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
         Command::Start(what) => order(api::Command::Start { name: what.name.clone() }, client).await,
         Command::Stop(what) => order(api::Command::Stop { name: what.name.clone() }, client).await,
         Command::Maintenance(what) => order(maintenance(what), client).await,
-        Command::Check(_) | Command::Run | Command::Demo => Ok(Exit::Usage),
+        Command::Check(_) | Command::Run | Command::Demo | Command::DemoInfra(_) => Ok(Exit::Usage),
     }
 }
 

@@ -25,7 +25,7 @@ pub const CONFIG_DEFAULT: &str = "/etc/cpe/cpe.toml";
 #[command(name = "cpe", version, max_term_width = 100, after_help = EXIT_STATUS)]
 pub struct Cli {
     /// The configuration of the controller
-    #[arg(long, global = true, env = "CPE_CONFIG", value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    #[arg(long, global = true, env = "CPE_CONFIG", hide_env_values = true, value_name = "FILE", default_value = CONFIG_DEFAULT)]
     pub config: PathBuf,
     /// What to do.
     #[command(subcommand)]
@@ -42,6 +42,9 @@ pub enum Command {
     Run,
     /// See it work: a fleet of SSH servers in this process, broken on purpose; under a minute, touches nothing
     Demo,
+    /// What the demo's infrastructure runs
+    #[command(hide = true)]
+    DemoInfra(DemoInfra),
     /// Validate definitions, offline; exit 1 on any error
     Check(Check),
     /// What is going on; exit 1 when something is not healthy
@@ -57,6 +60,15 @@ pub enum Command {
     /// Watch but do not act, until an hour
     #[command(subcommand)]
     Maintenance(Maintenance),
+}
+
+/// `cpe demo-infra`.
+#[derive(Clone, Debug, Args)]
+pub struct DemoInfra {
+    /// The demo's socket.
+    pub socket: PathBuf,
+    /// An operation of the `command` infrastructure.
+    pub action: String,
 }
 
 /// `cpe check`.
@@ -199,7 +211,7 @@ impl Failure {
 pub fn execute(command: &Command, config: &Path) -> Exit {
     let done = match command {
         Command::Check(check) => check::check(check),
-        Command::Run | Command::Demo => return Exit::Usage,
+        Command::Run | Command::Demo | Command::DemoInfra(_) => return Exit::Usage,
         ask => ask::ask(ask, config),
     };
     match done {

@@ -1,0 +1,244 @@
+//! Actions: intent first, then the deed, then what came of it. Each runs in its own task, so that nothing waits for a slow one;
+//! the engine bounds how many there are. Services are acted on over the assembly's session, machines through an adapter.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_infra::{Error as InfraError, InstanceAnswer, InstanceRequest};
+use cpe_monitor::ssh::{self, ActError, ServiceAct, Session};
+use cpe_proto::api::Intent;
+use cpe_proto::definition::{Deployable, Machine, UnitName};
+use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
+use cpe_proto::infrastructure::{InstanceState, Operation};
+use cpe_proto::observation::detail;
+use cpe_proto::rung::Rung;
+use dped::{Act, Action, ActionOutcome, Input};
+use tokio::sync::mpsc;
+
+use crate::adapter::Adapter;
+use crate::driver::Message;
+use crate::shared::Shared;
+
+/// An infrastructure that does not say its state by then is not waited for.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Adapters and sessions keep an action's time themselves and say more of it; this is for what does not.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// What an action works with.
+pub struct Work {
+    /// What all drivers share.
+    pub shared: Arc<Shared>,
+    /// The definition.
+    pub definition: Arc<Deployable>,
+    /// The deployable's infrastructure, if it has one.
+    pub adapter: Option<Arc<Adapter>>,
+    /// The assembly.
+    pub assembly: AssemblyIndex,
+    /// Its instance id, if known.
+    pub instance: Option<Arc<str>>,
+    /// Its address, if known.
+    pub address: Option<Arc<str>>,
+    /// The driver.
+    pub reply: mpsc::Sender<Message>,
+}
+
+/// Asks the infrastructure for its view of an assembly and tells the driver.
+pub async fn look(work: Work) {
+    let Some(adapter) = &work.adapter else { return };
+    let request = work.request("look".to_owned());
+    let (state, address) = match adapter.perform(Operation::Status, &request, LOOK_TIMEOUT).await {
+        Ok(answer) => (answer.state, answer.address),
+        Err(error) => {
+            tracing::debug!(assembly = %work.label(), %error, "infrastructure could not say its state");
+            (InstanceState::Unknown, None)
+        }
+    };
+    work.tell(state, address).await;
+}
+
+/// Does an action and tells the driver how it ended. The intent is durable before anything is done.
+pub async fn perform(work: Work, session: Option<Arc<Session>>, action: Action) {
+    let _acting = work.shared.begin_action();
+    let intent = work.intent(&action);
+    let outcome = match work.shared.journal.intend(intent).await {
+        Err(error) => ActionOutcome::NotBegun { detail: detail(&error.to_string()) },
+        Ok(()) => {
+            let deed = work.act(session, &action);
+            let outcome = tokio::time::timeout(action.timeout.saturating_add(MARGIN), deed)
+                .await
+                .unwrap_or_else(|_| {
+                    let seconds = action.timeout.as_secs();
+                    ActionOutcome::Unresolved { detail: format!("no answer within {seconds} s").into() }
+                });
+            work.shared.journal.resolve(&work.definition.name, action.action, &outcome_text(&outcome));
+            outcome
+        }
+    };
+    let input = Input::Acted { action: action.action, outcome };
+    let _ = work.reply.send(Message::Input(input)).await;
+}
+
+impl Work {
+    async fn act(&self, session: Option<Arc<Session>>, action: &Action) -> ActionOutcome {
+        match action.act {
+            Act::RestartService(service) => self.service(session, ServiceAct::Restart, service, action).await,
+            Act::StartService(service) => self.service(session, ServiceAct::Start, service, action).await,
+            Act::StopService(service) => self.service(session, ServiceAct::Stop, service, action).await,
+            Act::Machine(rung) => self.machine(rung, action).await,
+        }
+    }
+
+    async fn service(
+        &self,
+        session: Option<Arc<Session>>,
+        act: ServiceAct,
+        service: ServiceIndex,
+        action: &Action,
+    ) -> ActionOutcome {
+        let Some(unit) = self.unit(service) else {
+            return ActionOutcome::Failed { detail: "the service has no unit to act on".into() };
+        };
+        let Some(session) = session else {
+            return ActionOutcome::Failed { detail: "the assembly has no address yet".into() };
+        };
+        let error = match session.act(ssh::Act { act, unit, timeout: action.timeout }).await {
+            Ok(text) => return ActionOutcome::Done { detail: detail(&text) },
+            Err(error) => error,
+        };
+        let said = detail(&error.to_string());
+        match error {
+            // A session that was lost on the way may have carried it out.
+            ActError::TimedOut | ActError::NoChannel(_) => ActionOutcome::Unresolved { detail: said },
+            ActError::NotRunnable(_) | ActError::Failed { .. } => ActionOutcome::Failed { detail: said },
+        }
+    }
+
+    fn unit(&self, service: ServiceIndex) -> Option<UnitName> {
+        self.definition.service(service).restart.clone()
+    }
+
+    async fn machine(&self, rung: Rung, action: &Action) -> ActionOutcome {
+        let Some(adapter) = &self.adapter else {
+            return ActionOutcome::Failed { detail: "the deployable has no infrastructure".into() };
+        };
+        let request = self.request(self.action_id(action.action));
+        let operation = match rung {
+            Rung::Start => Operation::Start,
+            Rung::RebootSoft => Operation::RebootSoft,
+            Rung::RebootHard => Operation::RebootHard,
+            Rung::Rebuild => Operation::Rebuild,
+            Rung::Recreate | Rung::Relocate => return self.recreate(adapter, request, action.timeout).await,
+            Rung::RestartService | Rung::RestartDeployable => {
+                return ActionOutcome::Failed { detail: "not an operation of an infrastructure".into() };
+            }
+        };
+        let answer = adapter.perform(operation, &request, action.timeout).await;
+        self.conclude(answer).await
+    }
+
+    /// A replacement starts only after the old instance is confirmed off or gone (design.md section 4, rule 3).
+    async fn recreate(
+        &self,
+        adapter: &Adapter,
+        request: InstanceRequest,
+        timeout: Duration,
+    ) -> ActionOutcome {
+        let stopped = match adapter.perform(Operation::Stop, &request, timeout).await {
+            Ok(answer) => answer.state,
+            Err(error) => return failed(&error),
+        };
+        if !matches!(stopped, InstanceState::Off | InstanceState::Gone) {
+            let detail = format!("the old instance is {stopped} after its stop, so nothing was created");
+            return ActionOutcome::Failed { detail: detail.into() };
+        }
+        let answer = adapter.perform(Operation::Create, &request, timeout).await;
+        self.conclude(answer).await
+    }
+
+    async fn conclude(&self, answer: Result<InstanceAnswer, InfraError>) -> ActionOutcome {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => return failed(&error),
+        };
+        let said = detail(&format!("infrastructure: {} {}", answer.state, answer.detail));
+        let outcome = match answer.state {
+            InstanceState::Active | InstanceState::Changing => ActionOutcome::Done { detail: said },
+            InstanceState::Off | InstanceState::Error | InstanceState::Gone => {
+                ActionOutcome::Failed { detail: said }
+            }
+            InstanceState::Unknown => ActionOutcome::Unresolved { detail: said },
+        };
+        self.tell(answer.state, answer.address).await;
+        outcome
+    }
+
+    async fn tell(&self, state: InstanceState, address: Option<String>) {
+        let address = address.map(Arc::from);
+        let input = Input::Instance { assembly: self.assembly, state, address, ordered: false };
+        let _ = self.reply.send(Message::Input(input)).await;
+    }
+
+    fn request(&self, action_id: String) -> InstanceRequest {
+        let assembly = self.definition.assembly(self.assembly);
+        let named = match &assembly.machine {
+            Machine::Instance(id) => Some(id.clone()),
+            Machine::Address(_) | Machine::Adopt { .. } | Machine::Image { .. } => None,
+        };
+        InstanceRequest {
+            action_id,
+            deployable: self.definition.name.to_string(),
+            assembly: assembly.name.to_string(),
+            instance: self.instance.as_deref().map(str::to_owned).or(named),
+            address: self.address.as_deref().map(str::to_owned),
+            parameters: assembly.parameters.clone(),
+        }
+    }
+
+    fn intent(&self, action: &Action) -> Intent {
+        let definition = &self.definition;
+        let (service, act, rung) = match action.act {
+            Act::RestartService(service) => {
+                (Some(service), Rung::RestartService.as_str(), Some(Rung::RestartService))
+            }
+            Act::StartService(service) => (Some(service), "start-service", None),
+            Act::StopService(service) => (Some(service), "stop-service", None),
+            Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
+        };
+        Intent {
+            deployable: definition.name.clone(),
+            action: action.action,
+            incident: action.incident,
+            assembly: definition.assembly(self.assembly).name.clone(),
+            service: service.map(|service| definition.service(service).name.clone()),
+            act: act.to_owned(),
+            rung,
+        }
+    }
+
+    fn action_id(&self, action: ActionId) -> String {
+        format!("{}-{action}", self.definition.name)
+    }
+
+    fn label(&self) -> String {
+        format!("{}/{}", self.definition.name, self.definition.assembly(self.assembly).name)
+    }
+}
+
+/// What was certainly not begun is tried again; of anything else the effect is not known.
+fn failed(error: &InfraError) -> ActionOutcome {
+    let said = detail(&error.to_string());
+    match error {
+        InfraError::NotStarted { .. } => ActionOutcome::NotBegun { detail: said },
+        _ => ActionOutcome::Unresolved { detail: said },
+    }
+}
+
+fn outcome_text(outcome: &ActionOutcome) -> String {
+    match outcome {
+        ActionOutcome::Done { detail } => format!("done: {detail}"),
+        ActionOutcome::Failed { detail } => format!("failed: {detail}"),
+        ActionOutcome::Unresolved { detail } => format!("unresolved: {detail}"),
+        ActionOutcome::NotBegun { detail } => format!("not begun: {detail}"),
+    }
+}

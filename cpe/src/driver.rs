@@ -1,0 +1,273 @@
+//! The loop around one engine: the only caller of its four methods. It carries what the engine decides to the sessions
+//! (`sessions.rs`), the infrastructures and guests (`actions.rs`), the guard and the journal, and what happens back to the engine.
+//! It decides nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_monitor::ssh::Answer as Landed;
+use cpe_proto::decision::{Answer, Refusal};
+use cpe_proto::definition::Deployable;
+use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
+use cpe_proto::observation::Observation;
+use cpe_proto::time::Timestamp;
+use dped::{Engine, Input, Output, Place, Request, Seed, Surroundings, Target};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, Sleep};
+
+use crate::actions::{self, Work};
+use crate::clock;
+use crate::sessions::Sessions;
+use crate::shared::Shared;
+use crate::view;
+use cpe_proto::api::DeployableStatus;
+
+/// All assemblies are reached over one network path until jump hosts come.
+pub const PATH: &str = "default";
+
+/// How many messages a driver takes from a queue before it lets its engine speak.
+const BATCH: usize = 64;
+
+/// What a driver is told.
+#[derive(Debug)]
+pub enum Message {
+    /// Something happened.
+    Input(Input),
+    /// Somebody wants to know.
+    Status(oneshot::Sender<DeployableStatus>),
+    /// The loop ends.
+    Close,
+}
+
+/// One engine and all that is around it.
+pub struct Driver {
+    name: Name,
+    engine: Engine,
+    sessions: Sessions,
+    shared: Arc<Shared>,
+    mailbox: mpsc::Receiver<Message>,
+    /// For what is spawned to answer to.
+    sender: mpsc::Sender<Message>,
+    results: mpsc::Receiver<Landed>,
+    gaps: watch::Receiver<u64>,
+    /// Instance ids by assembly, as far as the infrastructure told them.
+    instances: Vec<Option<Arc<str>>>,
+}
+
+impl Driver {
+    /// A driver for a new engine, and the way to it.
+    #[must_use]
+    pub fn new(
+        definition: Arc<Deployable>,
+        seed: Seed,
+        shared: Arc<Shared>,
+    ) -> (Self, mpsc::Sender<Message>) {
+        let (sender, mailbox) = mpsc::channel(BATCH);
+        // One probe is in flight for each target, and one more may be on its way that the engine has given up.
+        let targets = definition.assemblies.len() + definition.services.len();
+        let (results_sender, results) = mpsc::channel(2 * targets.max(1));
+        let sessions = Sessions::new(&definition, Arc::clone(&shared), results_sender);
+        let driver = Self {
+            name: definition.name.clone(),
+            instances: vec![None; definition.assemblies.len()],
+            gaps: shared.lag.gaps(),
+            engine: Engine::new(definition, seed, clock::now()),
+            sessions,
+            shared,
+            mailbox,
+            sender: sender.clone(),
+            results,
+        };
+        (driver, sender)
+    }
+
+    /// Runs until it is told to close.
+    pub async fn run(mut self) {
+        let mut messages = Vec::with_capacity(BATCH);
+        let mut results = Vec::with_capacity(BATCH);
+        let sleep = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(sleep);
+        loop {
+            self.carry_out();
+            let wake = self.engine.poll_timeout().map(|(at, _)| clock::tick_after(at));
+            reset(sleep.as_mut(), wake);
+            tokio::select! {
+                _ = self.mailbox.recv_many(&mut messages, BATCH) => {
+                    for message in messages.drain(..) {
+                        if self.take(message) {
+                            return;
+                        }
+                    }
+                }
+                _ = self.results.recv_many(&mut results, BATCH) => {
+                    for result in results.drain(..) {
+                        self.landed(result);
+                    }
+                }
+                () = sleep.as_mut(), if wake.is_some() => self.wake(wake),
+                Ok(()) = self.gaps.changed() => {
+                    let reason = "this process stood still".into();
+                    self.engine.handle_input(Input::EvidenceVoid { reason }, clock::now());
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self, due: Option<Timestamp>) {
+        let now = clock::now();
+        if let Some(due) = due {
+            self.shared.lag.observe(due, now);
+            self.shared.metrics.lateness(now.since(due));
+        }
+        self.engine.handle_timeout(now);
+    }
+
+    /// Whether the loop ends.
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Input(input) => self.give(input),
+            Message::Status(reply) => {
+                let _ = reply.send(view::deployable(&self.engine, &self.sessions));
+            }
+            Message::Close => return true,
+        }
+        false
+    }
+
+    fn give(&mut self, input: Input) {
+        if let Input::Instance { assembly, address: Some(address), .. } = &input {
+            let (assembly, address) = (*assembly, Arc::clone(address));
+            let definition = Arc::clone(self.engine.definition());
+            self.sessions.set_address(&definition, assembly, &address);
+        }
+        self.engine.handle_input(input, clock::now());
+    }
+
+    fn landed(&mut self, result: Landed) {
+        let now = clock::now();
+        let Some(flight) = self.sessions.landed(result.probe) else { return };
+        let definition = self.engine.definition();
+        let kind = match flight.target {
+            Target::Channel(_) => "channel",
+            Target::Service(service) => definition.service(service).check.kind(),
+        };
+        self.shared.metrics.probed(kind, &result.observation, now.since(flight.sent));
+        let alive = proves_life(&result.observation);
+        if alive {
+            self.shared.guard().answered(PATH, &self.name, flight.assembly, now);
+        }
+        // What passed while we were late did pass; only what did not answer may be our own fault.
+        let void = !alive && (self.shared.lag.exceeds(result.lag) || self.shared.lag.late_since(flight.sent));
+        let input = Input::Probed { probe: result.probe, observation: result.observation, void };
+        self.engine.handle_input(input, now);
+    }
+
+    /// Does what the engine wants until it wants nothing more.
+    fn carry_out(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            self.obey(output);
+        }
+        self.sessions.flush();
+    }
+
+    fn obey(&mut self, output: Output) {
+        match output {
+            Output::Probe { probe, target, timeout } => self.probe(probe, target, timeout),
+            Output::AskInstance(assembly) => self.ask_instance(assembly),
+            Output::AskSurroundings(assembly) => self.tell_surroundings(assembly),
+            Output::AskAdmission(request) => self.ask_admission(&request),
+            Output::Act(action) => {
+                let work = self.work(action.assembly);
+                let session = self.sessions.session(action.assembly).cloned();
+                tokio::spawn(actions::perform(work, session, action));
+            }
+            Output::Release(action) => self.release(action),
+            Output::Reconnect(assembly) => self.sessions.reconnect(assembly),
+            Output::Report(event) => self.shared.report(Some(&self.name), event),
+            Output::Record(decision) => self.shared.record(&self.name, decision),
+            Output::Notify { incident, message } => self.shared.notify(&self.name, incident, &message),
+        }
+    }
+
+    fn probe(&mut self, probe: ProbeId, target: Target, timeout: Duration) {
+        let now = clock::now();
+        let definition = Arc::clone(self.engine.definition());
+        if let Some(observation) = self.sessions.add(&definition, probe, target, timeout, now) {
+            self.engine.handle_input(Input::Probed { probe, observation, void: false }, now);
+        }
+    }
+
+    fn ask_instance(&self, assembly: AssemblyIndex) {
+        let work = self.work(assembly);
+        tokio::spawn(actions::look(work));
+    }
+
+    fn tell_surroundings(&mut self, assembly: AssemblyIndex) {
+        let now = clock::now();
+        let answered = self.shared.guard().path_answered(PATH, (&self.name, assembly), now);
+        let by =
+            answered.as_ref().map(|(_, (peer, index))| self.shared.label(peer, *index)).unwrap_or_default();
+        let adapter = self.adapter();
+        let surroundings = Surroundings {
+            self_trusted: true,
+            held_domain: None,
+            path_answered_ago: answered.map(|(ago, _)| ago),
+            path_answered_by: by.into(),
+            capabilities: adapter.map(|adapter| adapter.capabilities()),
+        };
+        self.engine.handle_input(Input::Surroundings { assembly, surroundings }, now);
+    }
+
+    fn ask_admission(&mut self, request: &Request) {
+        let now = clock::now();
+        let definition = Arc::clone(self.engine.definition());
+        let place = Place {
+            infrastructure: definition.infrastructure.clone(),
+            domains: &definition.assembly(request.assembly).failure_domains,
+        };
+        let (answer, gates) = if self.shared.draining() {
+            (Answer::Refused(Refusal::Paused), Vec::new())
+        } else {
+            self.shared.guard().ask(&self.name, request, &place, now)
+        };
+        if let Answer::Refused(reason) = answer {
+            self.shared.metrics.refused(reason);
+        }
+        self.engine.handle_input(Input::Admission { action: request.action, answer, gates }, now);
+    }
+
+    fn release(&self, action: ActionId) {
+        self.shared.guard().release(&self.name, action, clock::now());
+    }
+
+    fn adapter(&self) -> Option<&Arc<crate::adapter::Adapter>> {
+        let name = self.engine.definition().infrastructure.as_ref()?;
+        self.shared.infrastructures.get(name)
+    }
+
+    fn work(&self, assembly: AssemblyIndex) -> Work {
+        Work {
+            shared: Arc::clone(&self.shared),
+            definition: Arc::clone(self.engine.definition()),
+            adapter: self.adapter().cloned(),
+            assembly,
+            instance: self.instances[usize::from(assembly.0)].clone(),
+            address: self.sessions.address(assembly).cloned(),
+            reply: self.sender.clone(),
+        }
+    }
+}
+
+/// Whether an observation can only come from a living guest.
+fn proves_life(observation: &Observation) -> bool {
+    matches!(
+        observation,
+        Observation::Alive | Observation::Unit(_) | Observation::Exited(..) | Observation::NotRunnable(_)
+    )
+}
+
+fn reset(sleep: std::pin::Pin<&mut Sleep>, wake: Option<Timestamp>) {
+    if let Some(wake) = wake {
+        sleep.reset(Instant::now() + wake.since(clock::now()));
+    }
+}

@@ -1,0 +1,290 @@
+//! All deployables of this process: which there are, the way to each engine, orders to them, their maintenance. One task for each
+//! (`driver.rs`); a panic in one is reported and ends only that one. Definitions are read by `load.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cpe_proto::api::{Command, CommandAnswer, DeployableStatus, Status};
+use cpe_proto::definition::Deployable;
+use cpe_proto::event::{Event, EventKind};
+use cpe_proto::id::{AssemblyIndex, Name};
+use dped::{Desired, Input, Order, Seed};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::api::{Controller, Refused};
+use crate::clock;
+use crate::driver::{Driver, Message};
+use crate::glob::Glob;
+use crate::journal::{self, JournalError, Maintenance};
+use crate::shared::Shared;
+
+/// An engine that does not say its status by then is busy or ended, and is left out of the answer.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often maintenance is looked at for its end.
+const MAINTENANCE_TICK: Duration = Duration::from_secs(1);
+
+/// All deployables.
+pub struct Fleet {
+    shared: Arc<Shared>,
+    members: Mutex<BTreeMap<Name, Member>>,
+    /// Ends of maintenance by `deployable` or `deployable/assembly`, in milliseconds of wall time.
+    maintenance: Mutex<BTreeMap<String, u64>>,
+}
+
+#[derive(Clone, Debug)]
+struct Member {
+    definition: Arc<Deployable>,
+    mailbox: mpsc::Sender<Message>,
+}
+
+impl Fleet {
+    /// A fleet of none.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { shared, members: Mutex::default(), maintenance: Mutex::default() })
+    }
+
+    /// What the drivers share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn count(&self) -> (usize, usize, usize) {
+        let members = self.members();
+        let definitions = members.values().map(|member| &member.definition);
+        definitions.fold((0, 0, 0), |(deployables, assemblies, services), definition| {
+            (deployables + 1, assemblies + definition.assemblies.len(), services + definition.services.len())
+        })
+    }
+
+    /// Starts the engine of a deployable, as the journal knows it.
+    pub fn add(self: &Arc<Self>, definition: Arc<Deployable>) {
+        let name = definition.name.clone();
+        self.shared.define(Arc::clone(&definition));
+        let seed = self.seed(&definition);
+        let (driver, mailbox) = Driver::new(Arc::clone(&definition), seed, Arc::clone(&self.shared));
+        let size =
+            format!("{} assemblies, {} services", definition.assemblies.len(), definition.services.len());
+        self.members().insert(name.clone(), Member { definition, mailbox });
+        self.shared.report(Some(&name), plain(EventKind::DefinitionLoaded, &size));
+        tokio::spawn(Arc::clone(self).supervise(name, driver));
+    }
+
+    /// A panic in one engine ends only that one, and is told.
+    async fn supervise(self: Arc<Self>, name: Name, driver: Driver) {
+        let Err(error) = tokio::spawn(driver.run()).await else { return };
+        if !error.is_panic() {
+            return;
+        }
+        tracing::error!(deployable = %name, "the engine panicked and is parked: nothing is probed or recovered there");
+        self.members().remove(&name);
+        let message = "the policy engine panicked and is parked: nothing is probed or recovered there until cpe is restarted";
+        self.shared.notify(&name, None, message);
+    }
+
+    fn seed(&self, definition: &Deployable) -> Seed {
+        let journal = &self.shared.journal;
+        let name = definition.name.as_str();
+        let mut maintenance = Vec::new();
+        for kept in &journal.start_state().maintenance {
+            let Some(assembly) = assembly_of(&kept.name, name) else { continue };
+            let index = assembly.map(|assembly| definition.assembly_named(assembly));
+            // An assembly that is not defined any more has no maintenance to keep.
+            let Some(index) = index.map_or(Some(None), |index| index.map(Some)) else { continue };
+            maintenance.push(index);
+            self.ends().insert(kept.name.clone(), kept.until);
+        }
+        let desired = match journal.start_state().desired.get(&definition.name) {
+            Some(journal::Desired::Stopped) => Desired::Stopped,
+            Some(journal::Desired::Started) | None => Desired::Running,
+        };
+        let ids = journal.next_ids(&definition.name);
+        let random = u64::from(clock::now().since_boot().subsec_nanos());
+        Seed { first_action: ids.action, first_incident: ids.incident, random, desired, maintenance }
+    }
+
+    /// Ends maintenance whose hour has come, for as long as the process runs.
+    pub async fn keep_maintenance(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(MAINTENANCE_TICK).await;
+            let now = clock::wall_ms();
+            let over: Vec<String> = self
+                .ends()
+                .iter()
+                .filter(|(_, until)| **until <= now)
+                .map(|(name, _)| name.clone())
+                .collect();
+            for name in over {
+                if let Err(error) = self.maintenance_off(&name, "its time is over").await {
+                    tracing::warn!(name, %error, "maintenance could not be ended; tried again");
+                }
+            }
+        }
+    }
+
+    /// Ends all engines.
+    pub async fn close(&self) {
+        let members: Vec<Member> = self.members().values().cloned().collect();
+        for member in members {
+            let _ = member.mailbox.send(Message::Close).await;
+        }
+    }
+
+    async fn statuses(&self, wanted: &Glob) -> Vec<DeployableStatus> {
+        let members: Vec<Member> = {
+            let members = self.members();
+            members
+                .iter()
+                .filter(|(name, _)| wanted.may_match(name.as_str()))
+                .map(|(_, member)| member.clone())
+                .collect()
+        };
+        let mut replies = Vec::with_capacity(members.len());
+        for member in members {
+            let (sender, reply) = oneshot::channel();
+            if member.mailbox.send(Message::Status(sender)).await.is_ok() {
+                replies.push(reply);
+            }
+        }
+        let deadline = tokio::time::Instant::now() + STATUS_TIMEOUT;
+        let mut statuses = Vec::with_capacity(replies.len());
+        for reply in replies {
+            if let Ok(Ok(status)) = tokio::time::timeout_at(deadline, reply).await {
+                statuses.push(status);
+            }
+        }
+        statuses
+    }
+
+    async fn order(&self, name: &Name, order: Order) -> Result<(), Refused> {
+        let Some(member) = self.members().get(name).cloned() else { return Err(unknown(name.as_str())) };
+        let gone = || Refused::unavailable(format!("the engine of {name} has ended; restart cpe"));
+        member.mailbox.send(Message::Input(Input::Order(order))).await.map_err(|_| gone())
+    }
+
+    async fn set_desired(&self, name: &str, desired: journal::Desired) -> Result<CommandAnswer, Refused> {
+        let name = self.deployable(name)?;
+        self.shared.journal.set_desired(name.clone(), desired).await.map_err(|error| unwritable(&error))?;
+        let (order, word) = match desired {
+            journal::Desired::Started => (Order::Start, "start"),
+            journal::Desired::Stopped => (Order::Stop, "stop"),
+        };
+        self.order(&name, order).await?;
+        Ok(CommandAnswer {
+            message: format!("{name}: {word} ordered; `cpe events {name} --follow` shows it"),
+        })
+    }
+
+    async fn maintenance_on(
+        &self,
+        name: String,
+        seconds: u64,
+        reason: String,
+        by: String,
+    ) -> Result<CommandAnswer, Refused> {
+        let (deployable, assembly) = self.place(&name)?;
+        let until = clock::wall_ms().saturating_add(seconds.saturating_mul(1000));
+        let said = format!("{reason} (by {by})").into();
+        let kept = Maintenance { name: name.clone(), until, reason, by };
+        self.shared.journal.set_maintenance(kept).await.map_err(|error| unwritable(&error))?;
+        self.ends().insert(name.clone(), until);
+        self.order(&deployable, Order::Maintenance { assembly, on: true, reason: said }).await?;
+        Ok(CommandAnswer {
+            message: format!("{name}: in maintenance for {seconds} s: watched, not acted upon"),
+        })
+    }
+
+    async fn maintenance_off(&self, name: &str, why: &str) -> Result<CommandAnswer, Refused> {
+        self.shared.journal.end_maintenance(name).await.map_err(|error| unwritable(&error))?;
+        let known = self.ends().remove(name).is_some();
+        let (deployable, assembly) = self.place(name)?;
+        self.order(&deployable, Order::Maintenance { assembly, on: false, reason: why.into() }).await?;
+        let message = if known {
+            format!("{name}: maintenance ended")
+        } else {
+            format!("{name}: was not in maintenance")
+        };
+        Ok(CommandAnswer { message })
+    }
+
+    fn deployable(&self, name: &str) -> Result<Name, Refused> {
+        let parsed = Name::parse(name).map_err(|error| Refused::bad(error.to_string()))?;
+        if self.members().contains_key(&parsed) { Ok(parsed) } else { Err(unknown(name)) }
+    }
+
+    /// `deployable` or `deployable/assembly`, as far as there is such.
+    fn place(&self, name: &str) -> Result<(Name, Option<AssemblyIndex>), Refused> {
+        let Some((deployable, assembly)) = name.split_once('/') else {
+            return Ok((self.deployable(name)?, None));
+        };
+        let deployable = self.deployable(deployable)?;
+        let members = self.members();
+        let index = members.get(&deployable).and_then(|member| member.definition.assembly_named(assembly));
+        index.map(|index| (deployable, Some(index))).ok_or_else(|| unknown(name))
+    }
+
+    fn members(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Member>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ends(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u64>> {
+        self.maintenance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Controller for Fleet {
+    fn size(&self) -> (usize, usize, usize) {
+        self.count()
+    }
+
+    async fn status(&self, wanted: &Glob) -> Status {
+        Status { deployables: self.statuses(wanted).await }
+    }
+
+    async fn command(&self, command: Command, by: String) -> Result<CommandAnswer, Refused> {
+        match command {
+            Command::Start { name } => self.set_desired(&name, journal::Desired::Started).await,
+            Command::Stop { name } => self.set_desired(&name, journal::Desired::Stopped).await,
+            Command::MaintenanceOn { name, for_seconds, reason } => {
+                self.maintenance_on(name, for_seconds, reason, by).await
+            }
+            Command::MaintenanceOff { name } => self.maintenance_off(&name, "switched off").await,
+        }
+    }
+}
+
+/// The assembly's part of `deployable` or `deployable/assembly`, if the first part is that deployable.
+fn assembly_of<'a>(name: &'a str, deployable: &str) -> Option<Option<&'a str>> {
+    match name.split_once('/') {
+        None => (name == deployable).then_some(None),
+        Some((first, assembly)) => (first == deployable).then_some(Some(assembly)),
+    }
+}
+
+/// An event without an incident, an action or states.
+#[must_use]
+pub fn plain(kind: EventKind, reason: &str) -> Event {
+    Event {
+        at: clock::now(),
+        kind,
+        assembly: None,
+        service: None,
+        from: None,
+        to: None,
+        reason: reason.into(),
+        incident: None,
+        action: None,
+        rung: None,
+    }
+}
+
+fn unknown(name: &str) -> Refused {
+    Refused::not_found(format!("there is no {name:?} here; `cpe status` lists what there is"))
+}
+
+fn unwritable(error: &JournalError) -> Refused {
+    Refused::unavailable(format!("{error}; without a journal nothing is ordered"))
+}

@@ -1,0 +1,201 @@
+//! `cpe run`: puts the parts together, keeps them going, takes them down in order. Also used by `demo/`, in the same process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use cpe_infra::{Infrastructure, command};
+use cpe_monitor::ssh::{self, Identity, Monitor};
+use cpe_proto::config::{Config, InfrastructureKind, Login};
+use cpe_proto::event::EventKind;
+use cpe_proto::id::Name;
+use dped::{Guard, GuardSettings};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::adapter::Adapter;
+use crate::api;
+use crate::api::Controller as _;
+use crate::fleet::{Fleet, plain};
+use crate::journal::{self, Journal};
+use crate::lag::Lag;
+use crate::limits;
+use crate::load::{self, Loaded};
+use crate::metrics::{self, Metrics};
+use crate::notify::Notifier;
+use crate::shared::Shared;
+use crate::systemd;
+
+/// After SIGTERM, actions under way get this long to end; what is left is resolved by looking after the next start.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A running controller.
+pub struct Controller {
+    /// Its deployables.
+    pub fleet: Arc<Fleet>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What could not be started, with what to do.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let controller = Controller::start(config).await?;
+    let fleet = Arc::clone(&controller.fleet);
+    systemd::ready(move || Ok(status_line(&fleet)));
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+    }
+    systemd::stopping();
+    controller.stop().await;
+    Ok(())
+}
+
+impl Controller {
+    /// Starts everything: journal first, for without it nothing may be done; API last, so that whoever reaches it is answered.
+    ///
+    /// # Errors
+    /// What could not be started, with what to do.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let allowed = limits::assemblies_max();
+        let metrics = Arc::new(Metrics::new());
+        let journal = journal::Settings {
+            state_dir: config.state_dir.clone(),
+            keep: config.journal.keep,
+            max_size: config.journal.max_size,
+        };
+        let opened = Arc::clone(&metrics);
+        let journal = tokio::task::spawn_blocking(move || Journal::open(&journal, &opened)).await??;
+        let settings = ssh_settings(&config);
+        let monitor = tokio::task::spawn_blocking(move || Monitor::new(settings))
+            .await?
+            .context("[ssh] of the configuration")?;
+        let infrastructures = infrastructures(&config);
+        let notifier = Notifier::new(config.notify.clone(), Arc::clone(&metrics));
+        let guard = Guard::new(guard_settings(&config));
+        let lag = Lag::new(config.lag_budget);
+        for adapter in infrastructures.values() {
+            tokio::spawn(Arc::clone(adapter).learn());
+        }
+        let shared = Arc::new(Shared::new(guard, journal, monitor, infrastructures, metrics, notifier, lag));
+        let fleet = Fleet::new(Arc::clone(&shared));
+        tokio::spawn({
+            let shared = Arc::clone(&shared);
+            async move { shared.lag.measure().await }
+        });
+        tokio::spawn(Arc::clone(&shared).follow_journal());
+        let loaded = read_definitions(&config).await?;
+        adopt(&fleet, loaded, allowed);
+        tokio::spawn(Arc::clone(&fleet).keep_maintenance());
+        api::serve(&config.listen.api, Arc::clone(&fleet), shared.journal.clone()).await?;
+        if let Some(address) = config.listen.metrics {
+            metrics::serve(address, Arc::clone(&shared.metrics)).await?;
+        }
+        Ok(Self { fleet })
+    }
+
+    /// Begins nothing new, waits for what is under way, ends.
+    pub async fn stop(self) {
+        let shared = self.fleet.shared();
+        shared.drain();
+        let deadline = tokio::time::Instant::now() + DRAIN;
+        while shared.acting() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if shared.acting() > 0 {
+            tracing::warn!(
+                actions = shared.acting(),
+                "actions still under way are left; the next start looks what came of them"
+            );
+        }
+        self.fleet.close().await;
+        if let Err(error) = shared.journal.close().await {
+            tracing::error!(%error, "the last records were not written");
+        }
+    }
+}
+
+async fn read_definitions(config: &Config) -> anyhow::Result<Loaded> {
+    let directory = config.deployables.clone();
+    let context = load::Context {
+        infrastructures: config.infrastructures.keys().cloned().collect(),
+        port: config.ssh.port,
+    };
+    let read = move || load::files(&directory).map(|files| load::definitions(&files, Some(&context)));
+    let loaded = tokio::task::spawn_blocking(read).await?;
+    loaded.with_context(|| {
+        format!("deployables = {:?} cannot be read: make that directory, or name another", config.deployables)
+    })
+}
+
+fn adopt(fleet: &Arc<Fleet>, loaded: Loaded, allowed: Option<u64>) {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    for (file, errors) in &loaded.rejected {
+        for error in errors {
+            tracing::error!("{error}");
+        }
+        let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        let reason = format!("{file} has {} errors and is not managed; the first: {first}", errors.len());
+        fleet.shared().report(None, plain(EventKind::DefinitionRejected, &reason));
+    }
+    for definition in loaded.definitions {
+        fleet.add(Arc::new(definition.deployable));
+    }
+    let (deployables, assemblies, services) = fleet.size();
+    tracing::info!(deployables, assemblies, services, rejected = loaded.rejected.len(), "definitions loaded");
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < assemblies as u64) {
+        tracing::error!(
+            "the limit of open files allows {allowed} assemblies; raise LimitNOFILE= of the unit"
+        );
+    }
+}
+
+fn infrastructures(config: &Config) -> BTreeMap<Name, Arc<Adapter>> {
+    let adapter = |(name, entry): (&Name, &cpe_proto::config::Infrastructure)| {
+        let InfrastructureKind::Command(settings) = &entry.kind;
+        let infrastructure = Infrastructure::Command(command::Command::new(settings));
+        (name.clone(), Arc::new(Adapter::new(name.clone(), infrastructure)))
+    };
+    config.infrastructures.iter().map(adapter).collect()
+}
+
+fn ssh_settings(config: &Config) -> ssh::Settings {
+    let ssh = &config.ssh;
+    let identity = match &ssh.login {
+        Login::Identity(file) => Some(Identity::File(file.clone())),
+        Login::Agent => std::env::var_os("SSH_AUTH_SOCK").map(|socket| Identity::Agent(socket.into())),
+    };
+    ssh::Settings {
+        user: ssh.user.clone(),
+        port: ssh.port,
+        identities: identity.into_iter().collect(),
+        known_hosts: ssh.known_hosts.clone(),
+        connect_concurrency: usize::try_from(ssh.connecting).unwrap_or(usize::MAX),
+        connects_per_second: ssh.connects_per_second,
+        ..ssh::Settings::default()
+    }
+}
+
+fn guard_settings(config: &Config) -> GuardSettings {
+    let budgets = &config.budgets;
+    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    GuardSettings {
+        in_flight_deployable: count(budgets.per_deployable),
+        in_flight_domain: count(budgets.per_domain),
+        in_flight_infrastructure: count(budgets.per_infrastructure),
+        in_flight_fleet: count(budgets.fleet),
+        machine_rungs: count(budgets.machine_rungs.failures.get()),
+        machine_rungs_within: budgets.machine_rungs.within,
+        ..GuardSettings::default()
+    }
+}
+
+fn status_line(fleet: &Fleet) -> String {
+    let (deployables, assemblies, services) = fleet.size();
+    format!("watching {services} services on {assemblies} assemblies of {deployables} deployables")
+}

@@ -1,0 +1,158 @@
+//! The sessions to the assemblies of one deployable, and the probes that are in flight over them. The driver (`driver.rs`)
+//! collects what is due in one tick and sends it as one batch for each assembly.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_monitor::ssh::{Answer, Endpoint, Identity, Probe, ProbeRequest, Session};
+use cpe_proto::definition::{Assembly, Deployable, Machine};
+use cpe_proto::id::{AssemblyIndex, ProbeId};
+use cpe_proto::observation::{ChannelFailure, Observation};
+use cpe_proto::time::Timestamp;
+use dped::Target;
+use tokio::sync::mpsc;
+
+use crate::shared::Shared;
+
+/// A probe that was sent.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    /// What it is aimed at.
+    pub target: Target,
+    /// The assembly whose channel carries it.
+    pub assembly: AssemblyIndex,
+    /// When it was sent.
+    pub sent: Timestamp,
+}
+
+/// The sessions of one deployable.
+pub struct Sessions {
+    shared: Arc<Shared>,
+    results: mpsc::Sender<Answer>,
+    machines: Vec<MachineSession>,
+    in_flight: BTreeMap<ProbeId, InFlight>,
+}
+
+/// One assembly's address and session; both come when they are known.
+#[derive(Default)]
+struct MachineSession {
+    address: Option<Arc<str>>,
+    session: Option<Arc<Session>>,
+    batch: Vec<ProbeRequest>,
+}
+
+impl Sessions {
+    /// Sessions to what has an address in its definition; connected by the first probe.
+    #[must_use]
+    pub fn new(definition: &Deployable, shared: Arc<Shared>, results: mpsc::Sender<Answer>) -> Self {
+        let machines = definition.assemblies.iter().map(|_| MachineSession::default()).collect();
+        let mut sessions = Self { shared, results, machines, in_flight: BTreeMap::new() };
+        for index in definition.assembly_indices() {
+            if let Machine::Address(address) = &definition.assembly(index).machine {
+                sessions.set_address(definition, index, &Arc::from(address.as_str()));
+            }
+        }
+        sessions
+    }
+
+    /// Where an assembly is reached, if known.
+    #[must_use]
+    pub fn address(&self, assembly: AssemblyIndex) -> Option<&Arc<str>> {
+        self.machine(assembly).address.as_ref()
+    }
+
+    /// The session to an assembly, if its address is known.
+    #[must_use]
+    pub fn session(&self, assembly: AssemblyIndex) -> Option<&Arc<Session>> {
+        self.machine(assembly).session.as_ref()
+    }
+
+    /// Uses that address from now on; a session to another one is closed.
+    pub fn set_address(&mut self, definition: &Deployable, assembly: AssemblyIndex, address: &Arc<str>) {
+        if self.machine(assembly).address.as_ref() == Some(address) {
+            return;
+        }
+        let endpoint = endpoint(definition, definition.assembly(assembly), address);
+        let results = self.results.clone();
+        // There is room for all that can be in flight; an answer that finds none is one that the engine has given up.
+        let answers = Box::new(move |answer| drop(results.try_send(answer)));
+        let session = Arc::new(self.shared.monitor.session(endpoint, answers));
+        let machine = &mut self.machines[usize::from(assembly.0)];
+        machine.address = Some(Arc::clone(address));
+        machine.session = Some(session);
+    }
+
+    /// Adds a probe to its assembly's batch. A probe that cannot be sent is answered at once by the observation returned.
+    pub fn add(
+        &mut self,
+        definition: &Deployable,
+        probe: ProbeId,
+        target: Target,
+        timeout: Duration,
+        now: Timestamp,
+    ) -> Option<Observation> {
+        let (assembly, what) = match target {
+            Target::Channel(assembly) => (assembly, Probe::Channel),
+            Target::Service(service) => {
+                let service = definition.service(service);
+                (service.assembly, Probe::Check(service.check.clone()))
+            }
+        };
+        let machine = &mut self.machines[usize::from(assembly.0)];
+        if machine.session.is_none() {
+            return Some(unaddressed(target));
+        }
+        machine.batch.push(ProbeRequest { probe, what, timeout });
+        self.in_flight.insert(probe, InFlight { target, assembly, sent: now });
+        None
+    }
+
+    /// Sends all batches.
+    pub fn flush(&mut self) {
+        for machine in &mut self.machines {
+            if machine.batch.is_empty() {
+                continue;
+            }
+            let batch = std::mem::take(&mut machine.batch);
+            if let Some(session) = &machine.session {
+                session.submit(batch);
+            }
+        }
+    }
+
+    /// Takes a probe out of flight; none: it was not in flight.
+    pub fn landed(&mut self, probe: ProbeId) -> Option<InFlight> {
+        self.in_flight.remove(&probe)
+    }
+
+    /// Drops the session to an assembly; the next probe connects anew.
+    pub fn reconnect(&self, assembly: AssemblyIndex) {
+        if let Some(session) = self.session(assembly) {
+            session.reconnect();
+        }
+    }
+
+    fn machine(&self, assembly: AssemblyIndex) -> &MachineSession {
+        &self.machines[usize::from(assembly.0)]
+    }
+}
+
+fn unaddressed(target: Target) -> Observation {
+    match target {
+        Target::Channel(_) => {
+            Observation::Channel(ChannelFailure::NotTried, "no address is known yet".into())
+        }
+        Target::Service(_) => Observation::NotObserved,
+    }
+}
+
+fn endpoint(definition: &Deployable, assembly: &Assembly, address: &str) -> Endpoint {
+    Endpoint {
+        label: format!("{}/{}", definition.name, assembly.name),
+        address: address.to_owned(),
+        port: assembly.ssh.port,
+        user: assembly.ssh.user.clone(),
+        identity: assembly.ssh.identity.as_ref().map(|file| Identity::File(file.into())),
+    }
+}

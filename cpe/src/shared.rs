@@ -1,0 +1,153 @@
+//! What all drivers of one process share: the guard, the journal, the monitor, the infrastructures, the counters.
+//! Made by `run.rs`, used by `driver.rs` and `actions.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cpe_monitor::ssh::Monitor;
+use cpe_proto::decision::Decision;
+use cpe_proto::definition::Deployable;
+use cpe_proto::event::Event;
+use cpe_proto::id::{AssemblyIndex, IncidentId, Name};
+use dped::Guard;
+
+use crate::adapter::Adapter;
+use crate::journal::{Journal, Writable};
+use crate::lag::Lag;
+use crate::metrics::Metrics;
+use crate::notify::Notifier;
+
+/// What all drivers share.
+pub struct Shared {
+    /// The fleet guard: asked synchronously, never across a wait.
+    pub guard: Mutex<Guard>,
+    /// What is kept.
+    pub journal: Journal,
+    /// The way to all assemblies.
+    pub monitor: Monitor,
+    /// The entries of cpe.toml.
+    pub infrastructures: BTreeMap<Name, Arc<Adapter>>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// The way to a person.
+    pub notifier: Notifier,
+    /// Our own lag.
+    pub lag: Lag,
+    /// What is managed, so that a peer can be named.
+    definitions: Mutex<BTreeMap<Name, Arc<Deployable>>>,
+    /// We are about to end: nothing new is begun.
+    draining: AtomicBool,
+    /// Actions under way.
+    acting: AtomicUsize,
+}
+
+impl Shared {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(
+        guard: Guard,
+        journal: Journal,
+        monitor: Monitor,
+        infrastructures: BTreeMap<Name, Arc<Adapter>>,
+        metrics: Arc<Metrics>,
+        notifier: Notifier,
+        lag: Lag,
+    ) -> Self {
+        Self {
+            guard: Mutex::new(guard),
+            journal,
+            monitor,
+            infrastructures,
+            metrics,
+            notifier,
+            lag,
+            definitions: Mutex::default(),
+            draining: AtomicBool::new(false),
+            acting: AtomicUsize::new(0),
+        }
+    }
+
+    /// The guard. A panic of another engine while it held the guard leaves the guard's own data whole: each call of it is one
+    /// transition, so it is used on.
+    pub fn guard(&self) -> MutexGuard<'_, Guard> {
+        self.guard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A deployable is managed from now on.
+    pub fn define(&self, definition: Arc<Deployable>) {
+        let mut definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        definitions.insert(definition.name.clone(), definition);
+    }
+
+    /// An assembly of any deployable, as `deployable/assembly`.
+    #[must_use]
+    pub fn label(&self, deployable: &Name, assembly: AssemblyIndex) -> String {
+        let definitions = self.definitions.lock().unwrap_or_else(PoisonError::into_inner);
+        let definition = definitions.get(deployable);
+        let name = definition.and_then(|definition| definition.assemblies.get(usize::from(assembly.0)));
+        name.map_or_else(|| deployable.to_string(), |assembly| format!("{deployable}/{}", assembly.name))
+    }
+
+    /// Keeps an event and counts it.
+    pub fn report(&self, deployable: Option<&Name>, event: Event) {
+        self.metrics.observe_event(&event);
+        self.journal.event(deployable.cloned(), event);
+    }
+
+    /// Keeps a decision.
+    pub fn record(&self, deployable: &Name, decision: Box<Decision>) {
+        self.journal.decision(deployable.clone(), decision);
+    }
+
+    /// Tells a person.
+    pub fn notify(&self, deployable: &Name, incident: Option<IncidentId>, message: &str) {
+        tracing::warn!(%deployable, incident = incident.map(|incident| incident.0), "{message}");
+        self.notifier.notify(deployable, incident, message);
+    }
+
+    /// Lets the guard know whether the journal can be written, for as long as the process runs: without it nothing is done.
+    pub async fn follow_journal(self: Arc<Self>) {
+        let mut writable = self.journal.writable();
+        loop {
+            let works = *writable.borrow_and_update() == Writable::Yes;
+            self.guard().set_journal_writable(works);
+            if writable.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// From now on nothing new is begun.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing new is begun.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Actions under way.
+    #[must_use]
+    pub fn acting(&self) -> usize {
+        self.acting.load(Ordering::Acquire)
+    }
+
+    /// Counts an action for as long as the answer lives.
+    #[must_use]
+    pub fn begin_action(self: &Arc<Self>) -> Acting {
+        self.acting.fetch_add(1, Ordering::AcqRel);
+        Acting(Arc::clone(self))
+    }
+}
+
+/// An action under way.
+pub struct Acting(Arc<Shared>);
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        self.0.acting.fetch_sub(1, Ordering::AcqRel);
+    }
+}

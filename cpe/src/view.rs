@@ -1,0 +1,58 @@
+//! From what an engine knows to the API's status of its deployable.
+
+use cpe_proto::api::{AssemblyStatus, DeployableStatus, ServiceStatus};
+use cpe_proto::definition::{Deployable, Mode};
+use cpe_proto::id::AssemblyIndex;
+use dped::{Engine, View};
+
+use crate::clock;
+use crate::sessions::Sessions;
+
+/// The status of a deployable.
+#[must_use]
+pub fn deployable(engine: &Engine, sessions: &Sessions) -> DeployableStatus {
+    let definition = engine.definition();
+    let view = engine.view();
+    let mode = match definition.mode {
+        Mode::Act => "act",
+        Mode::Observe => "observe",
+    };
+    DeployableStatus {
+        name: definition.name.clone(),
+        state: view.state,
+        mode: mode.to_owned(),
+        maintenance: view.maintenance,
+        assemblies: definition
+            .assembly_indices()
+            .map(|index| assembly(definition, &view, sessions, index))
+            .collect(),
+    }
+}
+
+fn assembly(
+    definition: &Deployable,
+    view: &View,
+    sessions: &Sessions,
+    index: AssemblyIndex,
+) -> AssemblyStatus {
+    let seen = &view.assemblies[usize::from(index.0)];
+    let services = definition.services_of(index).map(|service| {
+        let seen = &view.services[usize::from(service.0)];
+        ServiceStatus {
+            name: definition.service(service).name.clone(),
+            state: seen.state,
+            since: clock::wall_of(seen.since),
+            reason: seen.reason.clone(),
+        }
+    });
+    AssemblyStatus {
+        name: definition.assembly(index).name.clone(),
+        state: seen.state,
+        since: clock::wall_of(seen.since),
+        reason: seen.reason.clone(),
+        address: sessions.address(index).map(|address| address.to_string()),
+        monitor: "ssh".to_owned(),
+        maintenance: seen.maintenance,
+        services: services.collect(),
+    }
+}
