@@ -33,11 +33,12 @@ pub(crate) fn count(count: Count, window: Window) -> String {
     format!("failure {} of {} in {}", count.failure, count.of, span(window.within))
 }
 
-/// "confirmed by 2 probes".
-pub(crate) fn confirmed(probes: u8) -> String {
+/// "unit inactive, confirmed by 2 probes"; with no probe only what is known.
+pub(crate) fn confirmed(what: &str, probes: u8) -> String {
     match probes {
-        0 | 1 => "seen by 1 probe".to_owned(),
-        probes => format!("confirmed by {probes} probes"),
+        0 => what.to_owned(),
+        1 => format!("{what}, seen by 1 probe"),
+        probes => format!("{what}, confirmed by {probes} probes"),
     }
 }
 

@@ -24,7 +24,8 @@ impl Engine {
     pub(crate) fn isolate(&mut self, index: AssemblyIndex, now: Timestamp) {
         self.ask_around(index, now);
         let part = self.assembly(index);
-        let recovers = part.recovery.as_ref().is_some_and(|it| it.service.is_none());
+        let asked = |phase: Phase| matches!(phase, Phase::Asked { .. });
+        let recovers = part.recovery.as_ref().is_some_and(|it| it.service.is_none() && !asked(it.phase));
         if self.desired == Desired::Stopped || recovers {
             return;
         }
@@ -150,7 +151,13 @@ impl Engine {
     }
 
     fn channel_dead(&mut self, index: AssemblyIndex, now: Timestamp) {
+        self.open_assembly_incident(index, now);
         let facts = self.facts(index, now);
+        let dead_since = *self.assembly_trouble(index).dead_since.get_or_insert(now);
+        if facts.is_none() && now.since(dead_since) < self.definition().interval(index) {
+            // What was asked at its death may still be answered.
+            return;
+        }
         // Without fresh answers nothing is known but that the channel is dead.
         let (verdict, row) = facts.as_ref().map_or((Verdict::Unreachable, 14), isolate);
         let known = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.verdict.as_ref());
@@ -159,9 +166,12 @@ impl Engine {
         }
         let wanted = facts.as_ref().is_some_and(|facts| self.acts_on(&verdict, facts));
         let trouble = self.assembly_trouble(index);
-        if wanted && trouble.demand == Demand::Nothing {
+        if wanted {
+            // A dead channel outranks what a service of it had asked for.
             trouble.cause = Cause::Channel;
-            trouble.demand = Demand::Fault;
+            if trouble.demand == Demand::Nothing {
+                trouble.demand = Demand::Fault;
+            }
         }
         self.say_unreachable(index, &verdict, now);
     }
@@ -242,26 +252,25 @@ impl Engine {
 
     /// A fault of a service is confirmed, or its recovery failed.
     pub(crate) fn service_fault(&mut self, index: ServiceIndex, now: Timestamp) {
-        let about = About::Service(index);
-        let trouble = self.service_trouble(index);
-        if trouble.demand != Demand::Nothing {
-            return;
+        if self.service_trouble(index).demand == Demand::Nothing {
+            self.isolate_service(index, now);
         }
-        trouble.demand = Demand::Fault;
-        trouble.passing_since = None;
-        let reason =
-            format!("service_fault: {}, {}", trouble.reason, describe::confirmed(trouble.confirmed_by));
-        let opened = self.open_service_incident(index, now);
-        self.report(about, EventKind::FaultIsolated, now, |it| {
-            (it.reason, it.incident) = (reason.into(), Some(opened))
-        });
         if self.service_trouble(index).ladder.given_up {
-            let retry = now.after(self.definition().timing.retry_after);
-            let trouble = self.service_trouble(index);
-            (trouble.demand, trouble.wait_until) =
-                (Demand::Attempt, Some(trouble.wait_until.unwrap_or(retry)));
+            self.service_trouble(index).demand = Demand::Attempt;
             self.change(index, HealthEvent::GaveUp, "failed again; every rung was tried before", now);
         }
+    }
+
+    /// A fault that is not known yet.
+    fn isolate_service(&mut self, index: ServiceIndex, now: Timestamp) {
+        let trouble = self.service_trouble(index);
+        trouble.demand = Demand::Fault;
+        trouble.passing_since = None;
+        let reason = format!("service_fault: {}", describe::confirmed(&trouble.reason, trouble.confirmed_by));
+        let opened = self.open_service_incident(index, now);
+        self.report(About::Service(index), EventKind::FaultIsolated, now, |it| {
+            (it.reason, it.incident) = (reason.into(), Some(opened));
+        });
     }
 
     /// The N-th failure inside T: the next scope, or the end.
@@ -302,13 +311,14 @@ impl Engine {
         let retry_after = self.definition().timing.retry_after;
         let name = self.name_of(About::Service(index));
         let trouble = self.service_trouble(index);
-        let told = std::mem::replace(&mut trouble.ladder.given_up, true);
-        (trouble.demand, trouble.wait_until) = (Demand::Attempt, Some(now.after(retry_after)));
+        let told_before = std::mem::replace(&mut trouble.ladder.given_up, true);
+        trouble.ladder.retry_at = now.after(retry_after);
+        (trouble.demand, trouble.wait_until) = (Demand::Attempt, None);
         let incident = trouble.incident;
         let seen = trouble.reason.clone();
         self.change(index, HealthEvent::GaveUp, why, now);
         self.service_trouble(index).reason = why.into();
-        if !told {
+        if !told_before {
             let message = format!(
                 "{name} is exhausted: {why}; last seen: {seen}; tried again every {}",
                 describe::span(retry_after)
@@ -330,14 +340,15 @@ impl Engine {
         let retry_after = self.definition().timing.retry_after;
         let name = self.name_of(About::Assembly(index));
         let trouble = self.assembly_trouble(index);
-        let told = std::mem::replace(&mut trouble.ladder.given_up, true);
+        let told_before = std::mem::replace(&mut trouble.ladder.given_up, true);
+        trouble.ladder.retry_at = now.after(retry_after);
         if let Cause::Escalated(service) = cause {
             (trouble.demand, trouble.wait_until, trouble.refused, trouble.waits) =
                 (Demand::Nothing, None, None, None);
             return self.give_up_service(service, why, now);
         }
-        (trouble.demand, trouble.wait_until) = (Demand::Attempt, Some(now.after(retry_after)));
-        if !told {
+        (trouble.demand, trouble.wait_until) = (Demand::Attempt, None);
+        if !told_before {
             let message = format!(
                 "{name} is exhausted: {why}; last seen: {}; tried again every {}",
                 trouble.reason,
@@ -372,6 +383,7 @@ impl Engine {
         let ordered = trouble.instance.is_some_and(|seen| seen.ordered);
         match &trouble.verdict {
             _ if trouble.ladder.given_up => State::Exhausted,
+            None if trouble.incident.is_some() => State::Unreachable,
             None => State::Starting,
             Some((Verdict::Off | Verdict::Gone, _)) if ordered => State::Stopped,
             Some((Verdict::Off | Verdict::Gone | Verdict::Down | Verdict::Hung, _)) => State::Failed,

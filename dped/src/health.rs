@@ -112,10 +112,10 @@ pub const fn service(state: State, event: HealthEvent) -> Result<State, IllegalE
         (S::Recovering, E::RecoveryFailed) => S::Failed,
         (S::Recovering, E::RecoveryUnclear) => S::Unknown,
 
-        // A misconfiguration ends when it passes, not before.
-        (S::Misconfigured, E::Missed | E::Confirmed | E::Unclear | E::ChannelLost | E::Voided) => {
-            S::Misconfigured
-        }
+        // A misconfiguration ends when it passes, or when it is confirmed that only the service itself is down any more: a unit that was
+        // unmasked and not started would otherwise never come back (design.md section 4, rule 5).
+        (S::Misconfigured, E::Confirmed) => S::Failed,
+        (S::Misconfigured, E::Missed | E::Unclear | E::ChannelLost | E::Voided) => S::Misconfigured,
         // A machine may be recovered while one of its services is misconfigured; that says nothing of the service.
         (S::Misconfigured, E::RecoveryBegan | E::RecoveryWorked | E::RecoveryFailed | E::RecoveryUnclear) => {
             S::Misconfigured

@@ -26,7 +26,7 @@ impl Engine {
         let incident = self.incident_id();
         let trouble = self.service_trouble(index);
         trouble.incident = Some(incident);
-        let reason = format!("{}, {}", trouble.reason, describe::confirmed(trouble.confirmed_by));
+        let reason = describe::confirmed(&trouble.reason, trouble.confirmed_by);
         self.report(About::Service(index), EventKind::IncidentOpened, now, |it| {
             (it.reason, it.incident) = (reason.into(), Some(incident))
         });
@@ -45,7 +45,7 @@ impl Engine {
         let misses = self.assembly(index).misses;
         let trouble = self.assembly_trouble(index);
         trouble.incident = Some(incident);
-        let reason = format!("{}, {}", trouble.reason, describe::confirmed(misses));
+        let reason = describe::confirmed(&trouble.reason, misses);
         self.report(About::Assembly(index), EventKind::IncidentOpened, now, |it| {
             (it.reason, it.incident) = (reason.into(), Some(incident))
         });

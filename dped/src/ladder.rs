@@ -8,6 +8,7 @@ use cpe_proto::decision::Verdict;
 use cpe_proto::definition::Data;
 use cpe_proto::infrastructure::Capabilities;
 use cpe_proto::rung::Rung;
+use cpe_proto::time::Timestamp;
 
 use crate::window::Failures;
 
@@ -30,6 +31,8 @@ pub struct Ladder {
     pub recreated: bool,
     /// The ladder ended: one lowest-rung attempt every `retry_after`.
     pub given_up: bool,
+    /// When the next of these attempts is due.
+    pub retry_at: Timestamp,
 }
 
 impl Ladder {

@@ -182,7 +182,8 @@ impl Engine {
             self.change(service, HealthEvent::ChannelLost, &reason, now);
         }
         // Asked at once: what is isolated rests on fresh answers.
-        self.assembly_trouble(index).ask_at = Some(now);
+        let trouble = self.assembly_trouble(index);
+        (trouble.ask_at, trouble.dead_since) = (Some(now), Some(now));
     }
 
     fn channel_answered(&mut self, index: AssemblyIndex, began: Timestamp, now: Timestamp) {
@@ -199,7 +200,7 @@ impl Engine {
             part.poll.due = part.poll.due.min(began.after(confirm).max(now));
         }
         if let Some(trouble) = &mut self.assembly_mut(index).trouble {
-            (trouble.first_failed, trouble.last_failed) = (None, None);
+            (trouble.first_failed, trouble.last_failed, trouble.dead_since) = (None, None, None);
             trouble.answering_since.get_or_insert(began);
         }
         if before == ChannelHealth::Healthy {
@@ -367,7 +368,8 @@ impl Engine {
 
     fn unclear(&mut self, index: ServiceIndex, clause: &str, now: Timestamp) {
         let trouble = self.service_trouble(index);
-        trouble.passing_since = None;
+        // Nothing acts on a failure that the newest answer does not bear out.
+        (trouble.passing_since, trouble.last_failed) = (None, None);
         trouble.reason = clause.into();
         self.change(index, HealthEvent::Unclear, clause, now);
     }

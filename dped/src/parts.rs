@@ -174,6 +174,8 @@ pub(crate) struct AssemblyTrouble {
     pub(crate) last_failed: Option<Timestamp>,
     pub(crate) verdict: Option<(Verdict, u8)>,
     pub(crate) verdict_since: Timestamp,
+    /// When the channel was confirmed dead.
+    pub(crate) dead_since: Option<Timestamp>,
     pub(crate) instance: Option<Instance>,
     pub(crate) surroundings: Option<(Surroundings, Timestamp)>,
     /// When to ask for both again.

@@ -100,6 +100,7 @@ impl Engine {
             let Some(trouble) = &part.trouble else { continue };
             let waits = trouble.wait_until.is_some_and(|until| now < until);
             if trouble.start != Start::Wanted
+                || trouble.last_failed.is_none()
                 || u32::from(part.misses) < settings.failure_threshold.get()
                 || waits
             {

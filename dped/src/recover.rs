@@ -99,8 +99,11 @@ impl Engine {
             return;
         }
         if self.definition().service(index).restart.is_none() {
-            let retry = now.after(self.definition().timing.retry_after);
-            self.service_trouble(index).wait_until = Some(retry);
+            return;
+        }
+        let trouble = self.service_trouble(index);
+        if trouble.ladder.given_up && now < trouble.ladder.retry_at {
+            trouble.wait_until = Some(trouble.ladder.retry_at);
             return;
         }
         if self.definition().mode == Mode::Observe {
@@ -152,7 +155,7 @@ impl Engine {
         let trouble = self.service_trouble(index);
         let age = trouble.last_failed.map_or(Duration::MAX, |at| now.since(at));
         let evidence = vec![
-            value("probe", format!("{}, {}", trouble.reason, describe::confirmed(trouble.confirmed_by))),
+            value("probe", describe::confirmed(&trouble.reason, trouble.confirmed_by)),
             value(
                 "age of the evidence",
                 format!("{}, at most {}", describe::span(age), describe::span(interval * 2)),
@@ -201,11 +204,18 @@ impl Engine {
             let plea = self.plea_of_assembly(index, rung, verdict, facts, &[], now);
             return self.refuse_plea(index, plea, refusal, now);
         }
+        let before = self.assembly_trouble(index).ladder.climbed;
         if self.assembly_trouble(index).demand == Demand::Fault {
             self.count_assembly(index, now);
         }
         let choice = self.choose(index, &verdict);
         let Some(rung) = choice.rung else { return self.no_rung(index, &choice, now) };
+        let trouble = self.assembly_trouble(index);
+        if trouble.ladder.climbed && !before {
+            let (reason, incident) = (format!("{}: escalates to {rung}", trouble.counted), trouble.incident);
+            let about = About::Assembly(index);
+            self.report(about, EventKind::Escalated, now, |it| (it.reason, it.incident) = (reason.into(), incident));
+        }
         if self.backs_off(index, rung, now) {
             return;
         }
@@ -242,9 +252,16 @@ impl Engine {
                 let fresh_for = self.definition().service(service).probe.interval * 2;
                 let part = self.service(service);
                 let seen = part.trouble.as_ref().and_then(|trouble| trouble.last_failed);
-                let failed = matches!(part.state, State::Failed | State::Exhausted)
-                    && seen.is_some_and(|at| now.since(at) <= fresh_for);
-                failed && matches!(verdict, Verdict::PerService | Verdict::Disagreement)
+                let failed = matches!(part.state, State::Failed | State::Exhausted);
+                if !failed && self.assembly(index).channel == ChannelHealth::Healthy {
+                    // Its fault is over or not certain any more: each service is judged for itself again.
+                    let trouble = self.assembly_trouble(index);
+                    (trouble.demand, trouble.refused, trouble.waits) = (Demand::Nothing, None, None);
+                    self.changed = true;
+                    return false;
+                }
+                let fresh = seen.is_some_and(|at| now.since(at) <= fresh_for);
+                failed && fresh && matches!(verdict, Verdict::PerService | Verdict::Disagreement)
             }
         }
     }
@@ -260,13 +277,7 @@ impl Engine {
         trouble.counted = describe::count(count, window).into();
         trouble.first = count.failure == 1;
         trouble.ladder.climbed |= count.full;
-        let (counted, full, incident) = (trouble.counted.clone(), count.full, trouble.incident);
         trouble.backed_off = false;
-        if full {
-            self.report(About::Assembly(index), EventKind::Escalated, now, |it| {
-                (it.reason, it.incident) = (format!("{counted}: reboots are over").into(), incident);
-            });
-        }
     }
 
     fn choose(&self, index: AssemblyIndex, verdict: &Verdict) -> Choice {
@@ -280,10 +291,8 @@ impl Engine {
     }
 
     fn no_rung(&mut self, index: AssemblyIndex, choice: &Choice, now: Timestamp) {
-        let retry_after = self.definition().timing.retry_after;
         let trouble = self.assembly_trouble(index);
         if trouble.ladder.given_up && trouble.cause == Cause::Channel {
-            trouble.wait_until = Some(now.after(retry_after));
             return;
         }
         let mut why = trouble.counted.to_string();
@@ -297,7 +306,12 @@ impl Engine {
     fn backs_off(&mut self, index: AssemblyIndex, rung: Rung, now: Timestamp) -> bool {
         let mut random = self.random.fork(now.since_boot().as_nanos() as u64 ^ u64::from(index.0) << 16);
         let trouble = self.assembly_trouble(index);
-        if trouble.ladder.given_up || std::mem::replace(&mut trouble.backed_off, true) {
+        if trouble.ladder.given_up {
+            let waits = now < trouble.ladder.retry_at;
+            trouble.wait_until = waits.then_some(trouble.ladder.retry_at);
+            return waits;
+        }
+        if std::mem::replace(&mut trouble.backed_off, true) {
             return false;
         }
         let wait = backoff::wait(rung, trouble.ladder.attempts_of(rung), &mut random);
@@ -545,7 +559,15 @@ impl Engine {
                 healthy && matches!(self.service(service).state, State::Failed | State::Exhausted)
             }
             None => {
-                self.assembly(index).trouble.as_ref().is_some_and(|trouble| trouble.demand != Demand::Nothing)
+                let channel = self.assembly(index).channel;
+                self.assembly(index).trouble.as_ref().is_some_and(|trouble| match trouble.cause {
+                    _ if trouble.demand == Demand::Nothing => false,
+                    Cause::Channel => channel == ChannelHealth::Dead,
+                    Cause::Escalated(service) => {
+                        let failed = matches!(self.service(service).state, State::Failed | State::Exhausted);
+                        failed && channel == ChannelHealth::Healthy
+                    }
+                })
             }
         }
     }
@@ -560,6 +582,11 @@ impl Engine {
             None => (Act::Machine(rung), timing.machine_action_timeout),
         };
         recovery.began = now;
+        let retry_at = now.after(timing.retry_after);
+        match service {
+            Some(service) => self.service_trouble(service).ladder.retry_at = retry_at,
+            None => self.assembly_trouble(index).ladder.retry_at = retry_at,
+        }
         recovery.phase = Phase::Acting { until: now.after(timeout).after(OUTCOME_LOST_AFTER) };
         let reason = self.reason_of_start(index, service);
         self.assembly_mut(index).recovery = Some(recovery);
@@ -577,8 +604,8 @@ impl Engine {
 
     fn begin_service(&mut self, service: ServiceIndex, now: Timestamp) {
         let trouble = self.service_trouble(service);
-        (trouble.demand, trouble.refused, trouble.waits, trouble.passing_since) =
-            (Demand::Nothing, None, None, None);
+        (trouble.demand, trouble.refused, trouble.waits) = (Demand::Nothing, None, None);
+        (trouble.passing_since, trouble.first_failed, trouble.last_failed) = (None, None, None);
         self.change(service, HealthEvent::RecoveryBegan, "", now);
     }
 
@@ -600,7 +627,7 @@ impl Engine {
             Some(service) => {
                 let trouble = self.service_trouble(service);
                 let counted = if trouble.ladder.given_up { "a dated retry" } else { &*trouble.counted };
-                format!("{}, {}; {counted}", trouble.reason, describe::confirmed(trouble.confirmed_by))
+                format!("{}; {counted}", describe::confirmed(&trouble.reason, trouble.confirmed_by))
             }
             None => {
                 let misses = self.assembly(index).misses;
@@ -614,7 +641,7 @@ impl Engine {
                     }
                     (Cause::Channel, verdict) => {
                         let verdict = verdict.as_ref().map_or("", |(verdict, _)| verdict.as_str());
-                        format!("{verdict}: {}, {}; {counted}", trouble.reason, describe::confirmed(misses))
+                        format!("{verdict}: {}; {counted}", describe::confirmed(&trouble.reason, misses))
                     }
                 }
             }

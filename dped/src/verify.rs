@@ -10,7 +10,7 @@ use crate::describe;
 use crate::engine::{About, Engine};
 use crate::health::{ChannelHealth, HealthEvent};
 use crate::output::Output;
-use crate::parts::{Cause, Demand, Phase, Recovery};
+use crate::parts::{Cause, Demand, Phase, Recovery, Start};
 
 impl Engine {
     /// The action is done, or was looked at: what was seen before says nothing any more.
@@ -141,22 +141,20 @@ impl Engine {
         if let Some(service) = recovery.service {
             let trouble = self.service_trouble(service);
             trouble.reason = reason.into();
-            trouble.last_failed.get_or_insert(now);
+            if trouble.last_failed.is_none() {
+                // The action itself said so, and no probe did yet.
+                (trouble.last_failed, trouble.confirmed_by) = (Some(now), 0);
+            }
             return self.end_recovery(index, Some(false), reason, now);
         }
         let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
-        let unwell = self
-            .definition()
-            .services_of(index)
-            .find(|service| !self.service_stable(*service))
-            .filter(|_| healthy);
-        let retry = now.after(self.definition().timing.retry_after);
+        let fails = |service: &ServiceIndex| {
+            self.service(*service).trouble.as_ref().is_some_and(|it| it.last_failed.is_some())
+        };
+        let unwell = self.definition().services_of(index).find(fails).filter(|_| healthy);
         let trouble = self.assembly_trouble(index);
         trouble.demand = Demand::Fault;
         trouble.cause = unwell.map_or(Cause::Channel, Cause::Escalated);
-        if trouble.ladder.given_up {
-            trouble.wait_until = Some(retry);
-        }
         trouble.reason = reason.into();
         self.end_recovery(index, Some(false), reason, now);
     }
@@ -211,6 +209,9 @@ impl Engine {
     }
 
     fn end_of_service(&mut self, service: ServiceIndex, worked: Option<bool>, reason: &str, now: Timestamp) {
+        if let Some(trouble) = &mut self.service_mut(service).trouble {
+            (trouble.start, trouble.grace_until) = (Start::No, None);
+        }
         if self.service(service).state != State::Recovering {
             return;
         }

@@ -1,0 +1,5 @@
+//! policy.md, rule by rule: each test names the rule or row that it holds. `site.rs` is the world that they happen in.
+
+mod counting;
+mod observing;
+mod site;
