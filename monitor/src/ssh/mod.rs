@@ -11,6 +11,7 @@ mod known_hosts;
 mod monitor;
 mod observe;
 mod pending;
+mod port;
 pub mod resident;
 mod session;
 mod settings;

@@ -17,6 +17,9 @@ use super::settings::Probe;
 /// What `systemctl` may have printed so far, in bytes, over all requests: some hundred units.
 const WORDS_MAX_BYTES: usize = 256 * 1024;
 
+/// `s` lines that may wait for their answer. Each is answered within its SECS, unless somebody ended its worker in the guest.
+const UNIT_LINES_MAX: usize = 64;
+
 /// A resident shell.
 pub(super) struct Shell {
     read: ChannelReadHalf,
@@ -125,6 +128,9 @@ impl Shell {
         let mut text = std::mem::take(&mut self.greeting);
         lines.write(&mut text);
         if !lines.units.is_empty() {
+            if self.units.len() >= UNIT_LINES_MAX {
+                self.units.remove(0);
+            }
             self.units.push((lines.unit_line(), lines.units, String::new()));
         }
         text
@@ -133,7 +139,7 @@ impl Shell {
     /// Answers the probes that a reply is about.
     ///
     /// # Errors
-    /// [`BadFrame`] where it is about nothing that was asked.
+    /// [`BadFrame`] where it cannot be true. One that is about something answered already is of no matter.
     pub(super) fn settle(&mut self, reply: Reply, waiting: &mut Waiting) -> Result<(), BadFrame> {
         match reply {
             Reply::Ready => {}
@@ -149,8 +155,7 @@ impl Shell {
             }
             Reply::Words(id, words) => {
                 let kept: usize = self.units.iter().map(|entry| entry.2.len()).sum();
-                let entry = self.units.iter_mut().find(|entry| entry.0 == id);
-                let entry = entry.ok_or(BadFrame("it tells of units that were not asked"))?;
+                let Some(entry) = self.units.iter_mut().find(|entry| entry.0 == id) else { return Ok(()) };
                 if kept + words.len() > WORDS_MAX_BYTES {
                     return Err(BadFrame("systemctl prints without end"));
                 }
@@ -158,8 +163,7 @@ impl Shell {
                 entry.2.push(' ');
             }
             Reply::Units(id, status, rest) => {
-                let index = self.units.iter().position(|entry| entry.0 == id);
-                let index = index.ok_or(BadFrame("it tells of units that were not asked"))?;
+                let Some(index) = self.units.iter().position(|entry| entry.0 == id) else { return Ok(()) };
                 let (_, asked, mut words) = self.units.swap_remove(index);
                 words.push_str(&rest);
                 let seen = observe::units(&words, status, asked.iter());
@@ -257,4 +261,85 @@ impl Lines {
 fn seconds(deadline: Instant) -> u64 {
     let left = deadline.saturating_duration_since(Instant::now());
     left.saturating_add(Duration::from_millis(999)).as_secs().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use cpe_proto::definition::{CommandLine, ProcessName};
+    use cpe_proto::id::ProbeId;
+
+    use super::*;
+    use crate::ssh::settings::ProbeRequest;
+
+    /// The text that would be sent for these probes, the first line of the session being 8.
+    fn text(checks: &[Probe]) -> String {
+        let mut waiting = Waiting::new(Arc::new(Box::new(|_| ())));
+        let timeout = Duration::from_millis(1500);
+        let requests =
+            checks.iter().map(|what| ProbeRequest { probe: ProbeId(1), what: what.clone(), timeout });
+        assert!(waiting.add(requests.collect(), Instant::now()).is_empty());
+        let mut lines = Lines { first: 8, ..Lines::default() };
+        waiting.iter_mut().for_each(|pending| lines.add(pending));
+        let mut text = String::new();
+        lines.write(&mut text);
+        text
+    }
+
+    fn unit(name: &str) -> Probe {
+        Probe::Check(Check::Systemd(UnitName::parse(name).unwrap()))
+    }
+
+    fn process(name: &str) -> Probe {
+        Probe::Check(Check::Process(ProcessName::parse(name).unwrap()))
+    }
+
+    fn command(line: &str) -> Probe {
+        Probe::Check(Check::Command(CommandLine::parse(line).unwrap()))
+    }
+
+    #[test]
+    fn a_batch_is_one_line_for_all_units_one_for_all_processes_and_one_for_each_command() {
+        let asked = [
+            Probe::Channel,
+            process("nginx"),
+            unit("a.service"),
+            command("  exit 1 # it's \\ "),
+            unit("b.timer"),
+            process("sshd"),
+            unit("a.service"),
+            command("true"),
+        ];
+        assert_eq!(
+            text(&asked),
+            "a 8\ns 9 2 a.service b.timer\nc 11 2   exit 1 # it's \\ \nc 12 2 true\np 10 nginx sshd\n"
+        );
+    }
+
+    #[test]
+    fn every_batch_asks_whether_the_shell_lives() {
+        assert_eq!(text(&[process("nginx")]), "a 8\np 10 nginx\n");
+        assert_eq!(text(&[Probe::Channel]), "a 8\n");
+    }
+
+    #[test]
+    fn an_answer_reaches_only_the_probe_that_its_line_asked() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&seen);
+        let answers =
+            move |answer: crate::ssh::Answer| keep.lock().unwrap().push((answer.probe.0, answer.observation));
+        let mut waiting = Waiting::new(Arc::new(Box::new(answers)));
+        let timeout = Duration::from_secs(60);
+        let request = |probe, what| ProbeRequest { probe: ProbeId(probe), what, timeout };
+        let asked =
+            vec![request(1, command("true")), request(2, command("true")), request(3, Probe::Channel)];
+        assert!(waiting.add(asked, Instant::now()).is_empty());
+        let mut lines = Lines { first: 8, ..Lines::default() };
+        waiting.iter_mut().for_each(|pending| lines.add(pending));
+        answer(&mut waiting, 12, |_| Some(Observation::Exited(2, "".into())));
+        answer(&mut waiting, 12, |_| Some(Observation::Exited(9, "".into())));
+        answer(&mut waiting, 9, |_| Some(Observation::Alive));
+        assert_eq!(*seen.lock().unwrap(), vec![(2, Observation::Exited(2, "".into()))]);
+    }
 }

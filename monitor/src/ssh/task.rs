@@ -2,26 +2,23 @@
 //! probe by its deadline.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use cpe_proto::definition::Check;
 use cpe_proto::observation::{ChannelFailure, Observation, detail};
-use russh::ChannelOpenFailure;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::connect::{self, Failure, Link, Progress};
 use super::monitor::Shared;
 use super::pending::{Stage, Waiting};
+use super::port::Ports;
 use super::resident::Reply;
 use super::session::{Command, refuse};
 use super::settings::{Act, ActError, Answers, Endpoint, Probe};
 use super::shell::{Shell, Trouble};
 use super::{act, fallback};
-
-/// Ports of one session that are being connected to at one time. One that hangs stays so for as long as the guest's kernel tries.
-const OPENING_MAX: usize = 32;
 
 /// Connections to ports that failed, after which the session is renewed: the library keeps a record of each until the session ends.
 const REFUSALS_MAX: usize = 512;
@@ -48,8 +45,7 @@ enum State {
 struct Up {
     link: Link,
     service: Service,
-    opening: Arc<AtomicUsize>,
-    refusals: Arc<AtomicUsize>,
+    ports: Ports,
 }
 
 enum Service {
@@ -212,8 +208,7 @@ impl Task {
         };
         // The next connection tries the shell again.
         self.shell_failed = false;
-        self.state =
-            State::Up(Box::new(Up { link, service, opening: Arc::default(), refusals: Arc::default() }));
+        self.state = State::Up(Box::new(Up { link, service, ports: Ports::default() }));
         self.proceed().await;
     }
 
@@ -261,7 +256,7 @@ impl Task {
     /// Renews a session that has had too many refused ports, when a channel probe is about to prove the new one.
     fn renew(&mut self) {
         let State::Up(up) = &self.state else { return };
-        if up.refusals.load(Relaxed) >= REFUSALS_MAX && self.waiting.wants_channel() {
+        if up.ports.refusals() >= REFUSALS_MAX && self.waiting.wants_channel() {
             self.drop_link("it was renewed");
         }
     }
@@ -312,13 +307,10 @@ impl Task {
         let (mut opened, mut too_many) = (false, Vec::new());
         for pending in self.waiting.iter_mut().filter(|pending| pending.stage == Stage::Waiting) {
             let Probe::Check(Check::Tcp { host, port }) = &pending.what else { continue };
-            if up.opening.fetch_add(1, Relaxed) >= OPENING_MAX {
-                up.opening.fetch_sub(1, Relaxed);
+            let Some(port) = up.ports.open(host, *port) else {
                 too_many.push(pending.key);
                 continue;
-            }
-            let (opening, refusals) = (Arc::clone(&up.opening), Arc::clone(&up.refusals));
-            let port = Port { host: Arc::clone(host), port: *port, opening, refusals };
+            };
             let (handle, events) = (Arc::clone(&up.link.handle), self.events.clone());
             let (generation, key) = (self.generation, pending.key);
             tokio::spawn(async move {
@@ -397,6 +389,11 @@ impl Task {
             return self.proceed().await;
         }
         self.waiting.answer(|pending| (pending.key == key).then(|| observation.clone()));
+        if matches!(observation, Observation::Channel(..)) {
+            // Said by an exec: the guest does not answer over this session.
+            self.drop_link("the session gave no answer");
+            self.proceed().await;
+        }
     }
 
     /// Answers what is due. A channel probe without an answer means that nothing behind it can be observed either.
@@ -485,44 +482,6 @@ async fn start_shell(link: Link) -> Result<Connected, Failure> {
                 .farewell()
                 .unwrap_or_else(|| "the server ended the session after the login".to_owned());
             Err(Failure { cause: ChannelFailure::Protocol, detail: detail(&why) })
-        }
-    }
-}
-
-/// A port to connect to, from within the guest.
-struct Port {
-    host: Arc<str>,
-    port: u16,
-    opening: Arc<AtomicUsize>,
-    refusals: Arc<AtomicUsize>,
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        self.opening.fetch_sub(1, Relaxed);
-    }
-}
-
-impl Port {
-    async fn probe(&self, handle: &russh::client::Handle<connect::Client>) -> Observation {
-        let opened = handle.channel_open_direct_tcpip(&*self.host, self.port.into(), "127.0.0.1", 0).await;
-        let reason = match opened {
-            Ok(channel) => {
-                let _lost = channel.close().await;
-                return Observation::Connected;
-            }
-            Err(russh::Error::ChannelOpenFailure(reason)) => reason,
-            Err(_) => return Observation::NotObserved,
-        };
-        self.refusals.fetch_add(1, Relaxed);
-        match reason {
-            ChannelOpenFailure::ConnectFailed => {
-                Observation::NotConnected(detail(&format!("{} port {}: refused or unreachable", self.host, self.port)))
-            }
-            ChannelOpenFailure::ResourceShortage => Observation::NotObserved,
-            _ => Observation::NotRunnable(
-                "sshd does not allow it: set AllowTcpForwarding local (or PermitOpen) in its sshd_config for this user".into(),
-            ),
         }
     }
 }

@@ -46,15 +46,15 @@ exec "$@"
 
 /// How a guest differs from the usual one.
 #[derive(Default)]
-pub(crate) struct Kind {
+pub(crate) struct Kind<'a> {
     /// More lines for sshd_config.
-    pub(crate) config: &'static str,
+    pub(crate) config: &'a str,
     /// What `/bin/sh` is (root only).
-    pub(crate) shell: Option<&'static str>,
+    pub(crate) shell: Option<&'a str>,
     /// Whether the server has an RSA key too: those take long to make.
     pub(crate) rsa: bool,
     /// Commands that the guest has instead of all.
-    pub(crate) only_commands: Option<&'static [&'static str]>,
+    pub(crate) only_commands: Option<&'a [&'a str]>,
 }
 
 pub(crate) struct Guest {
@@ -69,7 +69,7 @@ impl Guest {
         Self::of(&Kind::default())
     }
 
-    pub(crate) fn of(kind: &Kind) -> Self {
+    pub(crate) fn of(kind: &Kind<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let user = furnish(dir.path(), kind);
         for _ in 0..5 {
@@ -221,7 +221,7 @@ fn script(path: &Path, text: &str) {
 }
 
 /// Fills a guest's folder; the user to log in as.
-fn furnish(dir: &Path, kind: &Kind) -> String {
+fn furnish(dir: &Path, kind: &Kind<'_>) -> String {
     let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     open(dir, 0o755);
     for key in ["ed25519", "ecdsa"].into_iter().chain(kind.rsa.then_some("rsa")) {
@@ -258,7 +258,7 @@ fn furnish(dir: &Path, kind: &Kind) -> String {
 }
 
 /// Starts sshd; none where the port was taken meanwhile.
-fn start(dir: &Path, port: u16, kind: &Kind) -> Option<Child> {
+fn start(dir: &Path, port: u16, kind: &Kind<'_>) -> Option<Child> {
     let place = dir.to_str().unwrap();
     let path = if kind.only_commands.is_some() {
         format!("{place}/bin")

@@ -11,7 +11,7 @@ use crate::watch::{Watch, command, process, state, tcp, unit};
 /// A short wait for what is meant to be late.
 const SOON: Duration = Duration::from_millis(1500);
 
-async fn every_kind_passes_and_fails(kind: &Kind, fallbacks: u64) {
+async fn every_kind_passes_and_fails(kind: &Kind<'_>, fallbacks: u64) {
     let guest = Guest::of(kind);
     guest.unit("nginx.service", "nginx.service loaded active running");
     guest.unit("broken.service", "broken.service loaded failed failed");
@@ -205,18 +205,27 @@ async fn output_cannot_forge_an_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_writes_into_the_shells_own_output_is_noticed_and_not_believed() {
-    let guest = Guest::new();
-    let mut watch = Watch::of(&guest);
-    // It finds the shell among its ancestors, and writes where the shell writes: a frame of the right form, but for the nonce.
-    let forge = "p=$PPID; while read -r a b c d e </proc/$p/stat; case $(tr '\\0' ' ' </proc/$p/cmdline) in *': cpe-resident 1;'*) false;; esac; do p=$d; done; \
-                 printf '0123456789abcdef a 1 0123456789abcdef\\n' >/proc/$p/fd/1; exit 5";
-    // The other end is a socket on some builds of sshd, which cannot be opened by its name: then there is nothing to forge with.
-    let seen = watch.check(command(forge)).await;
-    let noticed = watch.monitor.counters().fallbacks == 1;
-    assert!(noticed || matches!(&seen, Observation::Exited(5, _)), "{seen:?}");
-    assert_eq!(watch.channel().await, Observation::Alive);
-    assert_eq!(watch.check(command("exit 6")).await, Observation::Exited(6, "".into()));
+async fn words_between_the_shell_and_us_are_never_believed_and_exec_takes_over() {
+    // As if something wrote where the shell writes: frames of the right form behind each of its own, but for the nonce.
+    for forged in ["0123456789abcdef c 7 0 forged 0123456789abcdef", " c 7 0 forged ", "oops"] {
+        let force = format!(
+            "ForceCommand case \"$SSH_ORIGINAL_COMMAND\" in *cpe-resident*) eval \"$SSH_ORIGINAL_COMMAND\" | \
+             while read -r line; do echo \"$line\"; echo \"{forged}\"; done;; *) eval \"$SSH_ORIGINAL_COMMAND\";; esac"
+        );
+        let guest = Guest::of(&Kind { config: &force.replace("\\\n", ""), ..Kind::default() });
+        let mut watch = Watch::of(&guest);
+        let seen = watch.ask(&[Probe::Channel, command("exit 5"), process("sshd"), tcp(guest.port)]).await;
+        let expected = vec![
+            Observation::Alive,
+            Observation::Exited(5, "".into()),
+            Observation::Exited(0, "".into()),
+            Observation::Connected,
+        ];
+        assert_eq!(seen, expected, "{forged}");
+        assert_eq!(watch.monitor.counters().fallbacks, 1, "{forged}");
+        assert_eq!(watch.monitor.counters().connected, 1, "the session itself is good");
+        watch.assert_no_more_answers();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
