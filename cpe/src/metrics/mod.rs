@@ -122,6 +122,7 @@ pub struct Metrics {
     recoveries_started: [Counter; Rung::ALL.len()],
     recoveries_worked: [Counter; Rung::ALL.len()],
     recoveries_failed: [Counter; Rung::ALL.len()],
+    recoveries_unknown: [Counter; Rung::ALL.len()],
     refusals: [Counter; Refusal::ALL.len()],
     states: [[Gauge; State::ALL.len()]; 3],
     incidents_opened: Counter,
@@ -187,6 +188,7 @@ impl Metrics {
             recoveries_started: recovery("started"),
             recoveries_worked: recovery("worked"),
             recoveries_failed: recovery("failed"),
+            recoveries_unknown: recovery("unknown"),
             refusals: Refusal::ALL.map(|reason| handle(&refusals, &ReasonLabels { reason: reason.as_str() })),
             states: [
                 states(registry, "deployables", "Deployables by state"),
@@ -265,11 +267,18 @@ impl Metrics {
                 self.incidents_open.dec();
             }
             EventKind::RecoveryStarted => count(&self.recoveries_started, event.rung),
-            EventKind::RecoveryFinished if event.to == Some(State::Healthy) => {
-                count(&self.recoveries_worked, event.rung);
-            }
-            EventKind::RecoveryFinished => count(&self.recoveries_failed, event.rung),
+            EventKind::RecoveryFinished => self.finished(event),
             _ => {}
+        }
+    }
+
+    fn finished(&self, event: &Event) {
+        match event.to {
+            Some(State::Healthy) => count(&self.recoveries_worked, event.rung),
+            Some(State::Unknown) => count(&self.recoveries_unknown, event.rung),
+            Some(_) => count(&self.recoveries_failed, event.rung),
+            // A late outcome of what was counted before.
+            None => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! Events as sentences, one line each: `10:42:07  shop/web/nginx  restarted (unit inactive, ...), healthy after 5.2 s`. In a listing the start
-//! and the end of a recovery are one sentence ([`Joined`]); while following, each is told when it happens ([`Follow`]). A change of state that
-//! another event tells better (a recovery, the end of an incident) has no line of its own; `--json` has everything.
+//! and the end of a recovery are one sentence ([`Joined`]); while following, each is told when it happens ([`Follow`]). What another event
+//! tells better has no line of its own (`quiet.rs`); `--json` has everything.
 
 use std::collections::VecDeque;
 
@@ -9,6 +9,7 @@ use cpe_proto::id::{ActionId, Name};
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 
+use super::quiet::Quiet;
 use super::{Reader, plain, word};
 
 /// Lines that wait for the end of a recovery that began before them. When there are more, the first is told without its end.
@@ -18,19 +19,20 @@ const WAIT_MAX: usize = 2_000;
 #[derive(Clone, Debug)]
 pub struct Follow {
     reader: Reader,
+    quiet: Quiet,
 }
 
 impl Follow {
     /// For that reader.
     #[must_use]
     pub fn new(reader: Reader) -> Self {
-        Self { reader }
+        Self { reader, quiet: Quiet::default() }
     }
 
     /// The event's line, without a line end; none where another event says it.
     #[must_use]
-    pub fn line(&self, record: &EventRecord) -> Option<String> {
-        (!is_told_otherwise(record)).then(|| line(&self.reader, record, &sentence(record)))
+    pub fn line(&mut self, record: &EventRecord) -> Option<String> {
+        (!self.quiet.hides(record)).then(|| line(&self.reader, record, &sentence(record)))
     }
 }
 
@@ -38,6 +40,7 @@ impl Follow {
 #[derive(Debug)]
 pub struct Joined {
     reader: Reader,
+    quiet: Quiet,
     waiting: VecDeque<Waiting>,
 }
 
@@ -60,15 +63,16 @@ impl Joined {
     /// For that reader.
     #[must_use]
     pub fn new(reader: Reader) -> Self {
-        Self { reader, waiting: VecDeque::new() }
+        Self { reader, quiet: Quiet::default(), waiting: VecDeque::new() }
     }
 
     /// Takes the next event; the answer is the lines that are complete by now, in order.
     pub fn push(&mut self, record: EventRecord) -> Vec<String> {
-        if is_told_otherwise(&record) {
+        if self.quiet.hides(&record) {
             return Vec::new();
         }
-        let begun = (record.event.kind == EventKind::RecoveryFinished)
+        // A late outcome of an old action has no state: it is told by itself.
+        let begun = (record.event.kind == EventKind::RecoveryFinished && record.event.to.is_some())
             .then(|| {
                 self.waiting
                     .iter_mut()
@@ -99,17 +103,6 @@ impl Joined {
     }
 }
 
-/// Recovering: the recovery's start says it. Healthy at the end of an incident: the recovery's end or the incident's says it.
-fn is_told_otherwise(record: &EventRecord) -> bool {
-    let event = &record.event;
-    event.kind == EventKind::StateChanged
-        && match event.to {
-            Some(State::Recovering) => true,
-            Some(State::Healthy) => event.incident.is_some(),
-            _ => false,
-        }
-}
-
 fn key(record: &EventRecord) -> Option<(&Name, ActionId)> {
     record.deployable.as_ref().zip(record.event.action)
 }
@@ -131,17 +124,24 @@ pub(super) fn sentence(record: &EventRecord) -> String {
         },
         EventKind::FaultIsolated => colon("fault isolated", reason),
         EventKind::RecoveryStarted => aside(event.rung.map_or("recovering", doing), reason),
-        EventKind::RecoveryFinished if event.to == Some(State::Healthy) => {
-            comma(event.rung.map_or("recovered", Rung::past), reason)
-        }
-        EventKind::RecoveryFinished => colon(&format!("{} did not work", attempt(event.rung)), reason),
+        EventKind::RecoveryFinished => match event.to {
+            Some(State::Healthy) => comma(event.rung.map_or("recovered", Rung::past), reason),
+            Some(to) => colon(&format!("{} {}", attempt(event.rung), effect(to)), reason),
+            None => colon(&format!("{} ended", attempt(event.rung)), reason),
+        },
         EventKind::RecoveryRefused => colon(&format!("{} refused", attempt(event.rung)), reason),
-        EventKind::Escalated => colon(&format!("escalated to {}", attempt(event.rung)), reason),
+        EventKind::Escalated if event.rung.is_some() => {
+            colon(&format!("escalated to {}", attempt(event.rung)), reason)
+        }
+        EventKind::Escalated if reason.is_empty() => "escalated".to_owned(),
+        // The reason says where to.
+        EventKind::Escalated => reason.to_owned(),
         EventKind::IncidentOpened => colon(&format!("{incident} opened"), reason),
         EventKind::IncidentClosed => colon(&format!("{incident} closed"), reason),
         EventKind::DefinitionLoaded => aside("definition loaded", reason),
         EventKind::DefinitionRejected => colon("definition rejected", reason),
-        EventKind::MaintenanceChanged => colon("maintenance", reason),
+        EventKind::MaintenanceChanged if reason.is_empty() => "maintenance changed".to_owned(),
+        EventKind::MaintenanceChanged => format!("maintenance {reason}"),
         EventKind::BreakerChanged if reason.is_empty() => "recovery was held or released".to_owned(),
         EventKind::BreakerChanged => reason.to_owned(),
     }
@@ -150,12 +150,21 @@ pub(super) fn sentence(record: &EventRecord) -> String {
 /// A recovery's start and end as one sentence.
 fn joined(start: &EventRecord, end: &EventRecord) -> String {
     let rung = end.event.rung.or(start.event.rung);
-    if end.event.to == Some(State::Healthy) {
-        let done = aside(rung.map_or("recovered", Rung::past), &start.event.reason);
-        return comma(&done, &end.event.reason);
+    let (began, ended) = (&start.event.reason, &end.event.reason);
+    match end.event.to {
+        Some(State::Healthy) => comma(&aside(rung.map_or("recovered", Rung::past), began), ended),
+        to => {
+            colon(&format!("{} {}", aside(attempt(rung), began), effect(to.unwrap_or(State::Unknown))), ended)
+        }
     }
-    let tried = aside(attempt(rung), &start.event.reason);
-    colon(&format!("{tried} did not work"), &end.event.reason)
+}
+
+/// What a recovery did that did not end in healthy.
+fn effect(to: State) -> &'static str {
+    match to {
+        State::Unknown => "had an effect that is not known",
+        _ => "did not work",
+    }
 }
 
 fn aside(said: &str, reason: &str) -> String {

@@ -2,6 +2,7 @@
 //! Pure: from the API's types to text, so that each rendering is a snapshot in a test.
 
 mod events;
+mod quiet;
 mod status;
 mod why;
 

@@ -66,64 +66,71 @@ fn recovery(
     })
 }
 
+/// As the engine tells it: a unit that is stopped once, then one that fails again after its restarts, a frozen machine, an operator.
 fn night() -> Vec<EventRecord> {
     use EventKind::*;
-    let moved = |seq, after, to, reason: &str| {
-        with(event(seq, after, StateChanged, reason), |event| event.to = Some(to))
+    let moved = |seq, after, from, to, reason: &str| {
+        with(event(seq, after, StateChanged, reason), |event| (event.from, event.to) = (Some(from), Some(to)))
     };
     let of_web = |record| with(record, |event: &mut Event| event.service = None);
+    let whole = |record| {
+        with(record, |event: &mut Event| (event.assembly, event.service, event.incident) = (None, None, None))
+    };
     let own = |mut record: EventRecord| {
         record.deployable = None;
-        with(record, |event| (event.assembly, event.service) = (None, None))
+        whole(record)
     };
-    let whole = |record| with(record, |event: &mut Event| (event.assembly, event.service) = (None, None));
+    let no_incident = |record| with(record, |event: &mut Event| event.incident = None);
+    let restart = Rung::RestartService;
     vec![
         whole(event(1, 0, DefinitionLoaded, "2 assemblies, 3 services")),
-        moved(2, 6_400, State::Suspected, "unit inactive"),
-        event(3, 6_900, IncidentOpened, "unit inactive, confirmed by 2 probes"),
-        event(4, 6_900, FaultIsolated, "service fault: unit inactive over a healthy channel"),
+        no_incident(moved(2, 200, State::Starting, State::Healthy, "")),
+        of_web(no_incident(moved(3, 200, State::Starting, State::Healthy, ""))),
+        whole(moved(4, 200, State::Starting, State::Healthy, "")),
+        no_incident(moved(5, 6_400, State::Healthy, State::Suspected, "unit inactive")),
+        of_web(no_incident(moved(6, 6_400, State::Healthy, State::Suspected, "nginx is suspected"))),
+        whole(moved(7, 6_400, State::Healthy, State::Suspected, "")),
+        no_incident(moved(8, 6_900, State::Suspected, State::Failed, "unit inactive")),
+        event(9, 6_900, IncidentOpened, "unit inactive, confirmed by 2 probes"),
+        event(10, 6_900, FaultIsolated, "service_fault: unit inactive, confirmed by 2 probes"),
+        of_web(no_incident(moved(11, 6_900, State::Suspected, State::Failed, "nginx is failed"))),
+        whole(moved(12, 6_900, State::Suspected, State::Degraded, "")),
         recovery(
-            5,
+            13,
             7_000,
             RecoveryStarted,
             7,
-            Rung::RestartService,
+            restart,
             None,
             "unit inactive, confirmed by 2 probes; failure 1 of 5 in 1 h",
         ),
-        moved(6, 7_000, State::Recovering, ""),
+        moved(14, 7_000, State::Failed, State::Recovering, ""),
+        recovery(15, 12_200, RecoveryFinished, 7, restart, Some(State::Healthy), "healthy after 5.2 s"),
+        moved(16, 12_200, State::Recovering, State::Healthy, ""),
+        of_web(no_incident(moved(17, 12_200, State::Recovering, State::Healthy, ""))),
+        whole(moved(18, 12_200, State::Degraded, State::Healthy, "")),
+        event(19, 27_200, IncidentClosed, "healthy for 15 s"),
         recovery(
-            7,
-            12_200,
-            RecoveryFinished,
-            7,
-            Rung::RestartService,
-            Some(State::Healthy),
-            "healthy after 5.2 s",
-        ),
-        moved(8, 12_200, State::Healthy, ""),
-        event(9, 12_200, IncidentClosed, "healthy after 5.2 s"),
-        recovery(
-            10,
+            20,
             60_000,
             RecoveryStarted,
             8,
-            Rung::RestartService,
+            restart,
             None,
             "unit failed, confirmed by 2 probes; failure 4 of 5 in 1 h",
         ),
         recovery(
-            11,
+            21,
             65_000,
             RecoveryFinished,
             8,
-            Rung::RestartService,
+            restart,
             Some(State::Failed),
             "unit failed again after 3.1 s",
         ),
-        recovery(12, 65_000, Escalated, 9, Rung::RebootSoft, None, "failure 5 of 5 in 1 h"),
+        event(22, 65_000, Escalated, "failure 5 of 5 in 1 h: escalates to the assembly"),
         of_web(recovery(
-            13,
+            23,
             65_100,
             RecoveryRefused,
             9,
@@ -131,24 +138,42 @@ fn night() -> Vec<EventRecord> {
             None,
             "3 of 3 in flight on infrastructure prod",
         )),
+        of_web(no_incident(moved(24, 66_000, State::Failed, State::Unreachable, "channel timed out"))),
+        of_web(event(25, 66_000, FaultIsolated, "hung: channel timed out, confirmed by 3 probes")),
         of_web(recovery(
-            14,
+            26,
             70_000,
             RecoveryStarted,
             10,
             Rung::RebootHard,
             None,
-            "channel timed out, confirmed by 3 probes",
+            "hung: channel timed out, confirmed by 3 probes; failure 1 of 3 in 6 h",
         )),
-        of_web(event(15, 71_000, MaintenanceChanged, "on: disk replaced (by uid 0 (root))")),
+        of_web(event(27, 71_000, MaintenanceChanged, "on: disk replaced (by uid 0 (root))")),
         own(event(
-            16,
+            28,
             72_000,
             BreakerChanged,
             "the journal cannot be written (disk full): probing goes on, nothing is recovered",
         )),
-        own(event(17, 72_500, DefinitionRejected, "wiki.toml:3:1: unknown key \x1b[31m\"adress\"")),
-        of_web(moved(18, 73_000, State::InTransition, "resize")),
+        own(event(29, 72_500, DefinitionRejected, "wiki.toml:3:1: unknown key \x1b[31m\"adress\"")),
+        of_web(no_incident(moved(30, 73_000, State::Unreachable, State::InTransition, "resize"))),
+        of_web(no_incident(moved(31, 74_000, State::InTransition, State::Healthy, ""))),
+        whole(with(event(32, 75_000, RecoveryFinished, "late outcome, not believed: done"), |event| {
+            event.action = Some(ActionId(10))
+        })),
+        recovery(33, 76_000, RecoveryStarted, 11, restart, None, "unit failed; a dated retry"),
+        recovery(
+            34,
+            77_000,
+            RecoveryFinished,
+            11,
+            restart,
+            Some(State::Unknown),
+            "its channel does not answer, so it could not be verified",
+        ),
+        event(35, 78_000, IncidentClosed, "stop ordered"),
+        whole(moved(36, 79_000, State::Healthy, State::Stopped, "")),
     ]
 }
 
@@ -162,7 +187,7 @@ fn a_listing_of_events_joins_a_recovery_to_one_sentence() {
 
 #[test]
 fn while_following_each_event_is_told_when_it_happens() {
-    let follow = Follow::new(reader());
+    let mut follow = Follow::new(reader());
     let lines: Vec<String> = night().iter().filter_map(|record| follow.line(record)).collect();
     expect_file!["snapshots/follow.txt"].assert_eq(&(lines.join("\n") + "\n"));
 }
@@ -182,8 +207,9 @@ fn a_recovery_without_an_end_does_not_hold_the_listing_up_for_ever() {
     let mut joined = Joined::new(reader());
     let start = recovery(1, 0, EventKind::RecoveryStarted, 1, Rung::RebootHard, None, "hung");
     assert!(joined.push(start).is_empty(), "its end may come");
-    let lines: Vec<String> =
-        (2..3_000).flat_map(|seq| joined.push(event(seq, seq, EventKind::FaultIsolated, "x"))).collect();
+    let lines: Vec<String> = (2..3_000)
+        .flat_map(|seq| joined.push(event(seq, seq, EventKind::MaintenanceChanged, "on")))
+        .collect();
     assert_eq!(lines.first().map(String::as_str), Some("10:42:00  shop/web/nginx  rebooting (hard) (hung)"));
     assert_eq!(lines.len() + joined.finish().len(), 2_999, "nothing is lost");
 }
@@ -293,7 +319,7 @@ fn decision(action: u64, rung: Rung, answer: Answer) -> Decision {
 #[test]
 fn an_incident_is_a_timeline_with_its_evidence() {
     let mut events = night();
-    events.retain(|record| (2..=9).contains(&record.seq));
+    events.retain(|record| (5..=19).contains(&record.seq) && record.event.incident.is_some());
     let intent = Intent {
         deployable: name("shop"),
         action: ActionId(7),
@@ -307,7 +333,7 @@ fn an_incident_is_a_timeline_with_its_evidence() {
         deployable: name("shop"),
         incident: IncidentId(3),
         opened: MORNING + 6_900,
-        closed: Some(MORNING + 12_200),
+        closed: Some(MORNING + 27_200),
         events,
         decisions: vec![(MORNING + 6_950, decision(7, Rung::RestartService, Answer::Admitted))],
         intents: vec![IntentRecord {

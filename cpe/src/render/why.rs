@@ -6,8 +6,7 @@ use std::fmt::Write;
 use cpe_proto::api::{Incident, IntentRecord, Why};
 use cpe_proto::decision::{Answer, ChannelFact, Decision, Facts, Value, Verdict};
 use cpe_proto::event::{EventKind, EventRecord};
-use cpe_proto::infrastructure::InstanceState;
-use cpe_proto::observation::ChannelFailure;
+use dped::isolate::isolate;
 
 use super::events::sentence;
 use super::{Reader, plain, span};
@@ -77,7 +76,7 @@ fn decided(time: u64, decision: &Decision) -> Step {
         Answer::Refused(reason) => format!("refused: {reason}"),
     };
     let mut lines = vec![format!("action {}: {} of {place}: {answer}", decision.action, decision.rung)];
-    lines.push(format!("  concluded  {} ({})", decision.verdict, row(&decision.verdict, &decision.facts)));
+    lines.push(format!("  concluded  {}", concluded(decision)));
     lines.push(format!("  from       {}", facts(&decision.facts)));
     lines.extend(values("evidence", &decision.evidence));
     lines.extend(values("gate", &decision.gates));
@@ -110,31 +109,19 @@ fn intent(record: &IntentRecord) -> Vec<Step> {
     steps
 }
 
-/// The row of policy.md section 2 that a verdict comes from.
-fn row(verdict: &Verdict, facts: &Facts) -> String {
-    let number = match verdict {
-        Verdict::Untrusted => 1,
-        Verdict::CommonCause(domain) => return format!("row 2, domain {domain}"),
-        Verdict::Disagreement => 3,
-        Verdict::InTransition => 4,
-        Verdict::MisconfiguredChannel => 5,
-        Verdict::Gone => 6,
-        Verdict::Off => 7,
-        Verdict::Down => 8,
-        Verdict::ChannelFault if facts.live_witness => 9,
-        Verdict::ChannelFault => 10,
-        Verdict::Hung => 11,
-        Verdict::Unreachable if silent(facts) => 12,
-        Verdict::Unreachable => 14,
-        Verdict::PerService => 13,
+/// What isolation concluded, and the row of policy.md section 2 that the recorded facts give. That they give another verdict today is said.
+fn concluded(decision: &Decision) -> String {
+    let (again, row) = isolate(&decision.facts);
+    let domain = match &decision.verdict {
+        Verdict::CommonCause(domain) => format!(" {domain}"),
+        _ => String::new(),
     };
-    format!("row {number}")
-}
-
-/// Row 12: nobody answers and the infrastructure does not know.
-fn silent(facts: &Facts) -> bool {
-    facts.channel == ChannelFact::Dead(ChannelFailure::TimedOut)
-        && matches!(facts.instance, None | Some(InstanceState::Unknown))
+    let said = format!("{}{domain}", decision.verdict);
+    if again == decision.verdict {
+        format!("{said} (row {row})")
+    } else {
+        format!("{said} (from these facts this cpe concludes {again}, row {row})")
+    }
 }
 
 fn facts(facts: &Facts) -> String {
