@@ -4,7 +4,7 @@
 //! # Start
 //! cpe opens a session channel and sends one exec request: [`command`], which is `exec /bin/sh -c 'MAIN' cpe-resident 'WORKER'`
 //! with the text `cpe-resident 1` (the protocol's version) as the first words of MAIN. Nothing else is needed in the guest
-//! but `sh`, `setsid` (util-linux, busybox), `dd`, `tail`, `sleep`, and `systemctl` for unit probes. No file is written.
+//! but `sh`, `setsid` (util-linux, busybox), `tail`, `sleep`, and `systemctl` for unit probes. No file is written.
 //!
 //! On the channel's standard input cpe then writes lines, each ended by LF. The first is the **nonce**: 16 lower-case
 //! hexadecimal digits, drawn at random for this channel. It is sent as input and not as an argument, so that `ps` does not
@@ -33,7 +33,7 @@
 //! | `p ID R R ...` | for each name in the order asked: `1` runs, `0` does not, `?` cannot be seen (`/proc` hides other users' processes) |
 //! | `u ID WORD WORD WORD WORD` | four words of what `systemctl show` printed: `Id=`, `LoadState=`, `ActiveState=`, `SubState=`; as many such lines as needed |
 //! | `s ID STATUS WORD ...` | `systemctl` ended with that exit status; the words that remained. After the `u` lines of this ID |
-//! | `c ID STATUS TEXT` | the command ended with that exit status (128 + N after signal N). TEXT is the start and, where it was longer, the end of its output, at most 512 bytes, newlines as spaces |
+//! | `c ID STATUS TEXT` | the command ended with that exit status (128 + N after signal N). TEXT is the first 400 characters of its output, newlines as spaces; of an output longer than 4 KiB, the first of its last 4 KiB |
 //! | `t ID` | an `s` or `c` did not end within SECS and was ended by force, with its whole process group |
 //!
 //! Answers to different IDs come in any order. Units are matched with what was asked by their order, since an alias is shown by
@@ -43,8 +43,9 @@
 //! # Why output cannot forge an answer
 //! What a command prints is never connected to the channel. It is captured through a pipe, cut, newlines are replaced, and it is then
 //! printed by the shell as the last part of one line, between two nonces which the command was never told. A line is one `write` of
-//! less than 1 KiB, so two answers never mix. The exit status is written by the worker behind the output, and the worker prints nothing
-//! unless the command ended by itself: one that prints a status and then hangs is still `t`.
+//! less than 2 KiB, so two answers never mix. The exit status is written by the worker behind the output, and `tail` gives nothing on
+//! until everything that could write has ended: a command that prints a status and then hangs is killed together with `tail`,
+//! and is `t`.
 //!
 //! # Watchdog
 //! Each `s` and `c` runs in a process group of its own (`setsid`) beside a `sleep SECS`, after which the whole group is killed with
@@ -66,8 +67,9 @@ pub const PREAMBLE_MAX_BYTES: usize = 16 * 1024;
 /// Reads requests, answers what builtins can answer, and hands the rest to a worker. No single quote may occur in it.
 const MAIN: &str = r#": cpe-resident 1; exec 2>/dev/null; w=$1; IFS= read -r n || exit 0; nl=$(printf "\n_"); nl=${nl%_};
 say() { printf "%s %s %s\n" "$n" "$1" "$n"; };
-report() { case $o in *"$nl"*) ;; *) say "t $i"; return;; esac; x=${o##*$nl}; o=${o%$nl*};
-case $k in c) while :; do case $o in *"$nl"*) o=${o%%$nl*}" "${o#*$nl};; *) break;; esac; done; say "c $i $x $o";;
+report() { x=${o##*$nl}; case $x in ""|*[!0-9]*) say "t $i"; return;; esac; o=${o%$nl*}; r=;
+case $k in c) while [ ${#r} -lt 400 ]; do case $o in *"$nl"*) r="$r${o%%$nl*} "; o=${o#*$nl};; *) r=$r$o; break;; esac; done;
+printf "%s c %s %s %.400s %s\n" "$n" "$i" "$x" "$r" "$n";;
 s) set -f; set -- $o; while [ $# -gt 3 ]; do say "u $i $1 $2 $3 $4"; shift 4; done; say "s $i $x $*";; esac; };
 job() { ( { o=$(exec setsid /bin/sh -c "$w" cpe-probe "$@"); report; } </dev/null & ); };
 procs() { f=" "; for d in /proc/[0-9]*; do c=; read -r c <"$d/comm"; case $c in ""|*" "*) continue;; esac;
@@ -79,13 +81,12 @@ if command -v setsid >/dev/null; then say "r 1"; else say "r 1 no-setsid"; fi;
 while IFS= read -r l; do k=${l%% *}; l=${l#* }; i=${l%% *}; l=${l#* };
 case $k in a) say "a $i";; p) procs $l;; s) job s $l;; c) job c "${l%% *}" "${l#* }";; esac; done"#;
 
-/// Runs one `s` or `c` in its own process group, prints its output and, behind it, its status. No single quote may occur in it.
+/// Runs one `s` or `c` in its own process group: the end of its output and, behind it, its status. No single quote may occur in it.
 const WORKER: &str = r#"k=$1; t=$2; shift 2;
 ( sleep "$t" & trap "kill -KILL $!; wait; exit" TERM; wait; kill -KILL 0 ) >/dev/null & d=$!;
-case $k in
-c) o=$( { /bin/sh -c "$1" 2>&1 </dev/null; printf "\n%s" "$?"; } | { dd bs=256 count=1 2>/dev/null; tail -c 256; } );;
-s) o=$(systemctl show --property=Id,LoadState,ActiveState,SubState -- "$@" 2>&1 </dev/null; printf "\n%s" "$?");; esac;
-printf "%s" "$o"; kill -TERM "$d"; wait "$d"; kill -KILL 0"#;
+case $k in c) { /bin/sh -c "$1" 2>&1 </dev/null; printf "\n%s" "$?"; } | tail -c 4096;;
+s) systemctl show --property=Id,LoadState,ActiveState,SubState -- "$@" 2>&1 </dev/null; printf "\n%s" "$?";; esac;
+kill -TERM "$d"; wait "$d"; kill -KILL 0"#;
 
 /// The exec request that starts the resident shell. Newlines are made spaces, so that any login shell takes it as one line.
 #[must_use]

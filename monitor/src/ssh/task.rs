@@ -33,6 +33,8 @@ struct Task {
     generation: u32,
     /// Whether the last connection ended before its shell had ever answered: then the next one serves by exec.
     shell_failed: bool,
+    /// Whether something waits that the session can be asked now.
+    due: bool,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -83,17 +85,20 @@ pub(super) async fn run(
     let (events, mut reports) = mpsc::unbounded_channel();
     let waiting = Waiting::new(Arc::clone(&answers));
     let endpoint = Arc::new(endpoint);
-    let (state, generation, shell_failed) = (State::Idle, 0, false);
-    let mut task = Task { shared, endpoint, answers, waiting, state, generation, shell_failed, events };
+    let (state, generation, shell_failed, due) = (State::Idle, 0, false, false);
+    let mut task = Task { shared, endpoint, answers, waiting, state, generation, shell_failed, due, events };
     loop {
         let wake = task.wake(&mut inbox, &mut reports).await;
         match wake {
             Wake::Command(None) => return,
-            Wake::Command(Some(command)) => task.command(command).await,
-            Wake::Event(event) => task.event(event).await,
-            Wake::Shell(Ok(replies)) => task.replies(replies).await,
-            Wake::Shell(Err(trouble)) => task.shell_trouble(trouble).await,
+            Wake::Command(Some(command)) => task.command(command),
+            Wake::Event(event) => task.event(event),
+            Wake::Shell(Ok(replies)) => task.replies(replies),
+            Wake::Shell(Err(trouble)) => task.shell_trouble(&trouble),
             Wake::Deadline => task.expire(),
+        }
+        if std::mem::take(&mut task.due) {
+            task.send().await;
         }
     }
 }
@@ -134,13 +139,13 @@ impl Task {
         }
     }
 
-    async fn command(&mut self, command: Command) {
+    fn command(&mut self, command: Command) {
         match command {
             Command::Probe(batch, asked) => {
                 let too_much = self.waiting.add(batch, asked);
                 refuse(&self.answers, &too_much, asked);
                 self.renew();
-                self.proceed().await;
+                self.proceed();
             }
             Command::Act(order) => {
                 let (act, reply) = *order;
@@ -148,18 +153,18 @@ impl Task {
             }
             Command::Reconnect => {
                 self.drop_link("it was asked to connect anew");
-                self.proceed().await;
+                self.proceed();
             }
         }
     }
 
     /// Does for everything that waits what the state allows.
-    async fn proceed(&mut self) {
+    fn proceed(&mut self) {
         match &self.state {
             State::Idle if self.waiting.wants_channel() => self.connect(),
             State::Idle => self.waiting.answer(|_| Some(Observation::NotObserved)),
             State::Connecting(..) => {}
-            State::Up(_) => self.send().await,
+            State::Up(_) => self.due = true,
         }
     }
 
@@ -177,22 +182,22 @@ impl Task {
         self.state = State::Connecting(tokio::spawn(attempt), progress);
     }
 
-    async fn event(&mut self, event: Event) {
+    fn event(&mut self, event: Event) {
         match event {
             Event::Connected(generation, outcome) => {
                 if generation == self.generation && matches!(self.state, State::Connecting(..)) {
-                    self.connected(*outcome).await;
+                    self.connected(*outcome);
                 }
             }
             Event::Seen(generation, key, observation) => {
                 if generation == self.generation {
-                    self.seen(key, *observation).await;
+                    self.seen(key, &observation);
                 }
             }
         }
     }
 
-    async fn connected(&mut self, outcome: Result<Connected, Failure>) {
+    fn connected(&mut self, outcome: Result<Connected, Failure>) {
         let Connected { link, shell } = match outcome {
             Ok(connected) => connected,
             Err(failure) => {
@@ -209,7 +214,7 @@ impl Task {
         // The next connection tries the shell again.
         self.shell_failed = false;
         self.state = State::Up(Box::new(Up { link, service, ports: Ports::default() }));
-        self.proceed().await;
+        self.proceed();
     }
 
     /// Serves by exec from now on, and says so.
@@ -336,18 +341,18 @@ impl Task {
         });
     }
 
-    async fn replies(&mut self, replies: Vec<Reply>) {
+    fn replies(&mut self, replies: Vec<Reply>) {
         for reply in replies {
             let State::Up(up) = &mut self.state else { return };
             let Service::Shell(shell) = &mut up.service else { return };
             if let Err(bad) = shell.settle(reply, &mut self.waiting) {
-                return self.shell_trouble(Trouble::Misframed(bad)).await;
+                return self.shell_trouble(&Trouble::Misframed(bad));
             }
         }
     }
 
     /// The shell ended or cannot be understood. Where the session lives on, exec serves; where it does not, it is connected anew.
-    async fn shell_trouble(&mut self, trouble: Trouble) {
+    fn shell_trouble(&mut self, trouble: &Trouble) {
         let State::Up(up) = &mut self.state else { return };
         let ready = matches!(&up.service, Service::Shell(shell) if shell.ready());
         let why = match trouble {
@@ -358,7 +363,7 @@ impl Task {
             Trouble::Ended => {
                 let why = up.link.notes.farewell().unwrap_or_else(|| "the resident shell ended".to_owned());
                 self.drop_link(&why);
-                return self.proceed().await;
+                return self.proceed();
             }
         };
         let service = self.exec_service(&why);
@@ -374,11 +379,10 @@ impl Task {
                 _ => Stage::Waiting,
             };
         }
-        // Boxed: to send may in turn find trouble.
-        Box::pin(self.send()).await;
+        self.due = true;
     }
 
-    async fn seen(&mut self, key: u32, observation: Observation) {
+    fn seen(&mut self, key: u32, observation: &Observation) {
         let lost = matches!(&self.state, State::Up(up) if up.link.handle.is_closed());
         if lost {
             let farewell = match &self.state {
@@ -386,13 +390,13 @@ impl Task {
                 _ => None,
             };
             self.drop_link(&farewell.unwrap_or_else(|| "the server ended the session".to_owned()));
-            return self.proceed().await;
+            return self.proceed();
         }
         self.waiting.answer(|pending| (pending.key == key).then(|| observation.clone()));
         if matches!(observation, Observation::Channel(..)) {
             // Said by an exec: the guest does not answer over this session.
             self.drop_link("the session gave no answer");
-            self.proceed().await;
+            self.proceed();
         }
     }
 

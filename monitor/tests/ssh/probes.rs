@@ -86,7 +86,7 @@ async fn bash_and_busybox_answer_as_dash_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exec_serves_where_the_resident_shell_cannot_guard_commands() {
-    let kind = Kind { only_commands: Some(&["sh", "sleep", "dd", "tail", "cat"]), ..Kind::default() };
+    let kind = Kind { only_commands: Some(&["sh", "sleep", "tail", "cat"]), ..Kind::default() };
     every_kind_passes_and_fails(&kind, 1).await;
 }
 
@@ -103,10 +103,9 @@ async fn systemd_is_asked_once_for_all_units_of_a_batch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_hangs_is_ended_with_all_it_started_and_delays_no_other() {
-    for kind in [
-        Kind::default(),
-        Kind { only_commands: Some(&["sh", "sleep", "dd", "tail", "cat"]), ..Kind::default() },
-    ] {
+    for kind in
+        [Kind::default(), Kind { only_commands: Some(&["sh", "sleep", "tail", "cat"]), ..Kind::default() }]
+    {
         let guest = Guest::of(&kind);
         guest.write("units/mode", "hang\n");
         let mut watch = Watch::of(&guest);
@@ -149,10 +148,10 @@ async fn a_hundred_megabytes_of_output_neither_use_memory_nor_block_others() {
     let mut watch = Watch::of(&guest);
     assert_eq!(watch.channel().await, Observation::Alive);
     let before = resident_bytes();
-    let flood = command("echo begins; head -c 100000000 /dev/zero | tr '\\0' x; exit 4");
+    let flood = command("head -c 100000000 /dev/zero | tr '\\0' x; exit 4");
     let seen = watch.ask(&[Probe::Channel, flood, command("echo other")]).await;
     assert_eq!(seen[0], Observation::Alive);
-    assert!(matches!(&seen[1], Observation::Exited(4, text) if text.starts_with("begins")), "{:?}", seen[1]);
+    assert!(matches!(&seen[1], Observation::Exited(4, text) if text.starts_with("xxx")), "{:?}", seen[1]);
     assert_eq!(seen[2], Observation::Exited(0, "other".into()));
     assert!(resident_bytes() < before + 32_000_000, "the output was kept");
 }
