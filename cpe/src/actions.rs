@@ -16,7 +16,7 @@ use dped::{Act, Action, ActionOutcome, Input};
 use tokio::sync::mpsc;
 
 use crate::adapter::Adapter;
-use crate::driver::Message;
+use crate::driver::{Message, Seen};
 use crate::shared::Shared;
 
 /// An infrastructure that does not say its state by then is not waited for.
@@ -47,14 +47,14 @@ pub struct Work {
 pub async fn look(work: Work) {
     let Some(adapter) = &work.adapter else { return };
     let request = work.request("look".to_owned());
-    let (state, address) = match adapter.perform(Operation::Status, &request, LOOK_TIMEOUT).await {
-        Ok(answer) => (answer.state, answer.address),
+    let answer = match adapter.perform(Operation::Status, &request, LOOK_TIMEOUT).await {
+        Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(assembly = %work.label(), %error, "infrastructure could not say its state");
-            (InstanceState::Unknown, None)
+            return work.tell(InstanceState::Unknown, None, None).await;
         }
     };
-    work.tell(state, address).await;
+    work.tell(answer.state, answer.instance, answer.address).await;
 }
 
 /// Does an action and tells the driver how it ended. The intent is durable before anything is done.
@@ -169,14 +169,15 @@ impl Work {
             }
             InstanceState::Unknown => ActionOutcome::Unresolved { detail: said },
         };
-        self.tell(answer.state, answer.address).await;
+        self.tell(answer.state, answer.instance, answer.address).await;
         outcome
     }
 
-    async fn tell(&self, state: InstanceState, address: Option<String>) {
-        let address = address.map(Arc::from);
-        let input = Input::Instance { assembly: self.assembly, state, address, ordered: false };
-        let _ = self.reply.send(Message::Input(input)).await;
+    async fn tell(&self, state: InstanceState, instance: Option<String>, address: Option<String>) {
+        let (instance, address) = (instance.map(Arc::from), address.map(Arc::from));
+        let seen = Seen { assembly: self.assembly, state, instance, address };
+        // The driver has ended with its engine: nobody needs to know any more.
+        let _ = self.reply.send(Message::Seen(seen)).await;
     }
 
     fn request(&self, action_id: String) -> InstanceRequest {

@@ -9,6 +9,7 @@ use cpe_monitor::ssh::Answer as Landed;
 use cpe_proto::decision::{Answer, Refusal};
 use cpe_proto::definition::Deployable;
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
+use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::Observation;
 use cpe_proto::time::Timestamp;
 use dped::{Engine, Input, Output, Place, Request, Seed, Surroundings, Target};
@@ -33,10 +34,25 @@ const BATCH: usize = 64;
 pub enum Message {
     /// Something happened.
     Input(Input),
+    /// An infrastructure said what it knows of an assembly.
+    Seen(Seen),
     /// Somebody wants to know.
     Status(oneshot::Sender<DeployableStatus>),
     /// The loop ends.
     Close,
+}
+
+/// What an infrastructure said of an assembly.
+#[derive(Debug)]
+pub struct Seen {
+    /// Which.
+    pub assembly: AssemblyIndex,
+    /// Its state.
+    pub state: InstanceState,
+    /// Its id, where the infrastructure has one.
+    pub instance: Option<Arc<str>>,
+    /// Where it is reached, where the infrastructure knows.
+    pub address: Option<Arc<str>>,
 }
 
 /// One engine and all that is around it.
@@ -125,7 +141,8 @@ impl Driver {
     /// Whether the loop ends.
     fn take(&mut self, message: Message) -> bool {
         match message {
-            Message::Input(input) => self.give(input),
+            Message::Input(input) => self.engine.handle_input(input, clock::now()),
+            Message::Seen(seen) => self.seen(seen),
             Message::Status(reply) => {
                 let _ = reply.send(view::deployable(&self.engine, &self.sessions));
             }
@@ -134,12 +151,17 @@ impl Driver {
         false
     }
 
-    fn give(&mut self, input: Input) {
-        if let Input::Instance { assembly, address: Some(address), .. } = &input {
-            let (assembly, address) = (*assembly, Arc::clone(address));
-            let definition = Arc::clone(self.engine.definition());
-            self.sessions.set_address(&definition, assembly, &address);
+    fn seen(&mut self, seen: Seen) {
+        let Seen { assembly, state, instance, address } = seen;
+        if let Some(instance) = instance {
+            self.instances[usize::from(assembly.0)] = Some(instance);
         }
+        if let Some(address) = &address {
+            let definition = Arc::clone(self.engine.definition());
+            self.sessions.set_address(&definition, assembly, address);
+        }
+        // Who ordered a state is known to no adapter yet: to the `command` contract nobody is.
+        let input = Input::Instance { assembly, state, address, ordered: false };
         self.engine.handle_input(input, clock::now());
     }
 
