@@ -128,7 +128,7 @@ impl Engine {
             }
             Input::Surroundings { assembly, surroundings } => {
                 if self.knows(assembly) && self.assembly(assembly).trouble.is_some() {
-                    self.assembly_trouble(assembly).surroundings = Some((surroundings, now));
+                    self.surrounded(assembly, surroundings, now);
                 }
             }
             Input::Admission { action, answer, gates } => self.admission(action, answer, gates, now),

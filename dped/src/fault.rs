@@ -14,6 +14,7 @@ use cpe_proto::time::Timestamp;
 use crate::describe;
 use crate::engine::{About, Desired, Engine};
 use crate::health::{ChannelHealth, HealthEvent};
+use crate::input::Surroundings;
 use crate::isolate::isolate;
 use crate::ladder::Bounds;
 use crate::output::Output;
@@ -50,7 +51,8 @@ impl Engine {
             .is_some_and(|it| it.service.is_none() && matches!(it.phase, Phase::Unresolved { .. }));
         let running = self.desired == Desired::Running;
         let fault = running && (part.channel == ChannelHealth::Dead || trouble.demand != Demand::Nothing);
-        let needed = unresolved || running && trouble.drift || fault && !self.machine_acting(index);
+        let suspected = running && part.channel == ChannelHealth::Suspected;
+        let needed = unresolved || running && trouble.drift || (fault || suspected) && !self.machine_acting(index);
         if !needed {
             self.assembly_trouble(index).ask_at = None;
             return;
@@ -60,10 +62,45 @@ impl Engine {
         }
         let interval = self.definition().interval(index);
         self.assembly_trouble(index).ask_at = Some(now.after(interval));
-        if self.definition().infrastructure.is_some() {
+        // A first failure asks for the path only: the guard answers that at no cost.
+        if self.definition().infrastructure.is_some() && !suspected {
             self.output(Output::AskInstance(index));
         }
         self.output(Output::AskSurroundings(index));
+    }
+
+    /// The guard's answer. When everything falls silent at once, or comes back at once, the peers' last or first answers lie close to
+    /// this channel's failures and prove nothing. So the path counts as proven only by an answer that came after this channel had failed,
+    /// and only once this channel has failed again after that answer.
+    pub(crate) fn surrounded(&mut self, index: AssemblyIndex, surroundings: Surroundings, now: Timestamp) {
+        let fresh_for = self.fresh_for(index);
+        let answered = surroundings.path_answered_ago.filter(|ago| *ago <= fresh_for).map(|ago| now.before(ago));
+        let dead = self.assembly(index).channel == ChannelHealth::Dead;
+        let trouble = self.assembly_trouble(index);
+        trouble.surroundings = Some((surroundings, now));
+        match (answered, trouble.first_ended) {
+            (Some(at), Some(first_ended)) if at > first_ended => {
+                if trouble.path_answered.is_none() {
+                    (trouble.path_answered, trouble.failed_on_path) = (Some(at), 0);
+                    if dead {
+                        self.assembly_mut(index).poll.hasten(now);
+                    }
+                }
+            }
+            (Some(_), _) => {}
+            (None, _) => (trouble.path_answered, trouble.failed_on_path) = (None, 0),
+        }
+    }
+
+    /// The path answered, and this channel is being confirmed anew since.
+    pub(crate) fn confirms_on_path(&self, index: AssemblyIndex) -> bool {
+        let trouble = self.assembly(index).trouble.as_ref();
+        trouble.is_some_and(|it| it.path_answered.is_some() && u32::from(it.failed_on_path) < self.failures_on_path(index))
+    }
+
+    /// So many probes must fail after the path's answer: one less than confirm a channel, since its first failure is what came before.
+    fn failures_on_path(&self, index: AssemblyIndex) -> u32 {
+        self.definition().assembly(index).probe.failure_threshold.get().saturating_sub(1).max(1)
     }
 
     /// The facts of an assembly, if all answers that they rest on are there and fresh.
@@ -77,6 +114,9 @@ impl Engine {
             (Some(_), Some(seen)) if now.since(seen.at) <= fresh_for => Some(seen),
             (Some(_), _) => return None,
         };
+        let ago = around.path_answered_ago.map(|ago| ago.saturating_add(now.since(*at)));
+        let fresh_path = ago.is_some_and(|ago| ago <= fresh_for);
+        let proven = trouble.path_answered.is_some() && !self.confirms_on_path(index);
         Some(Facts {
             self_trusted: around.self_trusted,
             held_domain: around.held_domain.clone(),
@@ -84,9 +124,7 @@ impl Engine {
             ordered: instance.is_some_and(|seen| seen.ordered),
             channel: self.channel_fact(index),
             live_witness: false,
-            path_proven: around
-                .path_answered_ago
-                .is_some_and(|ago| ago.saturating_add(now.since(*at)) <= fresh_for),
+            path_proven: part.channel == ChannelHealth::Healthy || fresh_path && proven,
         })
     }
 
@@ -419,7 +457,7 @@ fn explain(verdict: &Verdict, facts: Option<&Facts>, channel: &str) -> String {
         Verdict::CommonCause(domain) => format!("{channel}; failure domain {domain} is held"),
         Verdict::Hung => format!("{channel}; {instance}; a peer on the same path answers"),
         Verdict::Unreachable if !facts.path_proven => {
-            format!("{channel}; {instance}; nothing else on the path answers")
+            format!("{channel}; {instance}; the path is not proven")
         }
         Verdict::Off | Verdict::Gone if facts.ordered => {
             format!("{channel}; {instance}, as somebody ordered")

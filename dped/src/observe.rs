@@ -161,10 +161,19 @@ impl Engine {
         }
         let trouble = self.assembly_trouble(index);
         trouble.first_failed.get_or_insert(began);
+        trouble.first_ended.get_or_insert(now);
         trouble.last_failed = Some(now);
+        if trouble.path_answered.is_some_and(|at| began >= at) {
+            trouble.failed_on_path = trouble.failed_on_path.saturating_add(1);
+        }
+        // Whether the path is at fault is asked with each failure.
+        trouble.ask_at = Some(now);
         (trouble.answering_since, trouble.healthy_since) = (None, None);
         let colon = if detail.is_empty() { "" } else { ": " };
         trouble.reason = format!("channel {failure}{colon}{detail}").into();
+        if after == ChannelHealth::Dead && self.confirms_on_path(index) {
+            self.assembly_mut(index).poll.due = began.after(settings.confirm_interval).max(now);
+        }
         if before != after {
             self.changed = true;
             if after == ChannelHealth::Dead {
@@ -181,9 +190,7 @@ impl Engine {
             let reason = format!("channel {}", self.assembly(index).failure);
             self.change(service, HealthEvent::ChannelLost, &reason, now);
         }
-        // Asked at once: what is isolated rests on fresh answers.
-        let trouble = self.assembly_trouble(index);
-        (trouble.ask_at, trouble.dead_since) = (Some(now), Some(now));
+        self.assembly_trouble(index).dead_since = Some(now);
     }
 
     fn channel_answered(&mut self, index: AssemblyIndex, began: Timestamp, now: Timestamp) {
@@ -201,6 +208,7 @@ impl Engine {
         }
         if let Some(trouble) = &mut self.assembly_mut(index).trouble {
             (trouble.first_failed, trouble.last_failed, trouble.dead_since) = (None, None, None);
+            trouble.forget_path();
             trouble.answering_since.get_or_insert(began);
         }
         if before == ChannelHealth::Healthy {
@@ -423,6 +431,7 @@ impl Engine {
             (trouble.instance, trouble.surroundings, trouble.ask_at) = (None, None, None);
             (trouble.first_failed, trouble.last_failed) = (None, None);
             (trouble.answering_since, trouble.healthy_since) = (None, None);
+            trouble.forget_path();
         }
         for service in self.definition().services_of(index) {
             let part = self.service_mut(service);

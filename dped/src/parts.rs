@@ -174,6 +174,12 @@ pub(crate) struct AssemblyTrouble {
     pub(crate) last_failed: Option<Timestamp>,
     pub(crate) verdict: Option<(Verdict, u8)>,
     pub(crate) verdict_since: Timestamp,
+    /// When the first failed probe of the channel ended.
+    pub(crate) first_ended: Option<Timestamp>,
+    /// Another one on the path answered then, after this channel's first failed probe had ended.
+    pub(crate) path_answered: Option<Timestamp>,
+    /// Probes of this channel that began after that and failed.
+    pub(crate) failed_on_path: u8,
     /// When the channel was confirmed dead.
     pub(crate) dead_since: Option<Timestamp>,
     pub(crate) instance: Option<Instance>,
@@ -197,6 +203,12 @@ pub(crate) struct AssemblyTrouble {
     pub(crate) first: bool,
     /// Made from an image and there is no instance: drift, reported.
     pub(crate) drift: bool,
+}
+
+impl AssemblyTrouble {
+    pub(crate) const fn forget_path(&mut self) {
+        (self.first_ended, self.path_answered, self.failed_on_path) = (None, None, 0);
+    }
 }
 
 /// The infrastructure's view and when it was given.

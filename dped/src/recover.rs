@@ -224,6 +224,9 @@ impl Engine {
             return self.refuse_plea(index, plea, Refusal::ObserveMode, now);
         }
         if !enough_evidence(rung, &plea.verdict, &plea.facts) {
+            if self.confirms_on_path(index) {
+                return;
+            }
             return self.refuse_plea(index, plea, Refusal::Evidence, now);
         }
         self.ask_gate(index, plea, now);

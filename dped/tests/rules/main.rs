@@ -1,5 +1,6 @@
 //! policy.md, rule by rule: each test names the rule or row that it holds. `site.rs` is the world that they happen in.
 
 mod counting;
+mod isolation;
 mod observing;
 mod site;
