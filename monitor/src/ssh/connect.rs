@@ -140,7 +140,7 @@ fn judge(trust: &Trust, host: &str, port: u16, key: &PublicKey, seen: &str) -> O
         Verdict::Known => return None,
         Verdict::Changed(place, expected) => {
             format!(
-                "changed: seen {seen}, expected {expected} ({place}); if that is right, renew it there or by `cpe trust`"
+                "changed: seen {seen}, but {place} has {expected}; if that is right, renew it by `cpe trust`"
             )
         }
         Verdict::Revoked(place) => format!("revoked by {place}: {kind} {seen}"),
