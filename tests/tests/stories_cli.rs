@@ -37,7 +37,8 @@ fn check_names_every_mistake_with_its_place_and_exits_with_1() -> Result<()> {
     fs::write(&broken, text)?;
     let checked = cpe(&["check", &broken.display().to_string()])?;
     assert_eq!(checked.status, Some(1), "{}{}", checked.stdout, checked.stderr);
-    for (place, what) in [(":3:1: ", "address"), (":5:11: ", "app service"), (":8:10: ", "no service \"ap\"")] {
+    for (place, what) in [(":3:1: ", "address"), (":5:11: ", "app service"), (":8:10: ", "no service \"ap\"")]
+    {
         let place = format!("{}{place}", broken.display());
         let line = checked.stdout.lines().find(|line| line.starts_with(&place));
         assert!(

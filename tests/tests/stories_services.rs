@@ -197,9 +197,9 @@ fn a_probe_that_hangs_and_one_that_prints_100_mb_harm_nobody() -> Result<()> {
 
         web.demand("touch /run/flood")?;
         web.wait_until("the flood to be under way", SOON, || {
-            Ok(web.run("pgrep -f 'head -c 100000000'")?.succeeded())
+            Ok(web.run("pgrep -f '^head -c 100000000'")?.succeeded())
         })?;
-        web.wait_until("it to be over", SOON, || Ok(!web.run("pgrep -f 'head -c 100000000'")?.succeeded()))?;
+        web.wait_until("it to be over", SOON, || Ok(!web.run("pgrep -f '^head -c 100000000'")?.succeeded()))?;
         web.demand("rm /run/flood")?;
         assert_eq!(cpe.recoveries()?, [""; 0]);
         let grown = peak_memory_kb(&cpe)? - memory;
