@@ -115,8 +115,11 @@ fn line(reader: &Reader, record: &EventRecord, sentence: &str) -> String {
 pub(super) fn sentence(record: &EventRecord) -> String {
     let event = &record.event;
     let reason = &*event.reason;
-    let incident =
-        event.incident.map_or_else(|| "incident".to_owned(), |number| format!("incident {number}"));
+    // As `cpe why` takes it: incident shop#3.
+    let incident = match (&record.deployable, event.incident) {
+        (Some(deployable), Some(number)) => format!("incident {deployable}#{number}"),
+        _ => "incident".to_owned(),
+    };
     match event.kind {
         EventKind::StateChanged => match event.to {
             Some(to) => aside(&format!("is {}", word(to)), reason),
@@ -136,6 +139,8 @@ pub(super) fn sentence(record: &EventRecord) -> String {
         EventKind::Escalated if reason.is_empty() => "escalated".to_owned(),
         // The reason says where to.
         EventKind::Escalated => reason.to_owned(),
+        // Of an assembly the isolation of its fault follows, with the reason.
+        EventKind::IncidentOpened if event.service.is_none() => format!("{incident} opened"),
         EventKind::IncidentOpened => colon(&format!("{incident} opened"), reason),
         EventKind::IncidentClosed => colon(&format!("{incident} closed"), reason),
         EventKind::DefinitionLoaded => aside("definition loaded", reason),

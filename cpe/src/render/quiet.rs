@@ -34,10 +34,15 @@ impl Quiet {
             // The recovery's start says it.
             State::Recovering => true,
             State::Healthy => !self.ends(record),
-            // The incident's opening says it.
+            // The incident's opening says it, and of an assembly the fault's isolation.
             State::Failed if event.service.is_some() => true,
+            State::Failed | State::Unreachable | State::Misconfigured | State::Suspected
+                if event.service.is_none() && event.incident.is_some() =>
+            {
+                true
+            }
             State::Starting | State::Suspected | State::Unknown if is_whole(event) => true,
-            _ if follows_from_a_part(event, to) => true,
+            _ if follows_from_a_part(event, to) || follows_from_the_channel(event, to) => true,
             _ => {
                 if self.shown.len() < SUBJECTS_MAX {
                     self.shown.insert(record.subject());
@@ -64,4 +69,9 @@ fn is_whole(event: &Event) -> bool {
 /// An assembly that is what its worst service is: "nginx is suspected".
 fn follows_from_a_part(event: &Event, to: State) -> bool {
     event.service.is_none() && event.assembly.is_some() && event.reason.ends_with(&format!(" is {to}"))
+}
+
+/// A service that cannot be seen because of its assembly's channel: "channel timed out".
+fn follows_from_the_channel(event: &Event, to: State) -> bool {
+    event.service.is_some() && to == State::Unknown && event.reason.starts_with("channel ")
 }

@@ -138,7 +138,9 @@ fn night() -> Vec<EventRecord> {
             None,
             "3 of 3 in flight on infrastructure prod",
         )),
-        of_web(no_incident(moved(24, 66_000, State::Failed, State::Unreachable, "channel timed out"))),
+        of_web(event(241, 66_000, IncidentOpened, "channel timed out, confirmed by 3 probes")),
+        of_web(moved(24, 66_000, State::Failed, State::Unreachable, "channel timed out")),
+        no_incident(moved(242, 66_000, State::Failed, State::Unknown, "channel timed out")),
         of_web(event(25, 66_000, FaultIsolated, "hung: channel timed out, confirmed by 3 probes")),
         of_web(recovery(
             26,

@@ -1,0 +1,115 @@
+//! The program as an operator or a script calls it: what it prints where, and how it exits.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn cpe(dir: &TempDir, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cpe"))
+        .args(arguments)
+        .current_dir(dir.path())
+        .env_remove("CPE_CONFIG")
+        .output()
+        .expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn definition(name: &str, address: &str) -> String {
+    format!(
+        "name = \"{name}\"\n[assemblies.a]\naddress = \"{address}\"\n[assemblies.a.services.s]\nsystemd = \"s.service\"\n"
+    )
+}
+
+fn write(dir: &TempDir, file: &str, text: &str) {
+    let path = dir.path().join(file);
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+#[test]
+fn good_definitions_are_counted_and_the_exit_is_0() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "defs/a.toml", &definition("a", "192.0.2.1"));
+    write(&dir, "defs/b.toml", &definition("b", "192.0.2.2"));
+    write(&dir, "defs/notes.txt", "not read");
+    let checked = cpe(&dir, &["check", "defs"]);
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    assert_eq!(text(&checked.stdout), "2 files, 2 valid, 0 errors, 0 warnings\n");
+}
+
+#[test]
+fn every_error_has_its_place_and_one_broken_file_costs_only_itself() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "defs/a.toml", &definition("a", "192.0.2.1"));
+    write(&dir, "defs/broken.toml", "name = \"Broken\"\n[assemblies.a]\nadress = \"192.0.2.2\"\n");
+    let checked = cpe(&dir, &["check", "defs"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let said = text(&checked.stdout);
+    assert!(said.lines().any(|line| line.starts_with("defs/broken.toml:1:8: ")), "{said}");
+    assert!(
+        said.lines().any(|line| line.starts_with("defs/broken.toml:3:1: ") && line.contains("address")),
+        "{said}"
+    );
+    assert!(said.contains("2 files, 1 valid, "), "{said}");
+
+    let json: serde_json::Value =
+        serde_json::from_slice(&cpe(&dir, &["check", "--json", "defs"]).stdout).unwrap();
+    assert_eq!((&json["files"], &json["valid"]), (&2.into(), &1.into()));
+    assert_eq!(json["errors"][0]["file"], "defs/broken.toml");
+    assert_eq!(json["errors"][0]["line"], 1);
+}
+
+#[test]
+fn an_unknown_infrastructure_is_an_error_where_the_configuration_is_checked_too() {
+    let dir = TempDir::new().unwrap();
+    let with_infrastructure = definition("a", "192.0.2.1").replacen('\n', "\ninfrastructure = \"prod\"\n", 1);
+    write(&dir, "defs/a.toml", &with_infrastructure);
+    write(&dir, "cpe.toml", "[infrastructures.lab]\nkind = \"command\"\nprogram = \"/bin/true\"\n");
+    assert_eq!(cpe(&dir, &["check", "defs"]).status.code(), Some(0), "alone it cannot be known");
+    let checked = cpe(&dir, &["check", "cpe.toml", "defs"]);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(text(&checked.stdout).contains("prod"), "{checked:?}");
+}
+
+#[test]
+fn nothing_to_check_is_an_error_and_not_a_success() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "empty/notes.txt", "");
+    for path in ["empty", "missing.toml"] {
+        let checked = cpe(&dir, &["check", path]);
+        assert_eq!(checked.status.code(), Some(1), "{path}");
+        assert!(text(&checked.stdout).starts_with(&format!("{path}:1:1: ")), "{checked:?}");
+    }
+}
+
+#[test]
+fn without_a_controller_the_exit_is_3_and_the_socket_is_named() {
+    let dir = TempDir::new().unwrap();
+    write(&dir, "cpe.toml", "[listen]\napi = \"unix:api.sock\"\n");
+    for command in ["status", "events", "why shop", "start shop", "stop shop", "maintenance off shop"] {
+        let mut arguments = vec!["--config", "cpe.toml"];
+        arguments.extend(command.split(' '));
+        let asked = cpe(&dir, &arguments);
+        assert_eq!(asked.status.code(), Some(3), "{command}");
+        assert!(asked.stdout.is_empty(), "{command}");
+        let said = text(&asked.stderr);
+        assert!(said.contains("api.sock") && said.contains("systemctl status cpe"), "{said}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2_and_a_broken_configuration_is_1_with_its_place() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(cpe(&dir, &["statsu"]).status.code(), Some(2));
+    assert_eq!(cpe(&dir, &["maintenance", "on", "shop"]).status.code(), Some(2));
+    write(&dir, "cpe.toml", "state_dri = \"x\"\n");
+    let asked = cpe(&dir, &["--config", "cpe.toml", "status"]);
+    assert_eq!(asked.status.code(), Some(1));
+    let said = text(&asked.stderr);
+    assert!(said.contains("cpe.toml:1:1: ") && said.contains("state_dir"), "{said}");
+}
