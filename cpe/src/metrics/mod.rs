@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use cpe_proto::api::DeployableStatus;
 use cpe_proto::decision::Refusal;
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::observation::Observation;
@@ -71,12 +72,9 @@ impl ProbeOutcome {
 
 /// What a state is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// A deployable as a whole.
+enum Scope {
     Deployable,
-    /// An assembly.
     Assembly,
-    /// A service.
     Service,
 }
 
@@ -242,14 +240,22 @@ impl Metrics {
         self.refusals[reason as usize].inc();
     }
 
-    /// Something is in a state that was in none before: it was loaded.
-    pub fn entered(&self, scope: Scope, state: State) {
+    fn entered(&self, scope: Scope, state: State) {
         self.states[scope as usize][state as usize].inc();
     }
 
-    /// Something that was in that state is not managed any more.
-    pub fn left(&self, scope: Scope, state: State) {
+    fn left(&self, scope: Scope, state: State) {
         self.states[scope as usize][state as usize].dec();
+    }
+
+    /// A deployable is managed from now on; its parts are in these states. Later changes come as events.
+    pub fn loaded(&self, status: &DeployableStatus) {
+        each_state(status, |scope, state| self.entered(scope, state));
+    }
+
+    /// A deployable is not managed any more; its parts were in these states.
+    pub fn unloaded(&self, status: &DeployableStatus) {
+        each_state(status, |scope, state| self.left(scope, state));
     }
 
     /// Counts an event: states, recoveries, incidents, and the event itself.
@@ -305,6 +311,16 @@ impl Metrics {
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok(text::prometheus(&text))
+    }
+}
+
+fn each_state(status: &DeployableStatus, mut tell: impl FnMut(Scope, State)) {
+    tell(Scope::Deployable, status.state);
+    for assembly in &status.assemblies {
+        tell(Scope::Assembly, assembly.state);
+        for service in &assembly.services {
+            tell(Scope::Service, service.state);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use cpe_proto::api::{AssemblyStatus, ServiceStatus};
 use cpe_proto::id::Name;
 use cpe_proto::observation::{ChannelFailure, UnitState};
 use cpe_proto::time::Timestamp;
@@ -24,6 +25,30 @@ fn event(kind: EventKind, assembly: Option<&str>, service: Option<&str>) -> Even
         incident: None,
         action: None,
         rung: None,
+    }
+}
+
+/// One service in one assembly, about to be probed.
+fn shop() -> DeployableStatus {
+    let name = |text| Name::parse(text).unwrap();
+    let service = ServiceStatus { name: name("nginx"), state: State::Starting, since: 0, reason: "".into() };
+    let assembly = AssemblyStatus {
+        name: name("web"),
+        state: State::Starting,
+        address: None,
+        monitor: "ssh".to_owned(),
+        maintenance: false,
+        since: 0,
+        reason: "".into(),
+        services: vec![service],
+    };
+    let mode = "act".to_owned();
+    DeployableStatus {
+        name: name("shop"),
+        state: State::Starting,
+        mode,
+        maintenance: false,
+        assemblies: vec![assembly],
     }
 }
 
@@ -51,9 +76,7 @@ fn night() -> Metrics {
     metrics.probed("a kind of later", &Observation::Exited(0, "".into()), Duration::from_secs(1));
     metrics.lateness(Duration::from_millis(17));
     metrics.refused(Refusal::Budget);
-    metrics.entered(Scope::Service, State::Starting);
-    metrics.entered(Scope::Assembly, State::Starting);
-    metrics.entered(Scope::Deployable, State::Starting);
+    metrics.loaded(&shop());
     let moved = |from, to| Event {
         from: Some(from),
         to: Some(to),
@@ -90,6 +113,17 @@ fn a_scraper_sees_what_was_counted() {
         let value: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
         assert!(value > 0.0 || figure == "cpu_seconds_total", "{line}");
     }
+}
+
+#[test]
+fn what_is_not_managed_any_more_is_in_no_state() {
+    let metrics = Metrics::new();
+    metrics.loaded(&shop());
+    metrics.unloaded(&shop());
+    let text = metrics.exposition().unwrap();
+    let states: Vec<&str> = text.lines().filter(|line| line.contains("{state=")).collect();
+    assert_eq!(states.len(), 3 * State::ALL.len());
+    assert!(states.iter().all(|line| line.ends_with(" 0")), "{states:?}");
 }
 
 #[test]
