@@ -106,11 +106,11 @@ async fn measure(settings: &Settings, folder: &Path) -> anyhow::Result<Report> {
     let sessions = settings.sessions as u64;
     let pss = || memory_of(std::process::id()).map(|memory| memory.pss);
     let rounds_expected = settings.duration.as_secs() * u64::from(settings.pace);
-    tally
-        .times
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .reserve(usize::try_from(rounds_expected).unwrap_or_default() * settings.probes + settings.sessions);
+    let answers_expected =
+        usize::try_from(rounds_expected).unwrap_or_default() * settings.probes + settings.sessions;
+    // Written once, so that the memory of the measurement itself is there before anything is measured.
+    tally.times.lock().unwrap_or_else(PoisonError::into_inner).resize(answers_expected, Duration::MAX);
+    tally.forget();
     let (cpu_start, pss_start) = (own_cpu(), pss()?);
     let lines = connect(settings, folder, &tally).await?;
     let (connect_cpu, pss_connected) = (own_cpu() - cpu_start, pss()?);
