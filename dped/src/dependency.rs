@@ -36,9 +36,10 @@ impl Engine {
             .map(Target::Service)
     }
 
+    /// What is being recovered counts as soon as a fresh probe of it passed: its dependents need it to run, not to be verified.
     fn passed_since(&self, index: ServiceIndex, newer_than: Timestamp) -> bool {
         let part = self.service(index);
-        part.state == State::Healthy && part.passed > newer_than
+        matches!(part.state, State::Healthy | State::Recovering) && part.passed > newer_than
     }
 
     /// Whether a service waits for one in another assembly, which nothing done to this machine could mend.
@@ -90,10 +91,10 @@ impl Engine {
         // A look at it now, so that nobody waits for its next turn. What is not healthy is looked at by its own pace.
         match target {
             Target::Channel(index) if self.assembly(index).channel == ChannelHealth::Healthy => {
-                self.assembly_mut(index).poll.hasten(now)
+                self.assembly_mut(index).poll.hasten(now);
             }
             Target::Service(service) if self.service(service).state == State::Healthy => {
-                self.service_mut(service).poll.hasten(now)
+                self.service_mut(service).poll.hasten(now);
             }
             _ => {}
         }
@@ -111,17 +112,13 @@ impl Engine {
             Part::Assembly(index) => self.assembly_trouble(index).incident,
         };
         let (waits, say_at) = self.wait_fields(about);
-        match (waits.as_ref(), *say_at) {
-            (None, _) => {
-                *waits = Some(format!("consequence: waits for {name}").into());
-                *say_at = Some(now.after(wait));
-            }
-            (Some(_), Some(at)) if now >= at => {
-                *say_at = None;
-                let message = format!("{subject} has waited for {name} for {}", crate::describe::span(wait));
-                self.output(Output::Notify { incident, message: message.into() });
-            }
-            _ => {}
+        let waited = waits.replace(format!("consequence: waits for {name}").into()).is_some();
+        if !waited {
+            *say_at = Some(now.after(wait));
+        } else if say_at.is_some_and(|at| now >= at) {
+            *say_at = None;
+            let message = format!("{subject} has waited for {name} for {}", crate::describe::span(wait));
+            self.output(Output::Notify { incident, message: message.into() });
         }
         true
     }

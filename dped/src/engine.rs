@@ -124,7 +124,7 @@ impl Engine {
         match input {
             Input::Probed { probe, observation, void } => self.probed(probe, &observation, void, now),
             Input::Instance { assembly, state, address, ordered } => {
-                self.instance(assembly, state, address, ordered, now)
+                self.instance(assembly, state, address, ordered, now);
             }
             Input::Surroundings { assembly, surroundings } => {
                 if self.knows(assembly) && self.assembly(assembly).trouble.is_some() {

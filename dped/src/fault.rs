@@ -52,7 +52,8 @@ impl Engine {
         let running = self.desired == Desired::Running;
         let fault = running && (part.channel == ChannelHealth::Dead || trouble.demand != Demand::Nothing);
         let suspected = running && part.channel == ChannelHealth::Suspected;
-        let needed = unresolved || running && trouble.drift || (fault || suspected) && !self.machine_acting(index);
+        let needed =
+            unresolved || running && trouble.drift || (fault || suspected) && !self.machine_acting(index);
         if !needed {
             self.assembly_trouble(index).ask_at = None;
             return;
@@ -74,7 +75,8 @@ impl Engine {
     /// and only once this channel has failed again after that answer.
     pub(crate) fn surrounded(&mut self, index: AssemblyIndex, surroundings: Surroundings, now: Timestamp) {
         let fresh_for = self.fresh_for(index);
-        let answered = surroundings.path_answered_ago.filter(|ago| *ago <= fresh_for).map(|ago| now.before(ago));
+        let answered =
+            surroundings.path_answered_ago.filter(|ago| *ago <= fresh_for).map(|ago| now.before(ago));
         let dead = self.assembly(index).channel == ChannelHealth::Dead;
         let trouble = self.assembly_trouble(index);
         trouble.surroundings = Some((surroundings, now));
@@ -95,7 +97,9 @@ impl Engine {
     /// The path answered, and this channel is being confirmed anew since.
     pub(crate) fn confirms_on_path(&self, index: AssemblyIndex) -> bool {
         let trouble = self.assembly(index).trouble.as_ref();
-        trouble.is_some_and(|it| it.path_answered.is_some() && u32::from(it.failed_on_path) < self.failures_on_path(index))
+        trouble.is_some_and(|it| {
+            it.path_answered.is_some() && u32::from(it.failed_on_path) < self.failures_on_path(index)
+        })
     }
 
     /// So many probes must fail after the path's answer: one less than confirm a channel, since its first failure is what came before.
@@ -174,7 +178,7 @@ impl Engine {
             trouble.verdict = Some((Verdict::Disagreement, 3));
             let reason = format!("disagreement: the infrastructure says {state}, and the channel answers");
             self.report(About::Assembly(index), EventKind::FaultIsolated, now, |it| {
-                it.reason = reason.into()
+                it.reason = reason.into();
             });
             return;
         }
@@ -253,7 +257,7 @@ impl Engine {
             trouble.say_at.get_or_insert(now.after(wait));
         }
         self.report(about, EventKind::FaultIsolated, now, |it| {
-            (it.reason, it.incident) = (reason.clone().into(), opened)
+            (it.reason, it.incident) = (reason.clone().into(), opened);
         });
         let stopped =
             facts.is_some_and(|facts| facts.ordered) && matches!(verdict, Verdict::Off | Verdict::Gone);
@@ -340,7 +344,7 @@ impl Engine {
         self.changed = true;
         let reason = format!("{why}: escalates to the assembly");
         self.report(About::Service(index), EventKind::Escalated, now, |it| {
-            (it.reason, it.incident) = (reason.into(), incident)
+            (it.reason, it.incident) = (reason.into(), incident);
         });
     }
 

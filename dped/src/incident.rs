@@ -12,7 +12,7 @@ use crate::describe;
 use crate::engine::{About, Desired, Engine};
 use crate::health::ChannelHealth;
 use crate::ladder::Ladder;
-use crate::parts::{Cause, Demand, Start};
+use crate::parts::{Cause, Demand, Phase, Start};
 
 /// An incident is closed after this many times `stable_for` without a failure. A recovery has worked after one `stable_for`; what dies
 /// again soon after that is the same incident, so that a crash loop is one thread for a person and not one for each restart.
@@ -28,7 +28,7 @@ impl Engine {
         trouble.incident = Some(incident);
         let reason = describe::confirmed(&trouble.reason, trouble.confirmed_by);
         self.report(About::Service(index), EventKind::IncidentOpened, now, |it| {
-            (it.reason, it.incident) = (reason.into(), Some(incident))
+            (it.reason, it.incident) = (reason.into(), Some(incident));
         });
         incident
     }
@@ -47,7 +47,7 @@ impl Engine {
         trouble.incident = Some(incident);
         let reason = describe::confirmed(&trouble.reason, misses);
         self.report(About::Assembly(index), EventKind::IncidentOpened, now, |it| {
-            (it.reason, it.incident) = (reason.into(), Some(incident))
+            (it.reason, it.incident) = (reason.into(), Some(incident));
         });
         Some(incident)
     }
@@ -93,7 +93,7 @@ impl Engine {
             let healthy_for = now.since(trouble.passing_since.unwrap_or(now));
             match trouble.incident.take() {
                 Some(incident) => {
-                    self.close_incident(About::Service(service), index, incident, healthy_for, now)
+                    self.close_incident(About::Service(service), index, incident, healthy_for, now);
                 }
                 None => self.service_mut(service).trouble = None,
             }
@@ -144,7 +144,7 @@ impl Engine {
         }
         let reason = format!("healthy for {}", describe::span(healthy_for));
         self.report(about, EventKind::IncidentClosed, now, |it| {
-            (it.reason, it.incident) = (reason.into(), Some(incident))
+            (it.reason, it.incident) = (reason.into(), Some(incident));
         });
     }
 
@@ -173,7 +173,7 @@ impl Engine {
         }
         for (about, incident) in open {
             self.report(about, EventKind::IncidentClosed, now, |it| {
-                (it.reason, it.incident) = (reason.into(), Some(incident))
+                (it.reason, it.incident) = (reason.into(), Some(incident));
             });
         }
     }
@@ -182,18 +182,14 @@ impl Engine {
 
     fn assembly_state(&self, index: AssemblyIndex) -> State {
         let part = self.assembly(index);
-        let mut states = self.definition().services_of(index).map(|service| self.service(service).state);
-        if self.desired == Desired::Stopped && states.all(|state| state == State::Stopped) {
-            return State::Stopped;
-        }
-        if part
-            .recovery
-            .as_ref()
-            .is_some_and(|it| it.service.is_none() && !matches!(it.phase, crate::parts::Phase::Asked { .. }))
-        {
+        let acting = |phase: Phase| !matches!(phase, Phase::Asked { .. });
+        if part.recovery.as_ref().is_some_and(|it| it.service.is_none() && acting(it.phase)) {
             return State::Recovering;
         }
-        let worst = self.definition().services_of(index).map(|service| self.service(service).state).max();
+        let worst = worst(self.definition().services_of(index).map(|service| self.service(service).state));
+        if self.desired == Desired::Stopped {
+            return worst.unwrap_or(State::Stopped);
+        }
         match part.channel {
             ChannelHealth::Dead => self.dead_state(index),
             ChannelHealth::Suspected => State::Suspected,
@@ -238,23 +234,25 @@ impl Engine {
 
     /// The worst of its parts; degraded while some still serve.
     pub(crate) fn derive_deployable(&mut self, now: Timestamp) {
-        let assemblies = self.definition().assembly_indices();
-        let worst = assemblies.map(|index| self.assembly(index).state).max().unwrap_or(State::Healthy);
+        let states = || self.definition().assembly_indices().map(|index| self.assembly(index).state);
+        let worst = worst(states()).unwrap_or(State::Healthy);
         let serves = || {
             self.definition().assembly_indices().any(|index| {
                 let mut services = self.definition().services_of(index);
-                self.assembly(index).state == State::Healthy
-                    || services.any(|service| self.service(service).state == State::Healthy)
+                let healthy = services.any(|service| self.service(service).state == State::Healthy);
+                healthy || self.assembly(index).state == State::Healthy
             })
         };
-        let to = if worst > State::Degraded && serves() { State::Degraded } else { worst };
+        // A machine that somebody stopped is missing where the others serve.
+        let missing = self.desired == Desired::Running && states().any(|state| state == State::Stopped);
+        let to = if (worst > State::Degraded || missing) && serves() { State::Degraded } else { worst };
         let from = self.state;
         if from == to {
             return;
         }
         (self.state, self.since) = (to, now);
         self.report(About::Deployable, EventKind::StateChanged, now, |it| {
-            (it.from, it.to) = (Some(from), Some(to))
+            (it.from, it.to) = (Some(from), Some(to));
         });
     }
 
@@ -264,6 +262,18 @@ impl Engine {
         let trouble = self.service_trouble(service);
         (trouble.start, trouble.grace_until) = (Start::Begun, Some(now.after(grace)));
     }
+}
+
+/// The worst of some states. What is stopped is not worse than what runs: it only counts when all are.
+fn worst(states: impl Iterator<Item = State>) -> Option<State> {
+    let (mut any, mut worst) = (None, None);
+    for state in states {
+        any = Some(state);
+        if state != State::Stopped {
+            worst = worst.max(Some(state));
+        }
+    }
+    worst.or(any)
 }
 
 fn span(open: bool, ladder: &Ladder, settled: Duration, within: Duration) -> Duration {

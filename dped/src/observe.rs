@@ -186,7 +186,7 @@ impl Engine {
     fn channel_lost(&mut self, index: AssemblyIndex, now: Timestamp) {
         for service in self.definition().services_of(index) {
             let part = self.service_mut(service);
-            (part.misses, part.deadlines) = (0, 0);
+            (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
             let reason = format!("channel {}", self.assembly(index).failure);
             self.change(service, HealthEvent::ChannelLost, &reason, now);
         }

@@ -43,7 +43,7 @@ impl Engine {
                     self.output(Output::Release(action));
                 }
                 Some((_, Phase::Verifying { .. } | Phase::Unresolved { .. })) => {
-                    self.end_recovery(index, None, "stopped by an order", now)
+                    self.end_recovery(index, None, "stopped by an order", now);
                 }
                 Some((_, Phase::Acting { .. })) | None => {}
             }

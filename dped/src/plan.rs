@@ -69,7 +69,7 @@ impl Engine {
                     trouble.reason = reason.into();
                     let message = format!("{}: {reason}", self.name_of(About::Assembly(index)));
                     self.report(About::Assembly(index), EventKind::FaultIsolated, now, |it| {
-                        it.reason = format!("drift: {reason}").into()
+                        it.reason = format!("drift: {reason}").into();
                     });
                     self.output(Output::Notify { incident: None, message: message.into() });
                 }
@@ -215,7 +215,7 @@ impl Engine {
         trouble.wait_until = Some(again);
         match &mut trouble.refused {
             Some(standing) if standing.refusal == refusal => {
-                standing.times = standing.times.saturating_add(1)
+                standing.times = standing.times.saturating_add(1);
             }
             refused => {
                 *refused = Some(Standing { refusal, times: 1 });
@@ -224,7 +224,7 @@ impl Engine {
                     gates.last().map_or(String::new(), |gate| format!(": {} {}", gate.name, gate.value));
                 let reason = format!("{word}: {refusal}{deciding}");
                 self.report(Part::Service(service).into(), EventKind::RecoveryRefused, now, |it| {
-                    it.reason = reason.into()
+                    it.reason = reason.into();
                 });
             }
         }
@@ -266,7 +266,7 @@ impl Engine {
         self.changed = true;
         match (step.act, outcome) {
             (_, ActionOutcome::NotBegun { .. }) => {
-                self.refuse_step(index, step.service, Refusal::Journal, &[], now)
+                self.refuse_step(index, step.service, Refusal::Journal, &[], now);
             }
             (Act::StopService(_), ActionOutcome::Done { .. }) => self.stopped(step.service, now),
             (

@@ -214,7 +214,9 @@ impl Engine {
         if trouble.ladder.climbed && !before {
             let (reason, incident) = (format!("{}: escalates to {rung}", trouble.counted), trouble.incident);
             let about = About::Assembly(index);
-            self.report(about, EventKind::Escalated, now, |it| (it.reason, it.incident) = (reason.into(), incident));
+            self.report(about, EventKind::Escalated, now, |it| {
+                (it.reason, it.incident) = (reason.into(), incident);
+            });
         }
         if self.backs_off(index, rung, now) {
             return;
@@ -691,7 +693,7 @@ impl Engine {
                 self.begin_verifying(index, now);
             }
             ActionOutcome::Failed { detail } => {
-                self.recovery_failed(index, &format!("{rung} failed: {detail}"), now)
+                self.recovery_failed(index, &format!("{rung} failed: {detail}"), now);
             }
             ActionOutcome::Unresolved { detail } => self.unresolved(index, &detail, now),
             ActionOutcome::NotBegun { detail } => self.not_begun(index, &detail, now),
@@ -743,7 +745,7 @@ impl Engine {
         if !self.stands(part, Refusal::Journal, now) {
             let reason = format!("{}: {detail}", Refusal::Journal).into();
             self.report(part.into(), EventKind::RecoveryRefused, now, |it| {
-                (it.reason, it.rung) = (reason, Some(rung))
+                (it.reason, it.rung) = (reason, Some(rung));
             });
         }
     }

@@ -138,6 +138,7 @@ impl Engine {
     /// A recovery that did not work is a failure of its scope.
     pub(crate) fn recovery_failed(&mut self, index: AssemblyIndex, reason: &str, now: Timestamp) {
         let Some(recovery) = &self.assembly(index).recovery else { return };
+        let incident = recovery.incident;
         if let Some(service) = recovery.service {
             let trouble = self.service_trouble(service);
             trouble.reason = reason.into();
@@ -152,6 +153,9 @@ impl Engine {
             self.service(*service).trouble.as_ref().is_some_and(|it| it.last_failed.is_some())
         };
         let unwell = self.definition().services_of(index).find(fails).filter(|_| healthy);
+        if let Some(service) = unwell {
+            self.service_trouble(service).incident.get_or_insert(incident);
+        }
         let trouble = self.assembly_trouble(index);
         trouble.demand = Demand::Fault;
         trouble.cause = unwell.map_or(Cause::Channel, Cause::Escalated);

@@ -34,7 +34,10 @@ fn no_world_makes_the_engine_break_a_rule_and_every_world_heals() {
         let Ok(story) = story else { panic!("seed {seed} failed; CPE_SEED={seed} runs it alone") };
         acts += story.lines().filter(|line| line.contains("  do  ")).count();
     }
-    assert!(acts as u64 > seeds * 5, "only {acts} actions in {seeds} worlds: they are too quiet to show anything");
+    assert!(
+        acts as u64 > seeds * 5,
+        "only {acts} actions in {seeds} worlds: they are too quiet to show anything"
+    );
 }
 
 /// One world from its first fault to its healing; its whole story.
@@ -63,7 +66,9 @@ fn live(seed: u64) -> String {
     });
     for event in site.events.iter().filter(|event| event.to == Some(State::Exhausted)) {
         let Some(assembly) = &event.assembly else { continue };
-        let told = |(_, _, message): &(_, _, String)| message.contains("exhausted") && message.contains(assembly.as_str());
+        let told = |(_, _, message): &(_, _, String)| {
+            message.contains("exhausted") && message.contains(assembly.as_str())
+        };
         assert!(site.notices.iter().any(told), "{assembly} was exhausted in silence\n{}", site.transcript());
     }
     site.transcript()
@@ -131,7 +136,9 @@ impl Dice {
         let escalation = match self.roll(4) {
             0 => "",
             1 => "[escalation]\nservice = { failures = 3, within = \"10m\" }",
-            _ => "[escalation]\nservice = { failures = 3, within = \"10m\" }\nassembly = { failures = 2, within = \"1h\" }",
+            _ => {
+                "[escalation]\nservice = { failures = 3, within = \"10m\" }\nassembly = { failures = 2, within = \"1h\" }"
+            }
         };
         let interval = self.of(&["1s", "2s", "5s", "10s"]);
         let mut text = format!(
@@ -143,14 +150,20 @@ impl Dice {
             let data = self.of(&["local", "volume", "none"]);
             let max_rung = self.of(&["reboot-soft", "reboot-hard", "rebuild", "recreate"]);
             let max_rung = if data == "local" { "reboot-hard" } else { max_rung };
-            let after = if index > 0 && self.one_in(2) { format!("after = [\"a{}\"]", self.roll(index)) } else { String::new() };
+            let after = if index > 0 && self.one_in(2) {
+                format!("after = [\"a{}\"]", self.roll(index))
+            } else {
+                String::new()
+            };
             text.push_str(&format!(
                 "[assemblies.a{index}]\naddress = \"192.0.2.{}\"\ndata = \"{data}\"\nmax_rung = \"{max_rung}\"\n{after}\n",
                 index + 1
             ));
             for service in 0..self.roll(3) {
                 let kind = match self.roll(3) {
-                    0 => format!("process = \"p{service}\"\nrestart = {{ systemd = \"s{service}.service\" }}"),
+                    0 => {
+                        format!("process = \"p{service}\"\nrestart = {{ systemd = \"s{service}.service\" }}")
+                    }
                     1 if self.one_in(3) => format!("process = \"p{service}\""),
                     _ => format!("systemd = \"s{service}.service\""),
                 };
@@ -167,29 +180,56 @@ impl Dice {
         match self.roll(20) {
             0..=5 => self.service_fault(site),
             6..=8 => self.machine_fault(site, host),
-            9 => site.hosts[host].way = self.of(&[
-                Some(ChannelFailure::TimedOut),
-                Some(ChannelFailure::Refused),
-                Some(ChannelFailure::AuthenticationFailed),
-                Some(ChannelFailure::HostKey),
-                Some(ChannelFailure::Protocol),
-                Some(ChannelFailure::NotTried),
-            ]),
-            10 | 11 => (site.hosts[host].way, site.hosts[host].claims, site.hosts[host].ordered) = (None, None, false),
+            9 => {
+                site.hosts[host].way = self.of(&[
+                    Some(ChannelFailure::TimedOut),
+                    Some(ChannelFailure::Refused),
+                    Some(ChannelFailure::AuthenticationFailed),
+                    Some(ChannelFailure::HostKey),
+                    Some(ChannelFailure::Protocol),
+                    Some(ChannelFailure::NotTried),
+                ]);
+            }
+            10 | 11 => {
+                (site.hosts[host].way, site.hosts[host].claims, site.hosts[host].ordered) =
+                    (None, None, false);
+            }
             12 => {
-                let claim = self.of(&[InstanceState::Unknown, InstanceState::Changing, InstanceState::Error, InstanceState::Off]);
+                let claim = self.of(&[
+                    InstanceState::Unknown,
+                    InstanceState::Changing,
+                    InstanceState::Error,
+                    InstanceState::Off,
+                ]);
                 site.hosts[host].claims = Some(claim);
                 site.hosts[host].ordered = self.one_in(2);
             }
             13 | 14 => {
                 let wait = seconds(self.within(400.0));
-                let outcome =
-                    self.of(&[Outcome::Fails, Outcome::Lost, Outcome::Unresolved, Outcome::NotBegun, Outcome::Twice, Outcome::Late(wait)]);
+                let outcome = self.of(&[
+                    Outcome::Fails,
+                    Outcome::Lost,
+                    Outcome::Unresolved,
+                    Outcome::NotBegun,
+                    Outcome::Twice,
+                    Outcome::Late(wait),
+                ]);
                 site.outcomes.push(outcome);
             }
-            15 => site.refuses = self.of(&[None, None, Some(Refusal::Budget), Some(Refusal::Journal), Some(Refusal::BreakerOpen)]),
+            15 => {
+                site.refuses = self.of(&[
+                    None,
+                    None,
+                    Some(Refusal::Budget),
+                    Some(Refusal::Journal),
+                    Some(Refusal::BreakerOpen),
+                ]);
+            }
             16 => self.operator(site, host),
-            17 => (site.deaf, site.self_trusted, site.canary) = (self.one_in(4), !self.one_in(4), !self.one_in(4)),
+            17 => {
+                (site.deaf, site.self_trusted, site.canary) =
+                    (self.one_in(4), !self.one_in(4), !self.one_in(4));
+            }
             18 => site.lagging = self.one_in(3),
             _ => {
                 for guest in &mut site.guests {
@@ -213,7 +253,10 @@ impl Dice {
             0 | 1 => guest.unit = self.of(&[Unit::Stopped, Unit::Failed]),
             2 => (guest.unit, guest.dies_after) = (Unit::Failed, Some(dies)),
             3 => (guest.unit, guest.broken) = (Unit::Failed, true),
-            4 => guest.unit = self.of(&[Unit::Masked, Unit::NotFound, Unit::Activating, Unit::Odd, Unit::Hangs]),
+            4 => {
+                guest.unit =
+                    self.of(&[Unit::Masked, Unit::NotFound, Unit::Activating, Unit::Odd, Unit::Hangs]);
+            }
             _ => (guest.unit, guest.broken, guest.enabled) = (Unit::Running, false, self.one_in(2)),
         }
     }

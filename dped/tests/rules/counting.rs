@@ -53,7 +53,11 @@ fn without_escalation_a_scope_never_climbs_five_in_an_hour_end_in_exhausted() {
     site.break_for_good("web/nginx");
     site.until("the ladder ended", 600.0, |site| site.state("web/nginx") == State::Exhausted);
     assert_eq!(site.rungs(), [RestartService; 4], "the fifth failure ends it");
-    assert!(site.notified()[0].contains("failure 5 of 5 in 1 h; no [escalation] for the service"), "{:?}", site.notified());
+    assert!(
+        site.notified()[0].contains("failure 5 of 5 in 1 h; no [escalation] for the service"),
+        "{:?}",
+        site.notified()
+    );
 }
 
 #[test]
@@ -167,7 +171,10 @@ fn an_exhausted_incident_stays_open_until_it_is_proven_healthy() {
     site.forget();
     site.kill("web/nginx");
     site.run(60.0);
-    assert_eq!(site.reasons(EventKind::RecoveryStarted), ["unit inactive, confirmed by 2 probes; failure 1 of 3 in 1 h"]);
+    assert_eq!(
+        site.reasons(EventKind::RecoveryStarted),
+        ["unit inactive, confirmed by 2 probes; failure 1 of 3 in 1 h"]
+    );
 }
 
 #[test]
@@ -185,21 +192,27 @@ fn retry_clears_exhausted() {
 
 #[test]
 fn attempts_of_one_rung_back_off() {
-    let definition = shop(CAPPED, "").replace("failures = 3, within = \"1h\"", "failures = 12, within = \"1h\"");
+    let definition =
+        shop(CAPPED, "").replace("failures = 3, within = \"1h\"", "failures = 12, within = \"1h\"");
     let mut site = Site::with(&definition);
     site.break_for_good("web/nginx");
     site.until("eleven restarts", 3600.0, |site| site.rungs().len() == 11);
     // Each attempt fails at once, 0.2 s after it was begun.
-    let waits: Vec<f64> = site.acts.windows(2).map(|pair| pair[1].0.since(pair[0].0).as_secs_f64() - 0.2).collect();
+    let waits: Vec<f64> =
+        site.acts.windows(2).map(|pair| pair[1].0.since(pair[0].0).as_secs_f64() - 0.2).collect();
     for (wait, plain) in waits.iter().zip([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0]) {
         // Fresh evidence is waited for as well: a probe each 2 s.
-        assert!(*wait >= plain * 0.9 - 0.001 && *wait <= plain + 2.1, "{wait} s where {plain} s is the rule: {waits:?}");
+        assert!(
+            *wait >= plain * 0.9 - 0.001 && *wait <= plain + 2.1,
+            "{wait} s where {plain} s is the rule: {waits:?}"
+        );
     }
 }
 
 #[test]
 fn failures_that_do_not_lie_within_the_window_do_not_escalate() {
-    let definition = shop(CAPPED, "").replace("failures = 3, within = \"1h\"", "failures = 3, within = \"5m\"");
+    let definition =
+        shop(CAPPED, "").replace("failures = 3, within = \"1h\"", "failures = 3, within = \"5m\"");
     let mut site = Site::with(&definition);
     for _ in 0..8 {
         site.kill("web/nginx");
@@ -216,7 +229,11 @@ fn a_recovery_that_fails_is_a_failure_of_its_scope() {
     site.until("a reboot", 120.0, |site| site.rungs().contains(&RebootSoft));
     assert_eq!(site.rungs(), [RestartService, RestartService, RebootSoft]);
     let finished = site.reasons(EventKind::RecoveryFinished);
-    assert_eq!(finished, ["unit failed", "unit failed"], "a restart that exits 0 for a unit that dies at once");
+    assert_eq!(
+        finished,
+        ["unit failed", "unit failed"],
+        "a restart that exits 0 for a unit that dies at once"
+    );
 }
 
 #[test]
@@ -237,12 +254,15 @@ fn an_escalated_service_that_runs_again_calls_the_reboot_off() {
 
 #[test]
 fn a_reboot_is_verified_by_the_channel_and_every_service_that_should_run() {
-    let definition = shop(CAPPED, "[assemblies.web.services.worker]\nsystemd = \"worker.service\"\nafter = [\"web/nginx\"]\n");
+    let definition = shop(
+        CAPPED,
+        "[assemblies.web.services.worker]\nsystemd = \"worker.service\"\nafter = [\"web/nginx\"]\n",
+    );
     let mut site = Site::with(&definition);
     site.guest("web/worker").enabled = false;
     site.machine("web", Machine::Frozen);
     site.until("both run", 240.0, |site| !site.rungs().is_empty() && site.state("web") == State::Healthy);
-    assert_eq!(site.rungs(), [Rung::RebootHard]);
+    assert_eq!(site.rungs(), [RebootHard]);
     assert_eq!(site.state("web/worker"), State::Healthy);
     expect_file!["../transcripts/reboot-starts-what-is-not-enabled.txt"].assert_eq(&site.transcript());
 }

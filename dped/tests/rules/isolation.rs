@@ -66,8 +66,18 @@ fn the_whole_table_of_isolation() {
         ChannelFact::Dead(C::Protocol),
         ChannelFact::Dead(C::NotTried),
     ];
-    let instances = [None, Some(I::Active), Some(I::Off), Some(I::Error), Some(I::Gone), Some(I::Changing), Some(I::Unknown)];
-    let mut table = String::from("channel                 infrastructure  path proven             path not proven         another witness\n");
+    let instances = [
+        None,
+        Some(I::Active),
+        Some(I::Off),
+        Some(I::Error),
+        Some(I::Gone),
+        Some(I::Changing),
+        Some(I::Unknown),
+    ];
+    let mut table = String::from(
+        "channel                 infrastructure  path proven             path not proven         another witness\n",
+    );
     for channel in channels {
         for instance in instances {
             let word = match channel {
@@ -115,7 +125,11 @@ fn row_2_a_held_domain_waits_for_its_own_incident() {
 
 #[test]
 fn row_3_disagreement_is_reported_and_services_are_judged_over_the_channel() {
-    let facts = Facts { channel: ChannelFact::Healthy, instance: Some(InstanceState::Off), ..dead(ChannelFailure::TimedOut) };
+    let facts = Facts {
+        channel: ChannelFact::Healthy,
+        instance: Some(InstanceState::Off),
+        ..dead(ChannelFailure::TimedOut)
+    };
     assert_eq!(isolate(&facts), (Verdict::Disagreement, 3));
     let mut site = Site::with(PAIR);
     site.claims("web", InstanceState::Gone);
@@ -156,7 +170,9 @@ fn row_5_a_changed_host_key_or_a_refused_key_is_never_recovered() {
 fn row_6_gone_is_recreated_where_data_and_cap_allow_it() {
     let mut site = Site::with(PAIR);
     site.machine("web", Machine::Gone);
-    site.until("it is healthy again", 120.0, |site| !site.rungs().is_empty() && site.state("web") == State::Healthy);
+    site.until("it is healthy again", 120.0, |site| {
+        !site.rungs().is_empty() && site.state("web") == State::Healthy
+    });
     assert_eq!(site.rungs(), [Rung::Recreate]);
 }
 
@@ -173,7 +189,9 @@ fn row_6_gone_with_local_data_is_exhausted_and_told() {
 fn row_7_off_is_started() {
     let mut site = Site::with(PAIR);
     site.machine("db", Machine::Off);
-    site.until("it is healthy again", 120.0, |site| !site.rungs().is_empty() && site.state("db") == State::Healthy);
+    site.until("it is healthy again", 120.0, |site| {
+        !site.rungs().is_empty() && site.state("db") == State::Healthy
+    });
     assert_eq!(site.rungs(), [Rung::Start]);
     expect_file!["../transcripts/powered-off.txt"].assert_eq(&site.transcript());
 }
@@ -202,7 +220,9 @@ fn row_7_off_is_only_reported_where_the_definition_says_so() {
 fn row_8_an_instance_in_error_takes_the_assembly_ladder() {
     let mut site = Site::with(PAIR);
     site.machine("web", Machine::Broken);
-    site.until("it is healthy again", 120.0, |site| !site.rungs().is_empty() && site.state("web") == State::Healthy);
+    site.until("it is healthy again", 120.0, |site| {
+        !site.rungs().is_empty() && site.state("web") == State::Healthy
+    });
     assert_eq!(site.rungs(), [Rung::RebootSoft]);
 }
 
@@ -237,7 +257,9 @@ fn row_11_hung_is_rebooted_hard_once_a_peer_proves_the_path() {
     let mut site = Site::with(PAIR);
     site.canary = false;
     site.freeze("web");
-    site.until("it is healthy again", 180.0, |site| !site.rungs().is_empty() && site.state("web") == State::Healthy);
+    site.until("it is healthy again", 180.0, |site| {
+        !site.rungs().is_empty() && site.state("web") == State::Healthy
+    });
     assert_eq!(site.rungs(), [Rung::RebootHard]);
     let path = site.decisions[0].evidence.iter().find(|value| &*value.name == "path").unwrap();
     assert_eq!(&*path.value, "shop/db");
@@ -246,7 +268,8 @@ fn row_11_hung_is_rebooted_hard_once_a_peer_proves_the_path() {
 
 /// Twenty machines on one path, probed by policy.md's defaults or faster.
 fn fleet(interval: &str) -> String {
-    let mut text = format!("name = \"shop\"\ninfrastructure = \"prod\"\nprobe = {{ interval = \"{interval}\" }}\n");
+    let mut text =
+        format!("name = \"shop\"\ninfrastructure = \"prod\"\nprobe = {{ interval = \"{interval}\" }}\n");
     for index in 1..=20 {
         text.push_str(&format!("[assemblies.web-{index}]\naddress = \"192.0.2.{index}\"\n"));
     }
@@ -268,7 +291,12 @@ fn row_11_when_all_fall_silent_at_once_it_is_us_and_nothing_is_done_then_or_when
                 host.way = None;
             }
             site.until("all is well again", 90.0, |site| site.view().state == State::Healthy);
-            assert_eq!(site.rungs(), [], "interval {interval}, silent for {silence} s\n{}", site.transcript());
+            assert_eq!(
+                site.rungs(),
+                [],
+                "interval {interval}, silent for {silence} s\n{}",
+                site.transcript()
+            );
         }
     }
 }
@@ -299,7 +327,10 @@ fn row_12_unreachable_does_nothing_and_is_told_after_5_minutes() {
     site.run(60.0);
     assert_eq!(site.notified().len(), 1, "{:?}", site.notified());
     assert!(site.notified()[0].contains("nothing is done"), "{:?}", site.notified());
-    assert_eq!((site.rungs(), site.state("web"), site.state("web/nginx")), (vec![], State::Unreachable, State::Unknown));
+    assert_eq!(
+        (site.rungs(), site.state("web"), site.state("web/nginx")),
+        (vec![], State::Unreachable, State::Unknown)
+    );
 }
 
 #[test]
@@ -335,8 +366,13 @@ fn row_14_without_answers_nothing_is_done() {
 
 #[test]
 fn row_14_a_suspected_channel_is_no_verdict_yet() {
-    let facts = Facts { channel: ChannelFact::Suspected, instance: Some(InstanceState::Off), ..dead(ChannelFailure::TimedOut) };
+    let facts = Facts {
+        channel: ChannelFact::Suspected,
+        instance: Some(InstanceState::Off),
+        ..dead(ChannelFailure::TimedOut)
+    };
     assert_eq!(isolate(&facts), (Verdict::Unreachable, 14));
-    let facts = Facts { instance: Some(InstanceState::Active), path_proven: false, ..dead(ChannelFailure::TimedOut) };
+    let facts =
+        Facts { instance: Some(InstanceState::Active), path_proven: false, ..dead(ChannelFailure::TimedOut) };
     assert_eq!(isolate(&facts), (Verdict::Unreachable, 14));
 }

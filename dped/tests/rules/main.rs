@@ -1,6 +1,9 @@
 //! policy.md, rule by rule: each test names the rule or row that it holds. `site.rs` is the world that they happen in.
 
 mod counting;
+mod dependencies;
+mod gate;
+mod guard;
 mod isolation;
 mod observing;
 mod site;

@@ -29,7 +29,11 @@ fn a_stopped_unit_is_seen_confirmed_restarted_and_verified() {
     let mut site = Site::with(WEB);
     site.kill("web/nginx");
     let seen = site.until("a restart was begun", 3.0, |site| !site.rungs().is_empty());
-    assert!(seen <= seconds(2.6), "{seen:?} is over interval + confirm_interval + round trip\n{}", site.transcript());
+    assert!(
+        seen <= seconds(2.6),
+        "{seen:?} is over interval + confirm_interval + round trip\n{}",
+        site.transcript()
+    );
     site.until("it is healthy", 10.0, |site| site.state("web/nginx") == State::Healthy);
     assert_eq!(site.rungs(), [Rung::RestartService]);
     assert_eq!(
@@ -101,7 +105,12 @@ fn the_table_of_the_other_kinds_of_check() {
     let mut table = String::new();
     for service in &site.engine.definition().services {
         for observation in &observations {
-            table.push_str(&format!("{:<9}{:<55}{:?}\n", service.name, format!("{observation:?}"), judge(&service.check, observation)));
+            table.push_str(&format!(
+                "{:<9}{:<55}{:?}\n",
+                service.name,
+                format!("{observation:?}"),
+                judge(&service.check, observation)
+            ));
         }
     }
     expect_file!["../tables/kinds.txt"].assert_eq(&table);
@@ -130,7 +139,12 @@ fn the_table_of_a_channels_health() {
     let mut table = String::new();
     for event in ChannelEvent::ALL {
         for health in ChannelHealth::ALL {
-            table.push_str(&format!("{:<12}{:<12}{:?}\n", format!("{health:?}"), format!("{event:?}"), health::channel(health, event)));
+            table.push_str(&format!(
+                "{:<12}{:<12}{:?}\n",
+                format!("{health:?}"),
+                format!("{event:?}"),
+                health::channel(health, event)
+            ));
         }
     }
     expect_file!["../tables/channel.txt"].assert_eq(&table);
@@ -155,15 +169,21 @@ fn a_probe_is_due_an_interval_after_the_start_of_the_last_one_and_only_one_is_in
     site.probes.clear();
     site.run(60.0);
     let nginx = Target::Service(site.service_index("web/nginx"));
-    let times: Vec<_> = site.probes.iter().filter(|(_, target)| *target == nginx).map(|(at, _)| *at).collect();
+    let times: Vec<_> =
+        site.probes.iter().filter(|(_, target)| *target == nginx).map(|(at, _)| *at).collect();
     for pair in times.windows(2) {
-        assert_eq!(pair[1].since(pair[0]), seconds(3.0), "max(start + interval, end), and the answer takes 3 s");
+        assert_eq!(
+            pair[1].since(pair[0]),
+            seconds(3.0),
+            "max(start + interval, end), and the answer takes 3 s"
+        );
     }
     site.latency = seconds(0.5);
     site.run(10.0);
     site.probes.clear();
     site.run(60.0);
-    let times: Vec<_> = site.probes.iter().filter(|(_, target)| *target == nginx).map(|(at, _)| *at).collect();
+    let times: Vec<_> =
+        site.probes.iter().filter(|(_, target)| *target == nginx).map(|(at, _)| *at).collect();
     for pair in times.windows(2) {
         assert_eq!(pair[1].since(pair[0]), seconds(2.0));
     }
@@ -181,7 +201,12 @@ fn first_probes_are_spread_over_the_interval() {
         let begun = site.probes[0].0.before(site.probes[0].0.since_boot() - seconds(1000.0));
         site.probes.iter().filter(|(at, _)| (seconds(from)..seconds(to)).contains(&at.since(begun))).count()
     };
-    assert!(in_half(0.0, 5.0) > 8 && in_half(5.0, 10.0) > 8, "{} and {}", in_half(0.0, 5.0), in_half(5.0, 10.0));
+    assert!(
+        in_half(0.0, 5.0) > 8 && in_half(5.0, 10.0) > 8,
+        "{} and {}",
+        in_half(0.0, 5.0),
+        in_half(5.0, 10.0)
+    );
 }
 
 #[test]
@@ -215,7 +240,9 @@ fn a_unit_that_is_still_activating_after_startup_grace_has_failed() {
     site.unit("web/nginx", Unit::Activating);
     let waited = site.until("it has failed", 70.0, |site| site.state("web/nginx") == State::Recovering);
     assert!(waited >= seconds(59.0), "{waited:?}");
-    assert!(site.reasons(EventKind::RecoveryStarted)[0].starts_with("unit activating (auto-restart) for 60 s"));
+    assert!(
+        site.reasons(EventKind::RecoveryStarted)[0].starts_with("unit activating (auto-restart) for 60 s")
+    );
 }
 
 #[test]
@@ -271,7 +298,9 @@ fn behind_a_dead_channel_services_are_unknown_and_not_probed() {
     assert_eq!((site.state("web/nginx"), site.state("web/worker")), (State::Unknown, State::Unknown));
     site.probes.clear();
     site.run(120.0);
-    assert!(!site.probes.is_empty() && site.probes.iter().all(|(_, target)| matches!(target, Target::Channel(_))));
+    assert!(
+        !site.probes.is_empty() && site.probes.iter().all(|(_, target)| matches!(target, Target::Channel(_)))
+    );
 }
 
 #[test]

@@ -16,7 +16,8 @@ use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 use dped::{
-    Act, Action, ActionOutcome, Desired, Engine, Guard, GuardSettings, Input, Order, Output, Place, Seed, Surroundings, Target,
+    Act, Action, ActionOutcome, Desired, Engine, Guard, GuardSettings, Input, Order, Output, Place, Seed,
+    Surroundings, Target,
 };
 
 /// What a unit does.
@@ -38,7 +39,9 @@ pub(crate) enum Unit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Machine {
     Up,
-    Booting { until: Timestamp },
+    Booting {
+        until: Timestamp,
+    },
     Off,
     Gone,
     Broken,
@@ -88,6 +91,7 @@ enum Happening {
     Silence { probe: ProbeId, target: Target },
     Ended { action: Action },
     Outcome { action: ActionId, outcome: ActionOutcome },
+    AskedInstance(AssemblyIndex),
     Input(Input),
 }
 
@@ -164,15 +168,24 @@ impl Site {
     pub(crate) fn seeded(definition: &str, random: u64, desired: Desired) -> Self {
         let definition = match Deployable::parse("site.toml", definition) {
             Ok(definition) => Arc::new(definition),
-            Err(errors) => panic!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+            Err(errors) => {
+                panic!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+            }
         };
         let now = Timestamp::from_boot(Duration::from_secs(1000));
-        let seed =
-            Seed { first_action: ActionId(1), first_incident: IncidentId(1), random, desired, maintenance: Vec::new() };
-        let host = Host { machine: Machine::Up, way: None, claims: None, ordered: false, boot: seconds(20.0) };
+        let seed = Seed {
+            first_action: ActionId(1),
+            first_incident: IncidentId(1),
+            random,
+            desired,
+            maintenance: Vec::new(),
+        };
+        let host =
+            Host { machine: Machine::Up, way: None, claims: None, ordered: false, boot: seconds(20.0) };
         let unit = if desired == Desired::Running { Unit::Running } else { Unit::Stopped };
         let guest = Guest { unit, dies_after: None, dies_at: None, broken: false, enabled: true };
-        let capabilities = definition.infrastructure.as_ref().map(|_| Capabilities(Operation::ALL.into_iter().collect()));
+        let capabilities =
+            definition.infrastructure.as_ref().map(|_| Capabilities(Operation::ALL.into_iter().collect()));
         let mut site = Self {
             engine: Engine::new(Arc::clone(&definition), seed, now),
             guard: Guard::new(GuardSettings::default()),
@@ -245,6 +258,29 @@ impl Site {
     pub(crate) fn input(&mut self, input: Input) {
         self.engine.handle_input(input, self.now);
         self.carry_out();
+    }
+
+    /// The definition is changed; what it still has stays as it is, what is new runs.
+    pub(crate) fn redefine(&mut self, text: &str) {
+        let Ok(new) = Deployable::parse("site.toml", text) else { panic!("not a definition: {text}") };
+        let old = Arc::clone(self.engine.definition());
+        let fresh =
+            Host { machine: Machine::Up, way: None, claims: None, ordered: false, boot: seconds(20.0) };
+        let hosts = new.assemblies.iter().map(|assembly| {
+            old.assembly_named(assembly.name.as_str())
+                .map_or(fresh.clone(), |index| self.hosts[usize::from(index.0)].clone())
+        });
+        let hosts = hosts.collect();
+        let fresh =
+            Guest { unit: Unit::Running, dies_after: None, dies_at: None, broken: false, enabled: true };
+        let guests = new.services.iter().map(|service| {
+            let index = old.assembly_named(new.assembly(service.assembly).name.as_str());
+            let index = index.and_then(|index| old.service_named(index, service.name.as_str()));
+            index.map_or(fresh.clone(), |index| self.guests[usize::from(index.0)].clone())
+        });
+        let guests = guests.collect();
+        (self.hosts, self.guests) = (hosts, guests);
+        self.input(Input::Definition(Arc::new(new)));
     }
 
     pub(crate) fn order(&mut self, order: Order) {
@@ -323,9 +359,13 @@ impl Site {
     }
 
     pub(crate) fn service_index(&self, name: &str) -> ServiceIndex {
-        let (assembly, service) = name.split_once('/').unwrap_or_else(|| panic!("{name} is not assembly/service"));
+        let (assembly, service) =
+            name.split_once('/').unwrap_or_else(|| panic!("{name} is not assembly/service"));
         let assembly = self.assembly_index(assembly);
-        self.engine.definition().service_named(assembly, service).unwrap_or_else(|| panic!("no service {name}"))
+        self.engine
+            .definition()
+            .service_named(assembly, service)
+            .unwrap_or_else(|| panic!("no service {name}"))
     }
 
     // ---- what a test expects
@@ -383,7 +423,8 @@ impl Site {
     fn standing(&self) -> String {
         let view = self.view();
         let definition = self.engine.definition();
-        let mut text = format!("{:#?}\n{:#?}\n{:#?}\n{:#?}\n", self.engine, self.guard, self.hosts, self.guests);
+        let mut text =
+            format!("{:#?}\n{:#?}\n{:#?}\n{:#?}\n", self.engine, self.guard, self.hosts, self.guests);
         for (assembly, part) in definition.assemblies.iter().zip(&view.assemblies) {
             text.push_str(&format!("{}: {} ({})\n", assembly.name, part.state, part.reason));
         }
@@ -416,7 +457,11 @@ impl Site {
         } else {
             self.engine.handle_timeout(next);
             let after = self.engine.poll_timeout();
-            assert!(after.is_none_or(|(at, _)| at > next), "woken for nothing at {next}: {after:?}\n{}", self.transcript());
+            assert!(
+                after.is_none_or(|(at, _)| at > next),
+                "woken for nothing at {next}: {after:?}\n{}",
+                self.transcript()
+            );
         }
         self.carry_out();
         true
@@ -462,12 +507,17 @@ impl Site {
             Happening::Silence { probe, target } => {
                 let observation = match target {
                     Target::Channel(index) => {
-                        let failure = self.hosts[usize::from(index.0)].way.unwrap_or(ChannelFailure::TimedOut);
+                        let failure =
+                            self.hosts[usize::from(index.0)].way.unwrap_or(ChannelFailure::TimedOut);
                         Observation::Channel(failure, "".into())
                     }
                     Target::Service(service) => {
                         let assembly = self.engine.definition().service(service).assembly;
-                        if self.answers(assembly) { Observation::DeadlinePassed } else { Observation::NotObserved }
+                        if self.answers(assembly) {
+                            Observation::DeadlinePassed
+                        } else {
+                            Observation::NotObserved
+                        }
                     }
                 };
                 self.tell_probe(probe, target, observation);
@@ -477,6 +527,8 @@ impl Site {
                 self.open_acts.retain(|_, (open, _)| *open != action);
                 self.engine.handle_input(Input::Acted { action, outcome }, self.now);
             }
+            Happening::AskedInstance(_) if self.deaf => {}
+            Happening::AskedInstance(index) => self.engine.handle_input(self.instance(index), self.now),
             Happening::Input(input) => self.engine.handle_input(input, self.now),
         }
     }
@@ -490,9 +542,15 @@ impl Site {
             let seen = match &observation {
                 Observation::Alive | Observation::Connected | Observation::Exited(0, _) => Seen::Well,
                 Observation::Unit(unit) if &*unit.active == "active" => Seen::Well,
-                Observation::Unit(unit) if &*unit.load == "loaded" && matches!(&*unit.active, "inactive" | "failed") => Seen::Bad,
+                Observation::Unit(unit)
+                    if &*unit.load == "loaded" && matches!(&*unit.active, "inactive" | "failed") =>
+                {
+                    Seen::Bad
+                }
                 Observation::Channel(failure, _) if *failure != ChannelFailure::NotTried => Seen::Bad,
-                Observation::NotConnected(_) | Observation::Exited(..) | Observation::DeadlinePassed => Seen::Bad,
+                Observation::NotConnected(_) | Observation::Exited(..) | Observation::DeadlinePassed => {
+                    Seen::Bad
+                }
                 _ => Seen::Unclear,
             };
             let activating = matches!(&observation, Observation::Unit(unit) if &*unit.active == "activating");
@@ -566,7 +624,9 @@ impl Site {
             assert!(rounds < 10_000, "the engine never ends asking at {}\n{}", self.now, self.transcript());
             match output {
                 Output::Probe { probe, target, timeout } => self.send_probe(probe, target, timeout),
-                Output::AskInstance(index) => self.answer_instance(index),
+                Output::AskInstance(index) => {
+                    self.push(self.now.after(self.latency), Happening::AskedInstance(index));
+                }
                 Output::AskSurroundings(index) => self.answer_surroundings(index),
                 Output::AskAdmission(request) => self.answer_admission(&request),
                 Output::Act(action) => self.act(action),
@@ -593,35 +653,46 @@ impl Site {
         }
         self.probes.push((self.now, target));
         let (at, silent) = match (self.observe(target), target) {
-            (Observation::NotObserved, Target::Channel(index)) => match self.hosts[usize::from(index.0)].way {
-                Some(ChannelFailure::TimedOut) | None => (self.now.after(timeout), true),
-                Some(_) => (self.now.after(self.latency), true),
-            },
-            (Observation::NotObserved | Observation::DeadlinePassed, Target::Service(_)) => (self.now.after(timeout), true),
+            (Observation::NotObserved, Target::Channel(index)) => {
+                match self.hosts[usize::from(index.0)].way {
+                    Some(ChannelFailure::TimedOut) | None => (self.now.after(timeout), true),
+                    Some(_) => (self.now.after(self.latency), true),
+                }
+            }
+            (Observation::NotObserved | Observation::DeadlinePassed, Target::Service(_)) => {
+                (self.now.after(timeout), true)
+            }
             _ => (self.now.after(self.latency), false),
         };
         let began = self.now;
         if self.drops() {
             return;
         }
-        self.push(at, if silent { Happening::Silence { probe, target } } else { Happening::Answer { probe, target, began } });
+        self.push(
+            at,
+            if silent {
+                Happening::Silence { probe, target }
+            } else {
+                Happening::Answer { probe, target, began }
+            },
+        );
     }
 
-    fn answer_instance(&mut self, index: AssemblyIndex) {
-        if self.deaf {
-            return;
-        }
+    /// What the infrastructure says once it has been asked.
+    fn instance(&self, index: AssemblyIndex) -> Input {
         let host = &self.hosts[usize::from(index.0)];
         let truth = match host.machine {
-            Machine::Up | Machine::Frozen => InstanceState::Active,
-            Machine::Booting { .. } => InstanceState::Active,
+            Machine::Up | Machine::Frozen | Machine::Booting { .. } => InstanceState::Active,
             Machine::Off => InstanceState::Off,
             Machine::Gone => InstanceState::Gone,
             Machine::Broken => InstanceState::Error,
         };
-        let input =
-            Input::Instance { assembly: index, state: host.claims.unwrap_or(truth), address: None, ordered: host.ordered };
-        self.later(self.latency, input);
+        Input::Instance {
+            assembly: index,
+            state: host.claims.unwrap_or(truth),
+            address: None,
+            ordered: host.ordered,
+        }
     }
 
     fn answer_surroundings(&mut self, index: AssemblyIndex) {
@@ -632,7 +703,9 @@ impl Site {
         let peer = self.guard.path_answered("default", (&name, index), self.now);
         let (ago, by) = match (self.canary, peer) {
             (true, _) => (Some(seconds(1.0)), "canary".to_owned()),
-            (false, Some((ago, (name, index)))) => (Some(ago), format!("{name}/{}", self.engine.definition().assembly(index).name)),
+            (false, Some((ago, (name, index)))) => {
+                (Some(ago), format!("{name}/{}", self.engine.definition().assembly(index).name))
+            }
             (false, None) => (None, String::new()),
         };
         let surroundings = Surroundings {
@@ -668,7 +741,9 @@ impl Site {
             Act::RestartService(service) => format!("restart {}", self.service_name(service)),
             Act::StartService(service) => format!("start {}", self.service_name(service)),
             Act::StopService(service) => format!("stop {}", self.service_name(service)),
-            Act::Machine(rung) => format!("{rung} {}", self.engine.definition().assembly(action.assembly).name),
+            Act::Machine(rung) => {
+                format!("{rung} {}", self.engine.definition().assembly(action.assembly).name)
+            }
         };
         self.line("do", &word);
         self.acts.push((self.now, action.clone()));
@@ -697,16 +772,26 @@ impl Site {
         let maintained = self.maintained.contains(&None) || self.maintained.contains(&Some(index));
         assert!(!maintained, "{action:?} in maintenance\n{}", story());
         let stop = matches!(action.act, Act::StopService(_));
-        assert_eq!(stop, self.desired == Desired::Stopped, "{action:?} against what was ordered\n{}", story());
+        assert_eq!(
+            stop,
+            self.desired == Desired::Stopped,
+            "{action:?} against what was ordered\n{}",
+            story()
+        );
         let newest = |target: Target| self.last_seen.get(&target).map(|(_, seen)| *seen);
         let bad = |target| newest(target) == Some(Seen::Bad);
         match action.act {
             Act::RestartService(service) | Act::StartService(service) => {
-                assert!(bad(Target::Service(service)) || self.lossy(), "{action:?} on what was not seen failing\n{}", story());
+                assert!(
+                    bad(Target::Service(service)) || self.lossy(),
+                    "{action:?} on what was not seen failing\n{}",
+                    story()
+                );
             }
             Act::Machine(_) => {
                 let definition = self.engine.definition();
-                let any = bad(Target::Channel(index)) || definition.services_of(index).any(|service| bad(Target::Service(service)));
+                let any = bad(Target::Channel(index))
+                    || definition.services_of(index).any(|service| bad(Target::Service(service)));
                 assert!(any, "{action:?} on what was not seen failing\n{}", story());
             }
             Act::StopService(_) => {}
@@ -718,16 +803,27 @@ impl Site {
         let done = ActionOutcome::Done { detail: "done".into() };
         let effective = !matches!(fate, Some(Outcome::Fails | Outcome::NotBegun));
         let worked = effective && self.take_effect(action);
-        let outcome = if worked { done.clone() } else { ActionOutcome::Failed { detail: "exit status 1".into() } };
+        let outcome =
+            if worked { done.clone() } else { ActionOutcome::Failed { detail: "exit status 1".into() } };
         let tell = |site: &mut Self, wait: Duration, outcome: ActionOutcome| {
             let at = site.now.after(wait);
             site.push(at, Happening::Outcome { action: action.action, outcome });
         };
         match fate {
             None => tell(self, Duration::ZERO, outcome),
-            Some(Outcome::Fails) => tell(self, Duration::ZERO, ActionOutcome::Failed { detail: "refused by the infrastructure".into() }),
-            Some(Outcome::NotBegun) => tell(self, Duration::ZERO, ActionOutcome::NotBegun { detail: "the journal cannot be written".into() }),
-            Some(Outcome::Unresolved) => tell(self, action.timeout, ActionOutcome::Unresolved { detail: "no answer".into() }),
+            Some(Outcome::Fails) => tell(
+                self,
+                Duration::ZERO,
+                ActionOutcome::Failed { detail: "refused by the infrastructure".into() },
+            ),
+            Some(Outcome::NotBegun) => tell(
+                self,
+                Duration::ZERO,
+                ActionOutcome::NotBegun { detail: "the journal cannot be written".into() },
+            ),
+            Some(Outcome::Unresolved) => {
+                tell(self, action.timeout, ActionOutcome::Unresolved { detail: "no answer".into() });
+            }
             Some(Outcome::Late(wait)) => tell(self, wait, outcome),
             Some(Outcome::Twice) => {
                 tell(self, Duration::ZERO, outcome.clone());

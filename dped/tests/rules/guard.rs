@@ -1,0 +1,181 @@
+//! policy.md section 6, its last line: the budgets of the fleet guard, its leases, and which paths are proven.
+
+use std::time::Duration;
+
+use cpe_proto::decision::{Answer, ChannelFact, Facts, Refusal, Verdict};
+use cpe_proto::id::{ActionId, AssemblyIndex, Name};
+use cpe_proto::rung::Rung;
+use cpe_proto::time::Timestamp;
+use dped::{Guard, GuardSettings, Place, Request};
+
+#[test]
+fn one_in_flight_per_deployable_until_it_is_released() {
+    let mut guard = Guard::new(GuardSettings::default());
+    assert_eq!(ask(&mut guard, "shop", 1, Some(Rung::RestartService), 0), Answer::Admitted);
+    assert_eq!(ask(&mut guard, "shop", 2, Some(Rung::RestartService), 0), Answer::Refused(Refusal::Budget));
+    assert_eq!(ask(&mut guard, "blog", 2, Some(Rung::RestartService), 0), Answer::Admitted);
+    guard.release(&name("shop"), ActionId(1), at(1));
+    assert_eq!(ask(&mut guard, "shop", 3, Some(Rung::RestartService), 1), Answer::Admitted);
+}
+
+#[test]
+fn five_in_flight_per_domain() {
+    let mut guard = Guard::new(GuardSettings::default());
+    let domains = [name("az1"), name("rack7")];
+    let mut admitted = 0;
+    for index in 0..8 {
+        let place = Place { infrastructure: None, domains: &domains };
+        let (answer, values) = guard.ask(
+            &name(&format!("shop-{index}")),
+            &request(1, Some(Rung::RestartService)),
+            &place,
+            at(0),
+        );
+        if answer == Answer::Admitted {
+            admitted += 1;
+        } else {
+            assert_eq!(&*values.last().unwrap().value, "5 of 5");
+        }
+    }
+    assert_eq!(admitted, 5);
+    let place = Place { infrastructure: None, domains: &[name("az2")] };
+    let (answer, _) = guard.ask(&name("elsewhere"), &request(1, Some(Rung::RestartService)), &place, at(0));
+    assert_eq!(answer, Answer::Admitted, "other domains are not held by one");
+}
+
+#[test]
+fn ten_in_flight_per_infrastructure_and_fifty_in_the_fleet() {
+    let mut guard = Guard::new(GuardSettings::default());
+    let admitted = |guard: &mut Guard, infrastructure: &str, count: u64| {
+        let place = Place { infrastructure: Some(name(infrastructure)), domains: &[] };
+        let asks = (0..count).map(|index| {
+            let key = name(&format!("{infrastructure}-{index}"));
+            guard.ask(&key, &request(1, Some(Rung::RestartService)), &place, at(0)).0
+        });
+        asks.filter(|answer| *answer == Answer::Admitted).count()
+    };
+    assert_eq!(admitted(&mut guard, "a", 12), 10);
+    let others: usize =
+        ["b", "c", "d", "e", "f"].iter().map(|infrastructure| admitted(&mut guard, infrastructure, 12)).sum();
+    assert_eq!(others, 40, "50 in all");
+    assert_eq!(guard.in_flight(), 50);
+}
+
+#[test]
+fn ten_machine_rungs_in_ten_minutes_per_infrastructure() {
+    let mut guard = Guard::new(GuardSettings::default());
+    let reboot = |guard: &mut Guard, index: u64, second: u64| {
+        let answer = ask(guard, &format!("shop-{index}"), index, Some(Rung::RebootHard), second);
+        guard.release(&name(&format!("shop-{index}")), ActionId(index), at(second));
+        answer
+    };
+    for index in 0..10 {
+        assert_eq!(reboot(&mut guard, index, index), Answer::Admitted);
+    }
+    assert_eq!(reboot(&mut guard, 10, 30), Answer::Refused(Refusal::Budget));
+    assert_eq!(
+        ask(&mut guard, "other", 1, Some(Rung::RestartService), 30),
+        Answer::Admitted,
+        "a restart is no machine rung"
+    );
+    guard.release(&name("other"), ActionId(1), at(30));
+    assert_eq!(reboot(&mut guard, 11, 599), Answer::Refused(Refusal::Budget));
+    assert_eq!(reboot(&mut guard, 12, 600), Answer::Admitted, "the first is 10 min old");
+    assert_eq!(reboot(&mut guard, 13, 600), Answer::Refused(Refusal::Budget));
+}
+
+#[test]
+fn a_lease_that_is_never_released_expires() {
+    let mut guard = Guard::new(GuardSettings::default());
+    assert_eq!(ask(&mut guard, "shop", 1, Some(Rung::RestartService), 0), Answer::Admitted);
+    assert_eq!(
+        ask(&mut guard, "shop", 2, Some(Rung::RestartService), 1799),
+        Answer::Refused(Refusal::Budget)
+    );
+    assert_eq!(ask(&mut guard, "shop", 3, Some(Rung::RestartService), 1800), Answer::Admitted);
+}
+
+#[test]
+fn a_start_step_on_the_machine_under_recovery_is_part_of_that_recovery() {
+    let mut guard = Guard::new(GuardSettings::default());
+    assert_eq!(ask(&mut guard, "shop", 1, Some(Rung::RebootHard), 0), Answer::Admitted);
+    assert_eq!(ask(&mut guard, "shop", 2, None, 1), Answer::Admitted);
+    let mut elsewhere = request(3, None);
+    elsewhere.assembly = AssemblyIndex(1);
+    let place = Place { infrastructure: None, domains: &[] };
+    assert_eq!(guard.ask(&name("shop"), &elsewhere, &place, at(1)).0, Answer::Refused(Refusal::Budget));
+}
+
+#[test]
+fn nothing_is_admitted_without_a_journal_on_old_evidence_untrusted_or_paused() {
+    let mut guard = Guard::new(GuardSettings::default());
+    guard.set_journal_writable(false);
+    assert_eq!(ask(&mut guard, "shop", 1, Some(Rung::RestartService), 0), Answer::Refused(Refusal::Journal));
+    guard.set_journal_writable(true);
+    guard.set_paused(true);
+    assert_eq!(ask(&mut guard, "shop", 1, Some(Rung::RestartService), 0), Answer::Refused(Refusal::Paused));
+    guard.set_paused(false);
+    let place = Place { infrastructure: None, domains: &[] };
+    let mut old = request(1, Some(Rung::RestartService));
+    old.evidence_age = Duration::from_millis(4001);
+    assert_eq!(guard.ask(&name("shop"), &old, &place, at(0)).0, Answer::Refused(Refusal::Evidence));
+    let mut untrusted = request(1, Some(Rung::RestartService));
+    untrusted.facts.self_trusted = false;
+    assert_eq!(guard.ask(&name("shop"), &untrusted, &place, at(0)).0, Answer::Refused(Refusal::Untrusted));
+    assert_eq!(guard.in_flight(), 0, "a refusal is no lease");
+}
+
+#[test]
+fn a_path_is_proven_by_the_newest_answer_of_another() {
+    let mut guard = Guard::new(GuardSettings::default());
+    let (shop, blog) = (name("shop"), name("blog"));
+    let (one, two) = (AssemblyIndex(0), AssemblyIndex(1));
+    assert_eq!(guard.path_answered("default", (&shop, one), at(9)), None);
+    guard.answered("default", &shop, one, at(1));
+    assert_eq!(guard.path_answered("default", (&shop, one), at(9)), None, "it does not prove its own path");
+    guard.answered("default", &shop, two, at(2));
+    guard.answered("default", &shop, one, at(3));
+    guard.answered("default", &shop, one, at(4));
+    let found = guard.path_answered("default", (&shop, one), at(9));
+    assert_eq!(found, Some((Duration::from_secs(7), (shop.clone(), two))));
+    guard.answered("default", &blog, one, at(5));
+    let found = guard.path_answered("default", (&shop, one), at(9));
+    assert_eq!(found, Some((Duration::from_secs(4), (blog.clone(), one))));
+    let found = guard.path_answered("default", (&blog, one), at(9));
+    assert_eq!(found, Some((Duration::from_secs(5), (shop.clone(), one))));
+    assert_eq!(guard.path_answered("jump-a", (&shop, one), at(9)), None, "another path");
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+fn at(second: u64) -> Timestamp {
+    Timestamp::from_boot(Duration::from_secs(10_000 + second))
+}
+
+fn request(action: u64, rung: Option<Rung>) -> Request {
+    Request {
+        action: ActionId(action),
+        rung,
+        assembly: AssemblyIndex(0),
+        service: None,
+        verdict: Verdict::PerService,
+        facts: Facts {
+            self_trusted: true,
+            held_domain: None,
+            instance: None,
+            ordered: false,
+            channel: ChannelFact::Healthy,
+            live_witness: false,
+            path_proven: true,
+        },
+        evidence_age: Duration::from_secs(1),
+        evidence_age_max: Duration::from_secs(4),
+    }
+}
+
+fn ask(guard: &mut Guard, key: &str, action: u64, rung: Option<Rung>, second: u64) -> Answer {
+    let place = Place { infrastructure: Some(name("prod")), domains: &[] };
+    guard.ask(&name(key), &request(action, rung), &place, at(second)).0
+}
