@@ -135,7 +135,7 @@ impl Engine {
             Input::Acted { action, outcome } => self.acted(action, outcome, now),
             Input::Order(order) => self.order(order, now),
             Input::EvidenceVoid { reason } => self.void_evidence(&reason, now),
-            Input::Definition(definition) => self.redefine(definition, now),
+            Input::Definition(definition) => self.redefine(&definition, now),
         }
         self.advance(now);
     }

@@ -196,7 +196,11 @@ impl Engine {
             ChannelHealth::Unknown if part.trouble.as_ref().is_some_and(|trouble| trouble.drift) => {
                 State::Unknown
             }
-            ChannelHealth::Unknown => State::Starting,
+            ChannelHealth::Unknown => match &part.trouble {
+                Some(trouble) if trouble.incident.is_some() && trouble.ladder.given_up => State::Exhausted,
+                Some(trouble) if trouble.demand != Demand::Nothing => State::Failed,
+                _ => State::Starting,
+            },
             ChannelHealth::Healthy => worst.unwrap_or(State::Healthy),
         }
     }

@@ -242,9 +242,9 @@ impl Engine {
         }
         match judge(&service.check, observation) {
             Judgement::Passed => self.service_passed(index, began, now),
-            Judgement::Failed(clause) => self.service_failed(index, clause, began, now),
+            Judgement::Failed(clause) => self.service_failed(index, &clause, began, now),
             Judgement::Misconfigured(clause) => self.service_misconfigured(index, &clause, now),
-            Judgement::Pending(clause) => self.service_pending(index, clause, began, now),
+            Judgement::Pending(clause) => self.service_pending(index, &clause, began, now),
             Judgement::Deadline => self.service_deadline(index, began, now),
             Judgement::Unknown(clause) => {
                 self.service_mut(index).passed = Timestamp::ZERO;
@@ -287,7 +287,7 @@ impl Engine {
         trouble.reason = "".into();
     }
 
-    fn service_failed(&mut self, index: ServiceIndex, clause: Box<str>, began: Timestamp, now: Timestamp) {
+    fn service_failed(&mut self, index: ServiceIndex, clause: &str, began: Timestamp, now: Timestamp) {
         let settings = self.definition().service(index).probe;
         let part = self.service_mut(index);
         part.deadlines = 0;
@@ -304,7 +304,7 @@ impl Engine {
     fn failed(
         &mut self,
         index: ServiceIndex,
-        clause: Box<str>,
+        clause: &str,
         enough: bool,
         probes: u8,
         began: Timestamp,
@@ -314,17 +314,17 @@ impl Engine {
         part.passed = Timestamp::ZERO;
         let starting = part.state == State::Starting;
         let trouble = self.service_trouble(index);
-        trouble.reason = clause.clone();
+        trouble.reason = clause.into();
         (trouble.passing_since, trouble.last_failed) = (None, Some(now));
         trouble.first_failed.get_or_insert(began);
         trouble.confirmed_by = probes;
         let in_grace = starting
             && (trouble.start == Start::Wanted || trouble.grace_until.is_some_and(|until| now < until));
         if !enough || in_grace {
-            self.change(index, HealthEvent::Missed, &clause, now);
+            self.change(index, HealthEvent::Missed, clause, now);
             return;
         }
-        self.change(index, HealthEvent::Confirmed, &clause, now);
+        self.change(index, HealthEvent::Confirmed, clause, now);
     }
 
     fn service_misconfigured(&mut self, index: ServiceIndex, clause: &str, now: Timestamp) {
@@ -347,16 +347,16 @@ impl Engine {
         }
     }
 
-    fn service_pending(&mut self, index: ServiceIndex, clause: Box<str>, began: Timestamp, now: Timestamp) {
+    fn service_pending(&mut self, index: ServiceIndex, clause: &str, began: Timestamp, now: Timestamp) {
         let grace = self.definition().service(index).probe.startup_grace;
         let since = *self.service_trouble(index).pending_since.get_or_insert(began);
         if now.since(since) >= grace {
-            let clause = format!("{clause} for {}", crate::describe::span(grace)).into();
-            self.failed(index, clause, true, 1, began, now);
+            let clause = format!("{clause} for {}", crate::describe::span(grace));
+            self.failed(index, &clause, true, 1, began, now);
             return;
         }
         self.service_mut(index).passed = Timestamp::ZERO;
-        self.unclear(index, &clause, now);
+        self.unclear(index, clause, now);
     }
 
     fn service_deadline(&mut self, index: ServiceIndex, began: Timestamp, now: Timestamp) {
@@ -366,7 +366,7 @@ impl Engine {
         let deadlines = part.deadlines;
         let clause = format!("probe did not end within {}", crate::describe::span(settings.timeout));
         if u32::from(deadlines) >= settings.failure_threshold.get() {
-            self.failed(index, clause.into(), true, deadlines, began, now);
+            self.failed(index, &clause, true, deadlines, began, now);
             return;
         }
         part.passed = Timestamp::ZERO;

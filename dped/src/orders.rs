@@ -162,7 +162,7 @@ impl Engine {
 
     /// A changed definition: what did not change in name, machine and check keeps its state; the rest begins anew. An action on what is
     /// gone is let go: its outcome is then a late one.
-    pub(crate) fn redefine(&mut self, new: Arc<Deployable>, now: Timestamp) {
+    pub(crate) fn redefine(&mut self, new: &Arc<Deployable>, now: Timestamp) {
         let old = Arc::clone(self.definition());
         let kept_service = |index: ServiceIndex| -> Option<ServiceIndex> {
             let service = old.service(index);
@@ -198,13 +198,13 @@ impl Engine {
         let assemblies = new
             .assembly_indices()
             .zip(assemblies)
-            .map(|(index, part)| part.unwrap_or_else(|| self.fresh_assembly(&new, index, now)));
+            .map(|(index, part)| part.unwrap_or_else(|| self.fresh_assembly(new, index, now)));
         let assemblies = assemblies.collect();
         let services = services
             .into_iter()
             .map(|part| part.unwrap_or_else(|| fresh_service(fresh_state, now)))
             .collect();
-        self.replace_parts(Arc::clone(&new), assemblies, services);
+        self.replace_parts(Arc::clone(new), assemblies, services);
         self.report(About::Deployable, EventKind::DefinitionLoaded, now, |it| it.reason = "changed".into());
         for index in new.assembly_indices() {
             if fresh_assemblies[usize::from(index.0)] {

@@ -12,13 +12,14 @@ use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
+use crate::action::OUTCOME_LOST_AFTER;
 use crate::backoff;
 use crate::engine::{About, Desired, Engine, Part};
+use crate::gate::ADMISSION_TIMEOUT;
 use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::ActionOutcome;
 use crate::output::{Act, Action, Output, Request};
 use crate::parts::{Phase, Standing, Start, Step};
-use crate::recover::{ADMISSION_TIMEOUT, OUTCOME_LOST_AFTER};
 
 /// After so many failed attempts to stop one service a person is told; it is tried on.
 const STOPS_TOLD_AFTER: u8 = 3;

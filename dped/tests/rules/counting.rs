@@ -1,7 +1,7 @@
 //! policy.md section 3: counting, climbing, back-off, caps, and the end of the ladder.
 
 use cpe_proto::event::EventKind;
-use cpe_proto::rung::Rung::{self, RebootHard, RebootSoft, Rebuild, Recreate, RestartService};
+use cpe_proto::rung::Rung::{RebootHard, RebootSoft, Rebuild, Recreate, RestartService};
 use cpe_proto::state::State;
 use dped::Order;
 use expect_test::expect_file;

@@ -147,7 +147,10 @@ fn a_path_is_proven_by_the_newest_answer_of_another() {
 }
 
 fn name(text: &str) -> Name {
-    Name::parse(text).unwrap()
+    match Name::parse(text) {
+        Ok(name) => name,
+        Err(error) => panic!("{error}"),
+    }
 }
 
 fn at(second: u64) -> Timestamp {

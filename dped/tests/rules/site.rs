@@ -538,7 +538,12 @@ impl Site {
             self.flights.remove(&target);
         }
         let void = self.lagging;
-        if !void {
+        // What was not tried, or not carried, says nothing and takes nothing back.
+        let nothing = matches!(
+            observation,
+            Observation::NotObserved | Observation::Channel(ChannelFailure::NotTried, _)
+        );
+        if !void && !nothing {
             let seen = match &observation {
                 Observation::Alive | Observation::Connected | Observation::Exited(0, _) => Seen::Well,
                 Observation::Unit(unit) if &*unit.active == "active" => Seen::Well,

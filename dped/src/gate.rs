@@ -1,0 +1,237 @@
+//! The gate, from the engine's side: what is asked, what is recorded of it, and refusals that stand. The engine's own checks come first
+//! (mode, maintenance, pause, in flight, evidence); the fleet guard has the last word (`guard.rs`).
+
+use std::time::Duration;
+
+use cpe_proto::decision::{Answer, Decision, Facts, Refusal, Value, Verdict};
+use cpe_proto::definition::Mode;
+use cpe_proto::event::EventKind;
+use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
+use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::describe::value;
+use crate::engine::{Desired, Engine, Part};
+use crate::health::ChannelHealth;
+use crate::output::{Output, Request};
+use crate::parts::{Cause, Demand, Phase, Recovery, Standing};
+
+/// The gate answers at once; after that its answer counts as lost, and it is asked again.
+pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is asked of the gate, and what will be recorded of it.
+pub(crate) struct Plea {
+    pub(crate) rung: Rung,
+    pub(crate) service: Option<ServiceIndex>,
+    pub(crate) incident: IncidentId,
+    pub(crate) verdict: Verdict,
+    pub(crate) facts: Facts,
+    pub(crate) evidence: Vec<Value>,
+    pub(crate) gates: Vec<Value>,
+    pub(crate) age: Duration,
+    pub(crate) age_max: Duration,
+}
+
+impl Engine {
+    /// What the engine checks before it asks the guard, as values.
+    pub(crate) fn own_gates(&self, index: AssemblyIndex) -> Vec<Value> {
+        let word = |on: bool| if on { "yes" } else { "no" };
+        let mode = if self.definition().mode == Mode::Observe { "observe" } else { "act" };
+        vec![
+            value("mode", mode),
+            value("maintenance", word(self.maintenance || self.assembly(index).maintenance)),
+            value("paused", word(self.paused)),
+            value("in flight, assembly", if self.busy(index) { "1 of 1" } else { "0 of 1" }),
+        ]
+    }
+
+    pub(crate) fn decision(
+        &self,
+        index: AssemblyIndex,
+        action: ActionId,
+        plea: &Plea,
+        answer: Answer,
+        now: Timestamp,
+    ) -> Decision {
+        Decision {
+            at: now,
+            incident: plea.incident,
+            action,
+            assembly: self.definition().assembly(index).name.clone(),
+            service: plea.service.map(|service| self.definition().service(service).name.clone()),
+            rung: plea.rung,
+            verdict: plea.verdict.clone(),
+            facts: plea.facts.clone(),
+            evidence: plea.evidence.clone(),
+            gates: plea.gates.clone(),
+            answer,
+        }
+    }
+
+    pub(crate) fn ask_gate(&mut self, index: AssemblyIndex, plea: Plea, now: Timestamp) {
+        let action = self.action_id();
+        let decision = self.decision(index, action, &plea, Answer::Admitted, now);
+        let phase = Phase::Asked { until: now.after(ADMISSION_TIMEOUT) };
+        let Plea { rung, service, incident, verdict, facts, age, age_max, .. } = plea;
+        let recovery = Recovery {
+            action,
+            rung,
+            service,
+            incident,
+            phase,
+            began: now,
+            decision: Some(Box::new(decision)),
+        };
+        self.assembly_mut(index).recovery = Some(Box::new(recovery));
+        self.output(Output::AskAdmission(Request {
+            action,
+            rung: Some(rung),
+            assembly: index,
+            service,
+            verdict,
+            facts,
+            evidence_age: age,
+            evidence_age_max: age_max,
+        }));
+    }
+
+    /// Refused by the engine itself.
+    pub(crate) fn refuse_plea(
+        &mut self,
+        index: AssemblyIndex,
+        plea: &Plea,
+        refusal: Refusal,
+        now: Timestamp,
+    ) {
+        let part = plea.service.map_or(Part::Assembly(index), Part::Service);
+        if !self.stands(part, refusal, now) {
+            let action = self.action_id();
+            let decision = self.decision(index, action, plea, Answer::Refused(refusal), now);
+            self.tell_refusal(part, Box::new(decision), refusal, now);
+        }
+    }
+
+    /// A refusal that stands already is only counted. Either way it is asked again with a pace.
+    pub(crate) fn stands(&mut self, part: Part, refusal: Refusal, now: Timestamp) -> bool {
+        let index = match part {
+            Part::Assembly(index) => index,
+            Part::Service(service) => self.definition().service(service).assembly,
+        };
+        let again = Some(now.after(self.pace(index)));
+        let refused = match part {
+            Part::Assembly(index) => {
+                let trouble = self.assembly_trouble(index);
+                trouble.wait_until = again;
+                &mut trouble.refused
+            }
+            Part::Service(service) => {
+                let trouble = self.service_trouble(service);
+                trouble.wait_until = again;
+                &mut trouble.refused
+            }
+        };
+        match refused {
+            Some(standing) if standing.refusal == refusal => {
+                standing.times = standing.times.saturating_add(1);
+                true
+            }
+            refused => {
+                *refused = Some(Standing { refusal, times: 1 });
+                false
+            }
+        }
+    }
+
+    pub(crate) fn tell_refusal(
+        &mut self,
+        part: Part,
+        decision: Box<Decision>,
+        refusal: Refusal,
+        now: Timestamp,
+    ) {
+        let (rung, incident, action) = (decision.rung, decision.incident, decision.action);
+        let deciding =
+            decision.gates.last().map_or(String::new(), |gate| format!(": {} {}", gate.name, gate.value));
+        let deciding = if matches!(
+            refusal,
+            Refusal::Maintenance | Refusal::Paused | Refusal::ObserveMode | Refusal::Evidence
+        ) {
+            String::new()
+        } else {
+            deciding
+        };
+        self.output(Output::Record(decision));
+        self.report(part.into(), EventKind::RecoveryRefused, now, |it| {
+            it.reason = format!("{refusal}{deciding}").into();
+            (it.incident, it.action, it.rung) = (Some(incident), Some(action), Some(rung));
+        });
+    }
+
+    /// The gate answered.
+    pub(crate) fn admission(&mut self, action: ActionId, answer: Answer, gates: Vec<Value>, now: Timestamp) {
+        let asked = |phase: Phase| matches!(phase, Phase::Asked { .. });
+        for index in self.definition().clone().assembly_indices() {
+            if self.assembly(index).step.as_ref().is_some_and(|it| it.action == action && asked(it.phase)) {
+                return self.step_admission(index, answer, &gates, now);
+            }
+            if self.assembly(index).recovery.as_ref().is_some_and(|it| it.action == action && asked(it.phase))
+            {
+                return self.recovery_admission(index, answer, gates, now);
+            }
+        }
+        if answer == Answer::Admitted {
+            // Not wanted any more, or asked for twice: the lease ends.
+            self.output(Output::Release(action));
+        }
+    }
+
+    fn recovery_admission(
+        &mut self,
+        index: AssemblyIndex,
+        answer: Answer,
+        gates: Vec<Value>,
+        now: Timestamp,
+    ) {
+        let Some(mut recovery) = self.assembly_mut(index).recovery.take() else { return };
+        let part = recovery.service.map_or(Part::Assembly(index), Part::Service);
+        let Some(mut decision) = recovery.decision.take() else { return };
+        decision.gates.extend(gates);
+        decision.answer = answer;
+        match answer {
+            Answer::Refused(refusal) => {
+                if !self.stands(part, refusal, now) {
+                    self.tell_refusal(part, decision, refusal, now);
+                }
+            }
+            Answer::Admitted if self.still_wanted(index, &recovery) => {
+                self.output(Output::Record(decision));
+                self.begin(index, recovery, now);
+            }
+            Answer::Admitted => self.output(Output::Release(recovery.action)),
+        }
+    }
+
+    fn still_wanted(&self, index: AssemblyIndex, recovery: &Recovery) -> bool {
+        if self.desired == Desired::Stopped || self.held_back(index).is_some() {
+            return false;
+        }
+        match recovery.service {
+            Some(service) => {
+                let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
+                healthy && matches!(self.service(service).state, State::Failed | State::Exhausted)
+            }
+            None => {
+                let channel = self.assembly(index).channel;
+                self.assembly(index).trouble.as_ref().is_some_and(|trouble| match trouble.cause {
+                    _ if trouble.demand == Demand::Nothing => false,
+                    Cause::Channel => channel == ChannelHealth::Dead,
+                    Cause::Escalated(service) => {
+                        let failed = matches!(self.service(service).state, State::Failed | State::Exhausted);
+                        failed && channel == ChannelHealth::Healthy
+                    }
+                })
+            }
+        }
+    }
+}
