@@ -99,6 +99,7 @@ impl Driver {
 
     /// Runs until it is told to close.
     pub async fn run(mut self) {
+        self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
         let mut messages = Vec::with_capacity(BATCH);
         let mut results = Vec::with_capacity(BATCH);
         let sleep = tokio::time::sleep(Duration::ZERO);
@@ -111,6 +112,7 @@ impl Driver {
                 _ = self.mailbox.recv_many(&mut messages, BATCH) => {
                     for message in messages.drain(..) {
                         if self.take(message) {
+                            self.shared.metrics.unloaded(&view::deployable(&self.engine, &self.sessions));
                             return;
                         }
                     }

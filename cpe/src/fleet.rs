@@ -2,6 +2,7 @@
 //! (`driver.rs`); a panic in one is reported and ends only that one. Definitions are read by `load.rs`.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +18,11 @@ use crate::clock;
 use crate::driver::{Driver, Message};
 use crate::glob::Glob;
 use crate::journal::{self, JournalError, Maintenance};
+use crate::past;
 use crate::shared::Shared;
 
 /// An engine that does not say its status by then is busy or ended, and is left out of the answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How often maintenance is looked at for its end.
-const MAINTENANCE_TICK: Duration = Duration::from_secs(1);
 
 /// All deployables.
 pub struct Fleet {
@@ -64,10 +63,14 @@ impl Fleet {
     pub fn add(self: &Arc<Self>, definition: Arc<Deployable>) {
         let name = definition.name.clone();
         self.shared.define(Arc::clone(&definition));
+        past::settle(&self.shared, &name);
         let seed = self.seed(&definition);
         let (driver, mailbox) = Driver::new(Arc::clone(&definition), seed, Arc::clone(&self.shared));
-        let size =
-            format!("{} assemblies, {} services", definition.assemblies.len(), definition.services.len());
+        let size = format!(
+            "{}, {}",
+            counted(definition.assemblies.len(), "assembly", "assemblies"),
+            counted(definition.services.len(), "service", "services")
+        );
         self.members().insert(name.clone(), Member { definition, mailbox });
         self.shared.report(Some(&name), plain(EventKind::DefinitionLoaded, &size));
         tokio::spawn(Arc::clone(self).supervise(name, driver));
@@ -106,23 +109,34 @@ impl Fleet {
         Seed { first_action: ids.action, first_incident: ids.incident, random, desired, maintenance }
     }
 
-    /// Ends maintenance whose hour has come, for as long as the process runs.
-    pub async fn keep_maintenance(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(MAINTENANCE_TICK).await;
-            let now = clock::wall_ms();
-            let over: Vec<String> = self
-                .ends()
-                .iter()
-                .filter(|(_, until)| **until <= now)
-                .map(|(name, _)| name.clone())
-                .collect();
-            for name in over {
-                if let Err(error) = self.maintenance_off(&name, "its time is over").await {
-                    tracing::warn!(name, %error, "maintenance could not be ended; tried again");
-                }
+    /// Ends maintenance whose hour has come.
+    pub async fn end_maintenance(&self) {
+        let now = clock::wall_ms();
+        let over = |(name, until): (&String, &u64)| (*until <= now).then(|| name.clone());
+        let over: Vec<String> = self.ends().iter().filter_map(over).collect();
+        for name in over {
+            if let Err(error) = self.maintenance_off(&name, "its time is over").await {
+                tracing::warn!(name, %error, "maintenance could not be ended; tried again");
             }
         }
+    }
+
+    /// Asks the next engine in turn whether it lives: true if it answers, or if there is none. `after` is the one that was asked before.
+    pub async fn answers(&self, after: &mut Option<Name>) -> bool {
+        let next = {
+            let members = self.members();
+            let next = after.as_ref().and_then(|name| members.range((Excluded(name), Unbounded)).next());
+            next.or_else(|| members.iter().next())
+                .map(|(name, member)| (name.clone(), member.mailbox.clone()))
+        };
+        let Some((name, mailbox)) = next else { return true };
+        *after = Some(name);
+        let (sender, reply) = oneshot::channel();
+        let asked = async {
+            let sent = mailbox.send(Message::Status(sender)).await;
+            sent.is_ok() && reply.await.is_ok()
+        };
+        tokio::time::timeout(STATUS_TIMEOUT, asked).await.unwrap_or(false)
     }
 
     /// Ends all engines.
@@ -262,6 +276,10 @@ fn assembly_of<'a>(name: &'a str, deployable: &str) -> Option<Option<&'a str>> {
         None => (name == deployable).then_some(None),
         Some((first, assembly)) => (first == deployable).then_some(Some(assembly)),
     }
+}
+
+fn counted(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }
 
 /// An event without an incident, an action or states.

@@ -139,7 +139,8 @@ mod tests {
         let names: Vec<&str> = loaded.definitions.iter().map(|it| it.deployable.name.as_str()).collect();
         assert_eq!(names, ["good", "other"]);
         assert_eq!(loaded.rejected.len(), 1);
-        assert!(loaded.rejected[0].1[0].to_string().contains("2-broken.toml:2:1: "));
+        let broken = &loaded.rejected[0].1;
+        assert!(broken.iter().any(|error| error.to_string().contains("2-broken.toml:2:1: ")), "{broken:?}");
     }
 
     #[test]

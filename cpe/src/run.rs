@@ -25,6 +25,7 @@ use crate::metrics::{self, Metrics};
 use crate::notify::Notifier;
 use crate::shared::Shared;
 use crate::systemd;
+use crate::upkeep::{self, Pulse};
 
 /// After SIGTERM, actions under way get this long to end; what is left is resolved by looking after the next start.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -33,6 +34,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Controller {
     /// Its deployables.
     pub fleet: Arc<Fleet>,
+    /// Whether its engines answer.
+    pub pulse: Arc<Pulse>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -43,8 +46,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let controller = Controller::start(config).await?;
-    let fleet = Arc::clone(&controller.fleet);
-    systemd::ready(move || Ok(status_line(&fleet)));
+    let (fleet, pulse) = (Arc::clone(&controller.fleet), Arc::clone(&controller.pulse));
+    systemd::ready(move || pulse.check(&fleet));
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
         _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
@@ -89,12 +92,13 @@ impl Controller {
         tokio::spawn(Arc::clone(&shared).follow_journal());
         let loaded = read_definitions(&config).await?;
         adopt(&fleet, loaded, allowed);
-        tokio::spawn(Arc::clone(&fleet).keep_maintenance());
+        let pulse = Arc::new(Pulse::new());
+        tokio::spawn(upkeep::run(Arc::clone(&fleet), Arc::clone(&pulse)));
         api::serve(&config.listen.api, Arc::clone(&fleet), shared.journal.clone()).await?;
         if let Some(address) = config.listen.metrics {
             metrics::serve(address, Arc::clone(&shared.metrics)).await?;
         }
-        Ok(Self { fleet })
+        Ok(Self { fleet, pulse })
     }
 
     /// Begins nothing new, waits for what is under way, ends.
@@ -193,9 +197,4 @@ fn guard_settings(config: &Config) -> GuardSettings {
         machine_rungs_within: budgets.machine_rungs.within,
         ..GuardSettings::default()
     }
-}
-
-fn status_line(fleet: &Fleet) -> String {
-    let (deployables, assemblies, services) = fleet.size();
-    format!("watching {services} services on {assemblies} assemblies of {deployables} deployables")
 }

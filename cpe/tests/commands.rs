@@ -1,4 +1,5 @@
 //! The program as an operator or a script calls it: what it prints where, and how it exits.
+#![allow(clippy::unwrap_used, reason = "what fails here is a test's failure")]
 
 use std::fs;
 use std::path::Path;

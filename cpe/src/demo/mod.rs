@@ -1,11 +1,12 @@
 //! `cpe demo`: a fleet of SSH servers in this process, real definitions, the real controller, and a script of faults. Nothing on the
-//! machine is needed or touched but a temporary directory and loopback. `world.rs` builds it, `script.rs` breaks it, `screen.rs` shows it, `tally.rs` sums up.
+//! machine is needed or touched but a temporary directory and loopback. `world.rs` builds it for `cast.rs`, `script.rs` breaks it, `screen.rs` shows it, `tally.rs` sums up.
 
+mod cast;
 pub mod infrastructure;
 mod screen;
 mod script;
 mod tally;
-mod world;
+pub mod world;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +35,9 @@ const STRIP: Duration = Duration::from_millis(500);
 /// # Errors
 /// What could not be started.
 pub async fn run() -> anyhow::Result<bool> {
-    let world = World::build().await?;
+    let directory = std::env::temp_dir().join(format!("cpe-demo-{}", std::process::id()));
+    let cpe = std::env::current_exe()?;
+    let world = World::build(directory, cast::machines(), &cast::DEFINITIONS, &cpe).await?;
     let file = world.config_file();
     let config = load::config(&file)
         .map_err(|errors| anyhow::anyhow!("the demo's own {}: {errors:?}", file.display()))?;

@@ -90,7 +90,7 @@ impl Row {
                 None => {}
             },
             EventKind::FaultIsolated if self.isolated.is_none() => {
-                self.isolated = Some(event.reason.to_string())
+                self.isolated = Some(event.reason.to_string());
             }
             EventKind::RecoveryStarted => self.done.extend(event.rung),
             _ => {}

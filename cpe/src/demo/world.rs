@@ -1,62 +1,72 @@
-//! The demo's world: machines, and a directory with all that a real management node has (definitions, cpe.toml, key, known hosts,
-//! the infrastructure's program), written for them. The faults that befall it are in `script.rs`.
+//! A world for the demo and for tests: machines, and a directory with all that a real management node has (definitions, cpe.toml,
+//! key, known hosts, the infrastructure's program), written for them. The demo's own machines are in `cast.rs`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use cpe_sim::live::{Fleet, FleetSettings, MachineSpec, UnitSpec};
-
-const DEFINITIONS: [(&str, &str); 3] = [
-    ("batch.toml", include_str!("deployables/batch.toml")),
-    ("mail.toml", include_str!("deployables/mail.toml")),
-    ("shop.toml", include_str!("deployables/shop.toml")),
-];
+use cpe_sim::live::{Fleet, FleetSettings, MachineSpec};
 
 /// Where the machines' infrastructure is asked.
 const CONTROL: &str = "infrastructure.sock";
 
-/// The machines and where their controller finds all that it needs.
+/// The machines and where their controller finds all that it needs. The directory goes when this is dropped.
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) fleet: Arc<Fleet>,
+pub struct World {
+    /// The machines.
+    pub fleet: Arc<Fleet>,
     directory: PathBuf,
 }
 
 impl World {
-    /// Starts the machines and writes the files.
-    pub(super) async fn build() -> anyhow::Result<Self> {
-        let fleet = Fleet::start(FleetSettings::new(machines())).await.context("the demo's machines")?;
-        let directory = std::env::temp_dir().join(format!("cpe-demo-{}", std::process::id()));
-        create_private(&directory)
-            .with_context(|| format!("the demo's directory {}", directory.display()))?;
-        fleet.serve_control(&directory.join(CONTROL)).await.context("the demo's infrastructure")?;
+    /// Starts the machines and writes the files into `directory`, which must not exist. In definitions `{NAME}` stands for the address of
+    /// that machine. `cpe` is the program that serves as infrastructure.
+    ///
+    /// # Errors
+    /// What could not be started or written.
+    pub async fn build(
+        directory: PathBuf,
+        machines: Vec<MachineSpec>,
+        definitions: &[(&str, &str)],
+        cpe: &Path,
+    ) -> anyhow::Result<Self> {
+        let fleet = Fleet::start(FleetSettings::new(machines)).await.context("the machines")?;
+        create_private(&directory).with_context(|| format!("the directory {}", directory.display()))?;
+        fleet.serve_control(&directory.join(CONTROL)).await.context("the infrastructure")?;
         let world = Self { fleet: Arc::new(fleet), directory };
-        world.write_files().with_context(|| format!("the demo's files in {}", world.directory.display()))?;
+        world
+            .write_files(definitions, cpe)
+            .with_context(|| format!("files in {}", world.directory.display()))?;
         Ok(world)
     }
 
-    pub(super) fn config_file(&self) -> PathBuf {
+    /// Its cpe.toml.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
         self.directory.join("cpe.toml")
     }
 
-    fn write_files(&self) -> anyhow::Result<()> {
+    /// Writes a definition, as a person would; a running controller has to be told.
+    ///
+    /// # Errors
+    /// As the file system says.
+    pub fn define(&self, file: &str, template: &str) -> std::io::Result<()> {
+        std::fs::write(self.directory.join("deployables").join(file), self.with_addresses(template))
+    }
+
+    fn write_files(&self, definitions: &[(&str, &str)], cpe: &Path) -> anyhow::Result<()> {
         let root = &self.directory;
-        let definitions = root.join("deployables");
-        std::fs::create_dir(&definitions)?;
-        for (file, template) in DEFINITIONS {
-            std::fs::write(definitions.join(file), self.with_addresses(template))?;
+        std::fs::create_dir(root.join("deployables"))?;
+        for (file, template) in definitions {
+            self.define(file, template)?;
         }
-        write_private(&root.join("identity"), &self.fleet.client_key_openssh())?;
+        write_private(&root.join("identity"), self.fleet.client_key_openssh())?;
         std::fs::write(root.join("known_hosts"), self.fleet.known_hosts())?;
         let program = root.join("infrastructure");
-        let cpe = std::env::current_exe()?;
-        let script = format!(
-            "#!/bin/sh\nexec '{}' demo-infra '{}' \"$1\"\n",
-            cpe.display(),
-            root.join(CONTROL).display()
-        );
+        let control = root.join(CONTROL);
+        let script =
+            format!("#!/bin/sh\nexec '{}' demo-infra '{}' \"$1\"\n", cpe.display(), control.display());
         std::fs::write(&program, script)?;
         std::fs::set_permissions(&program, PermissionsExt::from_mode(0o700))?;
         std::fs::write(self.config_file(), self.config())?;
@@ -108,25 +118,4 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::write(path, "")?;
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
     std::fs::write(path, text)
-}
-
-fn machines() -> Vec<MachineSpec> {
-    let machine = |name: &str, units: &[(&str, Option<u16>)]| {
-        let units = units.iter().map(|(unit, port)| {
-            let spec = UnitSpec::new(unit);
-            port.map_or(spec.clone(), |port| spec.listening(port))
-        });
-        MachineSpec::new(name, units.collect())
-    };
-    let web = [("nginx.service", Some(80)), ("php-fpm.service", None)];
-    let mx = [("postfix.service", Some(25))];
-    let mut machines = vec![
-        machine("mysql", &[("mariadb.service", Some(3306))]),
-        machine("web-1", &web),
-        machine("web-2", &web),
-        machine("mx-1", &mx),
-        machine("mx-2", &mx),
-    ];
-    machines.extend((1..=4).map(|number| machine(&format!("worker-{number}"), &[("job.service", None)])));
-    machines
 }

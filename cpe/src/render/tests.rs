@@ -162,7 +162,7 @@ fn night() -> Vec<EventRecord> {
         of_web(no_incident(moved(30, 73_000, State::Unreachable, State::InTransition, "resize"))),
         of_web(no_incident(moved(31, 74_000, State::InTransition, State::Healthy, ""))),
         whole(with(event(32, 75_000, RecoveryFinished, "late outcome, not believed: done"), |event| {
-            event.action = Some(ActionId(10))
+            event.action = Some(ActionId(10));
         })),
         recovery(33, 76_000, RecoveryStarted, 11, restart, None, "unit failed; a dated retry"),
         recovery(

@@ -1,0 +1,108 @@
+//! The controller and its command line against a live fleet on loopback (`cpe_sim::live`): what needs no real guest. The same on real
+//! systemd machines is in `tests/`.
+
+mod site;
+
+use site::Site;
+
+const WEB: &str = r#"
+name = "shop"
+infrastructure = "demo"
+[probe]
+interval = "500ms"
+timeout = "1s"
+confirm_interval = "100ms"
+stable_for = "300ms"
+startup_grace = "5s"
+[escalation]
+service = { failures = 3, within = "10m" }
+[assemblies.web]
+address = "{web}"
+[assemblies.web.services.nginx]
+systemd = "nginx.service"
+[assemblies.web.services.php]
+systemd = "php.service"
+after = ["nginx"]
+"#;
+
+#[test]
+fn a_killed_unit_is_restarted_and_told_in_one_sentence() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "incident_closed" && event["service"] == "nginx");
+    let events = site.cpe(&["events", "shop/web/nginx"]).done();
+    let told = events
+        .lines()
+        .find(|line| line.contains("restarted (unit failed"))
+        .unwrap_or_else(|| panic!("{events}"));
+    assert!(told.contains("failure 1 of 3 in 10 min), healthy after "), "{told}");
+    let why = site.cpe(&["why", "shop/web/nginx"]).done();
+    assert!(why.contains("concluded  per_service (row 13)"), "{why}");
+    assert!(why.contains("gate       mode: act"), "{why}");
+}
+
+#[test]
+fn in_maintenance_a_fault_is_seen_and_not_acted_upon_until_it_ends() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    site.cpe(&["maintenance", "on", "shop/web", "--for", "1h", "--reason", "new disks"]).done();
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "recovery_refused" && event["service"] == "nginx");
+    assert_eq!(site.machine("web").counts().unit_starts, 0);
+    site.cpe(&["maintenance", "off", "shop/web"]).done();
+    site.wait_for("shop/web/nginx", "healthy");
+    assert!(site.machine("web").is_active("nginx.service").unwrap());
+}
+
+#[test]
+fn maintenance_and_numbers_outlive_the_controller() {
+    let mut site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "incident_closed");
+    site.cpe(&["maintenance", "on", "shop", "--for", "1h", "--reason", "new disks"]).done();
+    site.kill_controller();
+    site.start_controller();
+    site.wait_for("shop/web/nginx", "healthy");
+    assert_eq!(site.status()["deployables"][0]["maintenance"], true);
+    site.cpe(&["maintenance", "off", "shop"]).done();
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    let started = site.wait_for_event(|event| event["kind"] == "recovery_started" && event["incident"] != 1);
+    assert_eq!(started["incident"], 2, "a number is never used twice");
+    assert_eq!(started["action"], 2, "a number is never used twice");
+}
+
+#[test]
+fn a_stop_is_in_reverse_order_and_nothing_that_was_stopped_is_recovered() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/php", "healthy");
+    let mut happenings = site.fleet().observe();
+    site.cpe(&["stop", "shop"]).done();
+    site.wait_for("shop/web/nginx", "stopped");
+    let mut stopped = Vec::new();
+    while let Ok(happening) = happenings.try_recv() {
+        stopped.extend(happening.what.to_string().strip_suffix(" stopped").map(str::to_owned));
+    }
+    assert_eq!(stopped, ["php.service", "nginx.service"]);
+    assert_eq!(site.machine("web").counts().unit_starts, 0);
+    site.cpe(&["start", "shop"]).done();
+    site.wait_for("shop/web/php", "healthy");
+    assert!(site.machine("web").is_active("nginx.service").unwrap());
+}
+
+#[test]
+fn a_second_controller_on_the_same_state_is_refused() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    let second = site.cpe(&["run"]);
+    assert_eq!(second.code, 1);
+    assert!(second.stderr.contains("another cpe"), "{}", second.stderr);
+}
+
+#[test]
+fn what_is_not_there_is_said_with_exit_1() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    let answer = site.cpe(&["stop", "shopp"]);
+    assert_eq!(answer.code, 1);
+    assert!(answer.stderr.contains("shopp"), "{}", answer.stderr);
+}
