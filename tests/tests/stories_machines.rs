@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cpe_tests::definition::{SHOP, SHOP_ON_GUESTS, watched};
-use cpe_tests::{Controller, Guest, Power, Site, story, wait};
+use cpe_tests::{Controller, Guest, InfraFault, Power, Site, story, wait};
 
 const SOON: Duration = Duration::from_secs(60);
 /// For a machine that is lost, found and verified.
@@ -46,6 +46,25 @@ fn a_machine_without_power_is_started() -> Result<()> {
             assert!(why.contains(evidence), "cpe why does not show {evidence:?}:\n{why}");
         }
         Ok(())
+    })
+}
+
+/// The machine is off, and so is the cloud's API. What cannot be asked is not guessed.
+#[test]
+fn while_the_infrastructure_does_not_answer_nothing_is_done_and_then_the_machine_is_started() -> Result<()> {
+    story(&["web", "peer-1", "peer-2"], |site| {
+        let (web, cpe) = three_healthy_machines(site)?;
+        site.break_infra(Some(InfraFault::Fails))?;
+        web.power_off()?;
+        cpe.wait_for_state("shop/web", "unreachable", SOON)?;
+        let asked = site.infra_calls()?.len();
+        wait::until("the infrastructure to be asked thrice more", SOON, || {
+            Ok((site.infra_calls()?.len() >= asked + 3).then_some(()))
+        })?;
+        assert_eq!((cpe.recoveries()?.len(), cpe.state_of("shop/web")?), (0, "unreachable".to_owned()));
+
+        site.break_infra(None)?;
+        assert_saved_by("start", site, &cpe)
     })
 }
 

@@ -115,7 +115,17 @@ fn sigterm_lets_an_action_finish_and_the_next_cpe_touches_nothing_healthy() -> R
         })?;
         let known = all.iter().find(|event| event.is("incident_opened")).context("no first incident")?;
         assert_ne!(opened.0["incident"], known.0["incident"]);
-        cpe.wait_for_state("shop", "healthy", SOON)
+        cpe.wait_for_state("shop", "healthy", SOON)?;
+
+        // Nor does one that comes after a crash.
+        cpe.crash()?;
+        let neighbour = web.main_pid("nginx")?;
+        let cpe = Controller::resume(site)?;
+        cpe.wait_for_state("shop", "healthy", SOON)?;
+        assert_eq!(cpe.recoveries()?, ["restart-service web/app", "restart-service web/nginx"]);
+        assert_eq!((web.main_pid("app")?, web.main_pid("nginx")?), (restarted, neighbour));
+        assert!(numbers_grow(&cpe.events()?));
+        Ok(())
     })
 }
 

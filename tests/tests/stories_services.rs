@@ -179,6 +179,34 @@ fn when_a_dependency_dies_its_dependent_is_not_blamed_and_comes_back_after_it() 
     })
 }
 
+/// One server, seen by its process, its port and its page. It stops: one restart, not three.
+#[test]
+fn three_checks_of_one_server_ask_for_one_restart() -> Result<()> {
+    story(&["web"], |site| {
+        let web = site.guest("web")?;
+        web.boot()?;
+        let checks = "[assemblies.web.services.server]\nprocess = \"nginx\"\n\
+                      restart = { systemd = \"nginx.service\" }\n\
+                      [assemblies.web.services.port]\ntcp = 80\nafter = [\"server\"]\n\
+                      restart = { systemd = \"nginx.service\" }\n\
+                      [assemblies.web.services.page]\nafter = [\"port\"]\n\
+                      command = \"bash -c 'exec 3<>/dev/tcp/127.0.0.1/80; echo GET / >&3; grep -q . <&3'\"\n\
+                      restart = { systemd = \"nginx.service\" }\n";
+        let definition = format!("{SHOP}{}{checks}", watched(web, &[]));
+        let cpe = Controller::start(site, &definition, &site.cpe_toml())?;
+        cpe.wait_for_state("shop", "healthy", SOON)?;
+
+        web.stop_unit("nginx")?;
+        for check in ["web/server", "web/port", "web/page"] {
+            cpe.wait_until_became(check, "suspected", SOON)?;
+        }
+        cpe.wait_for_state("shop", "healthy", SOON)?;
+        assert_eq!(cpe.recoveries()?, ["restart-service web/server"]);
+        assert_eq!(web.unit_state("nginx")?, "active");
+        Ok(())
+    })
+}
+
 /// Two checks of an operator misbehave: one never ends, one prints 100 MB. Neither harms what is beside it.
 #[test]
 fn a_probe_that_hangs_and_one_that_prints_100_mb_harm_nobody() -> Result<()> {
