@@ -98,7 +98,7 @@ impl Engine {
     /// An action ended, or somebody says so.
     pub(crate) fn acted(&mut self, action: ActionId, outcome: ActionOutcome, now: Timestamp) {
         let open = |phase: Phase| matches!(phase, Phase::Acting { .. } | Phase::Unresolved { .. });
-        for index in self.definition().clone().assembly_indices() {
+        for index in self.definition().assembly_indices() {
             if self.assembly(index).step.as_ref().is_some_and(|it| it.action == action && open(it.phase)) {
                 return self.step_acted(index, outcome, now);
             }

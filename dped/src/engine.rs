@@ -166,8 +166,11 @@ impl Engine {
         // What one assembly's change allows in another is found by a further round; the bound only guards against a defect.
         for _ in 0..4 {
             self.changed = false;
-            for index in self.definition.clone().assembly_indices() {
+            for index in self.definition.assembly_indices() {
                 self.lose_probes(index, now);
+                if self.is_calm(index) {
+                    continue;
+                }
                 self.expire_actions(index, now);
                 self.verify(index, now);
                 self.isolate(index, now);
@@ -179,12 +182,21 @@ impl Engine {
                 break;
             }
         }
-        for index in self.definition.clone().assembly_indices() {
+        for index in self.definition.assembly_indices() {
             self.send_probes(index, now);
             self.derive_assembly(index, now);
             self.sweep(index, now);
         }
         self.derive_deployable(now);
+    }
+
+    /// Nothing is the matter with an assembly and nothing was: it is only probed. Nearly all are, nearly always.
+    fn is_calm(&self, index: AssemblyIndex) -> bool {
+        let part = self.assembly(index);
+        let own = part.trouble.is_none() && part.recovery.is_none() && part.step.is_none();
+        let well = self.desired == Desired::Running && part.channel != ChannelHealth::Dead;
+        own && well
+            && self.definition.services_of(index).all(|service| self.service(service).trouble.is_none())
     }
 
     /// A wait that is over was looked at in this round; it must not wake anybody again.
@@ -198,7 +210,7 @@ impl Engine {
             over(&mut trouble.wait_until);
             over(&mut trouble.say_at);
         }
-        for service in self.definition.clone().services_of(index) {
+        for service in self.definition.services_of(index) {
             if let Some(trouble) = &mut self.service_mut(service).trouble {
                 over(&mut trouble.wait_until);
                 over(&mut trouble.say_at);

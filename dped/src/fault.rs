@@ -259,11 +259,12 @@ impl Engine {
         self.report(about, EventKind::FaultIsolated, now, |it| {
             (it.reason, it.incident) = (reason.clone().into(), opened);
         });
-        let stopped =
-            facts.is_some_and(|facts| facts.ordered) && matches!(verdict, Verdict::Off | Verdict::Gone);
+        // A machine that is off or gone and is left so: somebody ordered it, or the definition says to report it only.
+        let left = matches!(verdict, Verdict::Off | Verdict::Gone)
+            && facts.is_some_and(|it| !self.acts_on(verdict, it));
         let tells =
             matches!(verdict, Verdict::MisconfiguredChannel | Verdict::ChannelFault | Verdict::Untrusted)
-                || stopped;
+                || left;
         if *verdict == Verdict::ChannelFault {
             self.output(Output::Reconnect(index));
         }

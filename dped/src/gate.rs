@@ -11,7 +11,7 @@ use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
-use crate::describe::value;
+use crate::describe::{span, value};
 use crate::engine::{Desired, Engine, Part};
 use crate::health::ChannelHealth;
 use crate::output::{Output, Request};
@@ -112,13 +112,15 @@ impl Engine {
         }
     }
 
-    /// A refusal that stands already is only counted. Either way it is asked again with a pace.
+    /// A refusal that stands already is only counted, and told to a person when it has stood for `unreachable_notify`: a fault that nothing
+    /// is done about is never silent. Either way it is asked again with a pace.
     pub(crate) fn stands(&mut self, part: Part, refusal: Refusal, now: Timestamp) -> bool {
         let index = match part {
             Part::Assembly(index) => index,
             Part::Service(service) => self.definition().service(service).assembly,
         };
         let again = Some(now.after(self.pace(index)));
+        let patience = self.definition().timing.unreachable_notify;
         let refused = match part {
             Part::Assembly(index) => {
                 let trouble = self.assembly_trouble(index);
@@ -131,16 +133,23 @@ impl Engine {
                 &mut trouble.refused
             }
         };
-        match refused {
-            Some(standing) if standing.refusal == refusal => {
-                standing.times = standing.times.saturating_add(1);
-                true
-            }
-            refused => {
-                *refused = Some(Standing { refusal, times: 1 });
-                false
-            }
+        let Some(standing) = refused.as_mut().filter(|standing| standing.refusal == refusal) else {
+            *refused = Some(Standing::new(refusal, now));
+            return false;
+        };
+        if standing.again(patience, now) {
+            let message = format!(
+                "{}: recovery is refused for {}: {refusal}",
+                self.name_of(part.into()),
+                span(patience)
+            );
+            let incident = match part {
+                Part::Assembly(index) => self.assembly_trouble(index).incident,
+                Part::Service(service) => self.service_trouble(service).incident,
+            };
+            self.output(Output::Notify { incident, message: message.into() });
         }
+        true
     }
 
     pub(crate) fn tell_refusal(
@@ -171,7 +180,7 @@ impl Engine {
     /// The gate answered.
     pub(crate) fn admission(&mut self, action: ActionId, answer: Answer, gates: Vec<Value>, now: Timestamp) {
         let asked = |phase: Phase| matches!(phase, Phase::Asked { .. });
-        for index in self.definition().clone().assembly_indices() {
+        for index in self.definition().assembly_indices() {
             if self.assembly(index).step.as_ref().is_some_and(|it| it.action == action && asked(it.phase)) {
                 return self.step_admission(index, answer, &gates, now);
             }

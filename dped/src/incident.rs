@@ -196,6 +196,9 @@ impl Engine {
             ChannelHealth::Unknown if part.trouble.as_ref().is_some_and(|trouble| trouble.drift) => {
                 State::Unknown
             }
+            ChannelHealth::Unknown if part.recovery.as_ref().is_some_and(|it| acting(it.phase)) => {
+                State::Recovering
+            }
             ChannelHealth::Unknown => match &part.trouble {
                 Some(trouble) if trouble.incident.is_some() && trouble.ladder.given_up => State::Exhausted,
                 Some(trouble) if trouble.demand != Demand::Nothing => State::Failed,

@@ -413,7 +413,7 @@ impl Engine {
 
     /// All evidence is void: nothing is acted on before fresh probes.
     pub(crate) fn void_evidence(&mut self, reason: &str, now: Timestamp) {
-        for index in self.definition().clone().assembly_indices() {
+        for index in self.definition().assembly_indices() {
             self.drop_evidence(index, now);
             for service in self.definition().services_of(index) {
                 self.change(service, HealthEvent::Voided, reason, now);

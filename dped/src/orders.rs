@@ -19,7 +19,7 @@ impl Engine {
             return;
         }
         self.desired = Desired::Running;
-        for index in self.definition().clone().assembly_indices() {
+        for index in self.definition().assembly_indices() {
             self.call_off_step(index);
             self.drop_evidence(index, now);
             self.begin_assembly(index, now);
@@ -34,7 +34,7 @@ impl Engine {
             return;
         }
         self.desired = Desired::Stopped;
-        for index in self.definition().clone().assembly_indices() {
+        for index in self.definition().assembly_indices() {
             self.call_off_step(index);
             let phase = self.assembly(index).recovery.as_ref().map(|it| (it.action, it.phase));
             match phase {
@@ -95,7 +95,7 @@ impl Engine {
         if on || self.desired == Desired::Stopped {
             return;
         }
-        for index in self.definition().clone().assembly_indices() {
+        for index in self.definition().assembly_indices() {
             if assembly.is_none_or(|only| only == index) && self.held_back(index).is_none() {
                 self.after_maintenance(index, now);
             }
@@ -136,7 +136,7 @@ impl Engine {
     }
 
     pub(crate) fn order_retry(&mut self, assembly: Option<AssemblyIndex>, now: Timestamp) {
-        for index in self.definition().clone().assembly_indices() {
+        for index in self.definition().assembly_indices() {
             if assembly.is_some_and(|only| only != index) {
                 continue;
             }

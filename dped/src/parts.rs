@@ -127,8 +127,24 @@ pub(crate) enum Demand {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     pub(crate) refusal: Refusal,
-    /// The same detail again is the same refusal.
+    /// How often it was given.
     pub(crate) times: u32,
+    pub(crate) since: Timestamp,
+    /// A person was told.
+    pub(crate) told: bool,
+}
+
+impl Standing {
+    pub(crate) const fn new(refusal: Refusal, now: Timestamp) -> Self {
+        Self { refusal, times: 1, since: now, told: false }
+    }
+
+    /// Once more. True, once: it has stood so long that a person must know. What an operator ordered himself is not told to him.
+    pub(crate) fn again(&mut self, patience: Duration, now: Timestamp) -> bool {
+        self.times = self.times.saturating_add(1);
+        let ordered = matches!(self.refusal, Refusal::Maintenance | Refusal::Paused | Refusal::ObserveMode);
+        !ordered && now.since(self.since) >= patience && !std::mem::replace(&mut self.told, true)
+    }
 }
 
 /// One assembly.

@@ -19,7 +19,7 @@ use crate::gate::ADMISSION_TIMEOUT;
 use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::ActionOutcome;
 use crate::output::{Act, Action, Output, Request};
-use crate::parts::{Phase, Standing, Start, Step};
+use crate::parts::{Phase, Start, Step};
 
 /// After so many failed attempts to stop one service a person is told; it is tried on.
 const STOPS_TOLD_AFTER: u8 = 3;
@@ -145,7 +145,7 @@ impl Engine {
                 Mode::Act => self.held_back(index),
             };
             match refusal {
-                Some(refusal) => self.refuse_step(index, service, refusal, &[], now),
+                Some(refusal) => self.refuse_step(service, refusal, &[], now),
                 None => self.ask_step(index, service, Act::StopService(service), now),
             }
         }
@@ -203,32 +203,14 @@ impl Engine {
         }));
     }
 
-    fn refuse_step(
-        &mut self,
-        index: AssemblyIndex,
-        service: ServiceIndex,
-        refusal: Refusal,
-        gates: &[Value],
-        now: Timestamp,
-    ) {
-        let again = now.after(self.pace(index));
-        let trouble = self.service_trouble(service);
-        trouble.wait_until = Some(again);
-        match &mut trouble.refused {
-            Some(standing) if standing.refusal == refusal => {
-                standing.times = standing.times.saturating_add(1);
-            }
-            refused => {
-                *refused = Some(Standing { refusal, times: 1 });
-                let word = if self.desired == Desired::Stopped { "stop" } else { "start" };
-                let deciding =
-                    gates.last().map_or(String::new(), |gate| format!(": {} {}", gate.name, gate.value));
-                let reason = format!("{word}: {refusal}{deciding}");
-                self.report(Part::Service(service).into(), EventKind::RecoveryRefused, now, |it| {
-                    it.reason = reason.into();
-                });
-            }
+    fn refuse_step(&mut self, service: ServiceIndex, refusal: Refusal, gates: &[Value], now: Timestamp) {
+        if self.stands(Part::Service(service), refusal, now) {
+            return;
         }
+        let word = if self.desired == Desired::Stopped { "stop" } else { "start" };
+        let deciding = gates.last().map_or(String::new(), |gate| format!(": {} {}", gate.name, gate.value));
+        let reason = format!("{word}: {refusal}{deciding}");
+        self.report(About::Service(service), EventKind::RecoveryRefused, now, |it| it.reason = reason.into());
     }
 
     pub(crate) fn step_admission(
@@ -241,7 +223,7 @@ impl Engine {
         let Some(mut step) = self.assembly_mut(index).step.take() else { return };
         let (action, act, service) = (step.action, step.act, step.service);
         if let Answer::Refused(refusal) = answer {
-            return self.refuse_step(index, service, refusal, gates, now);
+            return self.refuse_step(service, refusal, gates, now);
         }
         let wanted = match act {
             Act::StopService(_) => self.desired == Desired::Stopped,
@@ -267,7 +249,7 @@ impl Engine {
         self.changed = true;
         match (step.act, outcome) {
             (_, ActionOutcome::NotBegun { .. }) => {
-                self.refuse_step(index, step.service, Refusal::Journal, &[], now);
+                self.refuse_step(step.service, Refusal::Journal, &[], now);
             }
             (Act::StopService(_), ActionOutcome::Done { .. }) => self.stopped(step.service, now),
             (

@@ -104,24 +104,26 @@ impl Engine {
                 .all(|service| self.service_stable(service) || excused(service))
     }
 
+    /// Its time is over. Only what was seen failing has failed: without an answer nothing is counted, and fresh probes judge it anew.
     fn verification_over(&mut self, index: AssemblyIndex, service: Option<ServiceIndex>, now: Timestamp) {
-        let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
-        match service {
-            Some(service) if healthy => {
-                let trouble = self.service_trouble(service);
-                let reason = format!("not healthy in time: {}", trouble.reason);
-                self.recovery_failed(index, &reason, now);
-            }
-            Some(_) => self.end_recovery(
-                index,
-                None,
-                "its channel does not answer, so it could not be verified",
-                now,
-            ),
-            None => {
-                let reason = self.machine_unwell(index);
-                self.recovery_failed(index, &reason, now);
-            }
+        let failing =
+            |service| self.service(service).trouble.as_ref().is_some_and(|it| it.last_failed.is_some());
+        let part = self.assembly(index);
+        let failed = match (service, part.channel) {
+            (Some(service), ChannelHealth::Healthy) => failing(service),
+            (None, ChannelHealth::Healthy) => self.definition().services_of(index).any(failing),
+            (None, _) => part.misses > 0,
+            (Some(_), _) => false,
+        };
+        let reason = match service {
+            _ if !failed => "no answer says whether it worked".to_owned(),
+            Some(service) => format!("not healthy in time: {}", self.service_trouble(service).reason),
+            None => self.machine_unwell(index),
+        };
+        if failed {
+            self.recovery_failed(index, &reason, now);
+        } else {
+            self.end_recovery(index, None, &reason, now);
         }
     }
 
@@ -129,7 +131,10 @@ impl Engine {
         if self.assembly(index).channel != ChannelHealth::Healthy {
             return format!("its channel does not answer in time: {}", self.assembly(index).failure);
         }
-        let unwell = self.definition().services_of(index).find(|service| !self.service_stable(*service));
+        let fails = |service: &ServiceIndex| {
+            self.service(*service).trouble.as_ref().is_some_and(|it| it.last_failed.is_some())
+        };
+        let unwell = self.definition().services_of(index).find(fails);
         let Some(service) = unwell else { return "not stable in time".to_owned() };
         let reason = self.service(service).trouble.as_ref().map_or("", |trouble| &*trouble.reason);
         format!("{} is not healthy in time: {reason}", self.definition().service(service).name)

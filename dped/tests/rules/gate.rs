@@ -93,7 +93,7 @@ fn without_a_journal_probing_and_notifying_go_on_and_nothing_is_done() {
     site.guard.set_journal_writable(false);
     site.kill("web/nginx");
     site.unit("web/php", Unit::Masked);
-    site.run(600.0);
+    site.run(250.0);
     assert_eq!((site.acts.len(), site.refusals()), (0, vec![Refusal::Journal]));
     assert_eq!(site.notified().len(), 1);
     site.guard.set_journal_writable(true);
@@ -285,6 +285,29 @@ fn an_action_that_nothing_can_look_at_ends_in_exhausted_after_action_give_up() {
     site.until("it is given up", 1000.0, |site| site.state("web") == State::Exhausted);
     assert!(site.notified()[0].contains("unresolved for 15 min"), "{:?}", site.notified());
     assert_eq!(site.acts.len(), 1);
+}
+
+#[test]
+fn a_verification_without_an_answer_counts_nothing() {
+    let mut site = Site::with(WEB);
+    site.kill("web/nginx");
+    site.until("a restart was begun", 5.0, |site| site.acts.len() == 1);
+    site.unit("web/nginx", Unit::Odd);
+    site.guest("web/nginx").broken = true;
+    site.outcomes = vec![Outcome::Unresolved];
+    site.run(3600.0);
+    assert_eq!(site.acts.len(), 1, "unknown never leads to an action\n{}", site.transcript());
+    assert_eq!(site.reasons(EventKind::RecoveryFinished), ["no answer says whether it worked"]);
+    assert_eq!(site.state("web/nginx"), State::Unknown);
+}
+
+#[test]
+fn a_refusal_that_stands_for_long_is_told_to_a_person_once() {
+    let mut site = Site::with(WEB);
+    site.guard.set_journal_writable(false);
+    site.kill("web/nginx");
+    site.run(3600.0);
+    assert_eq!(site.notified(), ["shop/web/nginx: recovery is refused for 5 min: journal"]);
 }
 
 #[test]

@@ -214,6 +214,17 @@ fn row_7_off_is_only_reported_where_the_definition_says_so() {
     site.machine("web", Machine::Off);
     site.run(600.0);
     assert_eq!((site.rungs(), site.state("web")), (vec![], State::Failed));
+    assert_eq!(site.notified().len(), 1, "reported: {:?}", site.notified());
+}
+
+#[test]
+fn row_7_off_is_not_started_where_nothing_proves_the_path_and_that_is_told() {
+    let mut site = Site::with(&PAIR[..PAIR.find("[assemblies.db]").unwrap_or(0)]);
+    site.canary = false;
+    site.machine("web", Machine::Off);
+    site.run(3600.0);
+    assert_eq!((site.rungs(), site.state("web")), (vec![], State::Failed));
+    assert_eq!(site.notified(), ["shop/web: recovery is refused for 5 min: evidence"]);
 }
 
 #[test]
