@@ -52,7 +52,13 @@ fn live(seed: u64) -> String {
         site.lossy = Some(seed | 1);
     }
     site.canary = !dice.one_in(4);
+    let more = format!(
+        "{definition}\n[assemblies.zz]\naddress = \"192.0.2.99\"\nservices.z.systemd = \"z.service\"\n"
+    );
     while site.now.since_boot() < seconds(1000.0 + 3600.0) {
+        if dice.one_in(40) {
+            site.redefine(if dice.one_in(2) { &more } else { &definition });
+        }
         dice.fault(&mut site);
         site.run(dice.within(60.0));
     }

@@ -130,6 +130,8 @@ pub(crate) struct Site {
     flights: BTreeMap<Target, ProbeId>,
     last_seen: BTreeMap<Target, (Timestamp, Seen)>,
     pending: BTreeMap<Target, Timestamp>,
+    /// Since when each host, and each unit on it, has been well in truth.
+    well: BTreeMap<Target, Timestamp>,
     pub(crate) maintained: BTreeSet<Option<AssemblyIndex>>,
     pub(crate) paused: bool,
     pub(crate) desired: Desired,
@@ -215,6 +217,7 @@ impl Site {
             flights: BTreeMap::new(),
             last_seen: BTreeMap::new(),
             pending: BTreeMap::new(),
+            well: BTreeMap::new(),
             maintained: BTreeSet::new(),
             paused: false,
             desired,
@@ -280,6 +283,16 @@ impl Site {
         });
         let guests = guests.collect();
         (self.hosts, self.guests) = (hosts, guests);
+        // What is gone and comes again is another one.
+        let (hosts, guests) = (self.hosts.len(), self.guests.len());
+        let still = |target: &Target| match target {
+            Target::Channel(index) => usize::from(index.0) < hosts,
+            Target::Service(index) => usize::from(index.0) < guests,
+        };
+        self.flights.retain(|target, _| still(target));
+        self.last_seen.retain(|target, _| still(target));
+        self.pending.retain(|target, _| still(target));
+        self.well.retain(|target, _| still(target));
         self.input(Input::Definition(Arc::new(new)));
     }
 
@@ -450,6 +463,7 @@ impl Site {
         };
         self.now = next;
         self.age_world();
+        self.note_truth();
         if queued == Some(next) {
             if let Some((_, happening)) = self.queue.pop_first() {
                 self.happen(happening);
@@ -492,7 +506,53 @@ impl Site {
         }
     }
 
+    /// Keeps the truth: what no record of the engine can know.
+    fn note_truth(&mut self) {
+        let definition = Arc::clone(self.engine.definition());
+        for index in definition.assembly_indices() {
+            let answers = self.answers(index);
+            let mut all = answers;
+            for service in definition.services_of(index) {
+                let well = answers && self.guests[usize::from(service.0)].unit == Unit::Running;
+                all &= well;
+                self.note_well(Target::Service(service), well);
+            }
+            self.note_well(Target::Channel(index), all);
+        }
+    }
+
+    fn note_well(&mut self, target: Target, well: bool) {
+        if well {
+            self.well.entry(target).or_insert(self.now);
+        } else {
+            self.well.remove(&target);
+        }
+    }
+
+    /// Whether what happens is about something that a changed definition does not have any more.
+    fn is_history(&self, happening: &Happening) -> bool {
+        let (hosts, guests) = (self.hosts.len(), self.guests.len());
+        let gone = |index: AssemblyIndex| usize::from(index.0) >= hosts;
+        match happening {
+            Happening::Answer { target: Target::Service(index), .. }
+            | Happening::Silence { target: Target::Service(index), .. } => usize::from(index.0) >= guests,
+            Happening::Answer { target: Target::Channel(index), .. }
+            | Happening::Silence { target: Target::Channel(index), .. }
+            | Happening::AskedInstance(index) => gone(*index),
+            Happening::Ended { action } => match action.act {
+                Act::RestartService(index) | Act::StartService(index) | Act::StopService(index) => {
+                    gone(action.assembly) || usize::from(index.0) >= guests
+                }
+                Act::Machine(_) => gone(action.assembly),
+            },
+            Happening::Outcome { .. } | Happening::Input(_) => false,
+        }
+    }
+
     fn happen(&mut self, happening: Happening) {
+        if self.is_history(&happening) {
+            return;
+        }
         match happening {
             Happening::Answer { probe, target, began } => {
                 let observation = self.observe(target);
@@ -709,7 +769,8 @@ impl Site {
         let (ago, by) = match (self.canary, peer) {
             (true, _) => (Some(seconds(1.0)), "canary".to_owned()),
             (false, Some((ago, (name, index)))) => {
-                (Some(ago), format!("{name}/{}", self.engine.definition().assembly(index).name))
+                let peer = self.engine.definition().assemblies.get(usize::from(index.0));
+                (Some(ago), peer.map_or(name.to_string(), |peer| format!("{name}/{}", peer.name)))
             }
             (false, None) => (None, String::new()),
         };
@@ -781,6 +842,18 @@ impl Site {
             stop,
             self.desired == Desired::Stopped,
             "{action:?} against what was ordered\n{}",
+            story()
+        );
+        let target = match action.act {
+            Act::RestartService(service) | Act::StartService(service) => Some(Target::Service(service)),
+            Act::Machine(_) => Some(Target::Channel(index)),
+            Act::StopService(_) => None,
+        };
+        let well = target.and_then(|target| self.well.get(&target)).map(|since| self.now.since(*since));
+        let patience = definition.interval(index) * 2 + seconds(30.0);
+        assert!(
+            well.is_none_or(|well| well < patience),
+            "{action:?} on what has been well for {well:?}\n{}",
             story()
         );
         let newest = |target: Target| self.last_seen.get(&target).map(|(_, seen)| *seen);
