@@ -6,16 +6,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use cpe_proto::observation::{ChannelFailure, detail};
 use russh::client::{self, AuthResult, DisconnectReason, Handle};
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{Preferred, cipher, kex, mac};
 use tokio::net::TcpStream;
 
-use super::known_hosts::Verdict;
+use super::known_hosts::{KnownHosts, Verdict};
 use super::monitor::{Shared, Trust};
 use super::settings::{Endpoint, Identity};
 use super::socket::{self, Line};
@@ -105,13 +106,12 @@ impl client::Handler for Client {
     type Error = russh::Error;
 
     async fn check_server_key(&mut self, offered: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        let PublicKeyOrCertificate::PublicKey { key, .. } = offered else { return Ok(false) };
-        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
+        let fingerprint = offered.public_key().fingerprint(HashAlg::Sha256).to_string();
         let fault = match &self.host {
             Host::Accepted(known) => {
                 (**known != *fingerprint).then(|| "it changed within the session".to_owned())
             }
-            Host::Unjudged(host) => judge(&host.2, &host.0, host.1, key, &fingerprint),
+            Host::Unjudged(host) => judge(&host.2, &host.0, host.1, offered, &fingerprint),
         };
         if let Some(fault) = fault {
             *self.notes.host_key.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
@@ -134,9 +134,21 @@ impl client::Handler for Client {
 }
 
 /// What is wrong with a host key, and what to do about it; `None` where it is the known one.
-fn judge(trust: &Trust, host: &str, port: u16, key: &PublicKey, seen: &str) -> Option<String> {
-    let kind = key.algorithm();
-    Some(match trust.known_hosts.judge(host, port, key) {
+fn judge(
+    trust: &Trust,
+    host: &str,
+    port: u16,
+    offered: &PublicKeyOrCertificate,
+    seen: &str,
+) -> Option<String> {
+    let known = &trust.known_hosts;
+    let (kind, verdict) = match offered {
+        PublicKeyOrCertificate::PublicKey { key, .. } => (key.algorithm(), known.judge(host, port, key)),
+        PublicKeyOrCertificate::Certificate(shown) => {
+            (shown.algorithm(), known.judge_certificate(host, port, shown, SystemTime::now()))
+        }
+    };
+    Some(match verdict {
         Verdict::Known => return None,
         Verdict::Changed(place, expected) => {
             format!(
@@ -146,8 +158,11 @@ fn judge(trust: &Trust, host: &str, port: u16, key: &PublicKey, seen: &str) -> O
         Verdict::Revoked(place) => format!("revoked by {place}: {kind} {seen}"),
         Verdict::OnlyAuthority(place) => {
             format!(
-                "{place} has only an authority, and host certificates are not supported yet; seen {kind} {seen}"
+                "{place} has an authority, and the server showed nothing that it signed: seen {kind} {seen}; set HostCertificate in its sshd_config, or add the key"
             )
+        }
+        Verdict::Flawed(place, flaw) => {
+            format!("the certificate shown, by the authority of {place}, {flaw}; seen {kind} {seen}")
         }
         Verdict::Unknown => {
             format!(
@@ -177,7 +192,7 @@ pub(super) async fn connect(
     progress.at(5);
     let trust = shared.trust();
     let notes = Arc::new(Notes::default());
-    let config = config(&shared, &trust.known_hosts.algorithms(&endpoint.address, port));
+    let config = config(&shared, &trust.known_hosts, &endpoint.address, port);
     let host = Host::Unjudged(Box::new((endpoint.address.clone(), port, Arc::clone(&trust))));
     let client = Client { host, notes: Arc::clone(&notes) };
     let (line, socket) = socket::split(stream);
@@ -366,7 +381,7 @@ fn is_rsa(algorithm: &Algorithm) -> bool {
 }
 
 /// Current algorithms only, and few: each session keeps its lists.
-fn config(shared: &Shared, known: &[Algorithm]) -> Arc<client::Config> {
+fn config(shared: &Shared, known: &KnownHosts, host: &str, port: u16) -> Arc<client::Config> {
     const KEX: &[kex::Name] = &[
         kex::MLKEM768X25519_SHA256,
         kex::CURVE25519,
@@ -379,11 +394,16 @@ fn config(shared: &Shared, known: &[Algorithm]) -> Arc<client::Config> {
     const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM];
     let preferred = Preferred {
         kex: KEX.into(),
-        key: host_key_algorithms(known).into(),
+        key: host_key_algorithms(&known.algorithms(host, port)).into(),
+        // A server that has a certificate shows it to whoever asks, in place of its key.
+        host_key_certificates: if known.has_authority(host, port) {
+            host_key_algorithms(&[]).into()
+        } else {
+            (&[][..]).into()
+        },
         cipher: CIPHERS.into(),
         mac: MACS.into(),
         compression: (&[russh::compression::NONE][..]).into(),
-        ..Preferred::DEFAULT
     };
     Arc::new(client::Config {
         preferred,

@@ -1,16 +1,19 @@
-//! Known host keys, as sshd(8) describes the files: plain, hashed and patterned names, `[host]:port`, negation, `@revoked`.
-//! Nothing is accepted that a file does not name. The SSH library's own reader knows neither patterns nor marks, and reads
-//! the file again for each connection: hence this one.
+//! Known host keys, as sshd(8) describes the files: plain, hashed and patterned names, `[host]:port`, negation, `@revoked`,
+//! `@cert-authority` (`certificate.rs` judges what such an authority signed). Nothing is accepted that a file does not name.
+//! The SSH library's own reader knows neither patterns nor marks, and reads the file again for each connection: hence this one.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use data_encoding::BASE64;
 use ring::hmac;
+use russh::keys::ssh_key::Certificate;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
 
+use super::certificate::{self, Flaw};
 use super::settings::Error;
 
 /// The longest file that is read, in bytes: room for some 100,000 hosts.
@@ -57,8 +60,10 @@ pub(super) enum Verdict {
     Revoked(Place),
     /// Another key is known.
     Changed(Place, String),
-    /// Only an authority is known, and host certificates are not supported yet.
+    /// Only an authority is known, and it did not sign what was shown.
     OnlyAuthority(Place),
+    /// A known authority's certificate, which proves nothing.
+    Flawed(Place, Flaw),
     /// Nothing is known.
     Unknown,
 }
@@ -136,32 +141,76 @@ impl KnownHosts {
     pub(super) fn judge(&self, host: &str, port: u16, key: &PublicKey) -> Verdict {
         let entries = self.of(&lookup_name(host, port));
         let same = |entry: &&&Entry| entry.key.key_data() == key.key_data();
-        // As ssh(1): where nothing is known of the port, the host's own key will do; its other keys then say nothing.
-        let bare = if entries.is_empty() && port != 22 { self.of(&host.to_lowercase()) } else { Vec::new() };
-        let matching = || entries.iter().chain(bare.iter().filter(same)).filter(same);
-        if let Some(entry) = matching().find(|entry| entry.mark == Mark::Revoked) {
+        let bare = if port == 22 { Vec::new() } else { self.of(&host.to_lowercase()) };
+        let mut revoked = entries.iter().chain(&bare).filter(same);
+        if let Some(entry) = revoked.find(|entry| entry.mark == Mark::Revoked) {
             return Verdict::Revoked(entry.place());
         }
-        if matching().any(|entry| entry.mark == Mark::None) {
+        let plain = || entries.iter().filter(|entry| entry.mark == Mark::None);
+        // As ssh(1): where no key is known of the port, the host's own will do; its other keys then say nothing.
+        let fallback = bare.iter().filter(|entry| entry.mark == Mark::None && plain().next().is_none());
+        if plain().chain(fallback).any(|entry| same(&entry)) {
             return Verdict::Known;
         }
         // The key of the same kind explains best what changed.
-        let mut others: Vec<&&Entry> = entries.iter().filter(|entry| entry.mark == Mark::None).collect();
+        let mut others: Vec<&&Entry> = plain().collect();
         others.sort_by_key(|entry| entry.key.algorithm() != key.algorithm());
         if let Some(entry) = others.first() {
             return Verdict::Changed(entry.place(), entry.key.fingerprint(HashAlg::Sha256).to_string());
         }
-        let authority = entries.iter().find(|entry| entry.mark == Mark::Authority);
+        let authority = entries.iter().chain(&bare).find(|entry| entry.mark == Mark::Authority);
         authority.map_or(Verdict::Unknown, |entry| Verdict::OnlyAuthority(entry.place()))
+    }
+
+    /// Judges a certificate whose key a server proved to hold. As ssh(1): where its authority is not one of the host's, it counts as
+    /// the bare key.
+    pub(super) fn judge_certificate(
+        &self,
+        host: &str,
+        port: u16,
+        shown: &Certificate,
+        now: SystemTime,
+    ) -> Verdict {
+        let entries = self.with_bare(host, port);
+        let revoked = entries.iter().find(|entry| {
+            let key = entry.key.key_data();
+            entry.mark == Mark::Revoked && (key == shown.public_key() || key == shown.signature_key())
+        });
+        if let Some(entry) = revoked {
+            return Verdict::Revoked(entry.place());
+        }
+        let authority = entries
+            .iter()
+            .find(|entry| entry.mark == Mark::Authority && entry.key.key_data() == shown.signature_key());
+        let Some(entry) = authority else {
+            return self.judge(host, port, &PublicKey::from(shown.public_key().clone()));
+        };
+        certificate::flaw(shown, host, now)
+            .map_or(Verdict::Known, |flaw| Verdict::Flawed(entry.place(), flaw))
+    }
+
+    /// Whether an authority is known of a host: only then is the server asked for certificates.
+    pub(super) fn has_authority(&self, host: &str, port: u16) -> bool {
+        self.with_bare(host, port).iter().any(|entry| entry.mark == Mark::Authority)
+    }
+
+    /// What is known of a host at a port, then what is known of the host.
+    fn with_bare(&self, host: &str, port: u16) -> Vec<&Entry> {
+        let mut entries = self.of(&lookup_name(host, port));
+        if port != 22 {
+            entries.extend(self.of(&host.to_lowercase()));
+        }
+        entries
     }
 
     /// The kinds of keys that are known of a host: those are asked of the server first.
     pub(super) fn algorithms(&self, host: &str, port: u16) -> Vec<Algorithm> {
-        let mut entries = self.of(&lookup_name(host, port));
-        if entries.is_empty() && port != 22 {
-            entries = self.of(&host.to_lowercase());
-        }
-        entries.iter().filter(|entry| entry.mark == Mark::None).map(|entry| entry.key.algorithm()).collect()
+        let plain = |name: String| -> Vec<Algorithm> {
+            let entries = self.of(&name).into_iter().filter(|entry| entry.mark == Mark::None);
+            entries.map(|entry| entry.key.algorithm()).collect()
+        };
+        let of_port = plain(lookup_name(host, port));
+        if of_port.is_empty() && port != 22 { plain(host.to_lowercase()) } else { of_port }
     }
 }
 
@@ -197,7 +246,7 @@ fn lookup_name(host: &str, port: u16) -> String {
 }
 
 /// `*` is any text, `?` is any one byte.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(super) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut read, mut star) = (0, 0, None);
     while read < text.len() {
         match pattern.get(at) {
@@ -257,6 +306,7 @@ fn parse_names(text: &str) -> Result<Names, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::certificate::tests::signed;
 
     const ONE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPFve+s23SOC/5hIX1HkCRgSDs4ZEEmHYf5ZbC9OEkE0";
     const TWO: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIURGlm34LvEeuDu98FyDWkPgph9UgoK50/LEx3GUCrE";
@@ -355,9 +405,42 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_vouches_for_nothing_yet() {
-        let hosts = known(&format!("@cert-authority *.example.org {ONE}\n"));
+    fn a_line_that_revokes_everywhere_does_not_hide_a_hosts_own_key() {
+        let hosts = known(&format!("web {ONE}\n@revoked * {TWO}\n"));
+        assert_eq!(hosts.judge("web", 2222, &key(ONE)), Verdict::Known);
+        assert_eq!(hosts.judge("web", 2222, &key(TWO)), Verdict::Revoked(place(2)));
+        let hosts = known(&format!("[web]:2222 {ONE}\n@revoked web {ONE}\n"));
+        assert_eq!(hosts.judge("web", 2222, &key(ONE)), Verdict::Revoked(place(2)), "of each port");
+    }
+
+    #[test]
+    fn an_authority_vouches_for_what_it_signed_and_for_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let shown = signed(dir.path(), &["-h", "-n", "a.example.org"]);
+        let authority = PublicKey::from(shown.signature_key().clone()).to_openssh().unwrap();
+        let host = PublicKey::from(shown.public_key().clone()).to_openssh().unwrap();
+        let told = |text: &str, name: &str, port: u16| {
+            known(text).judge_certificate(name, port, &shown, SystemTime::now())
+        };
+        let trusted = format!("@cert-authority *.example.org {authority}\n");
+        assert_eq!(told(&trusted, "a.example.org", 22), Verdict::Known);
+        assert_eq!(told(&trusted, "A.Example.org", 2222), Verdict::Known, "its name, whatever the port");
+        assert_eq!(told(&trusted, "b.example.org", 22), Verdict::Flawed(place(1), Flaw::OtherHost));
+        assert_eq!(told(&trusted, "a.example.com", 22), Verdict::Unknown, "not this authority's");
+        let other = format!("@cert-authority * {ONE}\n");
+        assert_eq!(told(&other, "a.example.org", 22), Verdict::OnlyAuthority(place(1)));
+        assert_eq!(told(&format!("{other}a.example.org {host}\n"), "a.example.org", 22), Verdict::Known);
+        let unmarked = told(&format!("* {authority}\n"), "a.example.org", 22);
+        assert!(matches!(unmarked, Verdict::Changed(..)), "a key without the mark is no authority");
+        for revoked in [&authority, &host] {
+            let text = format!("{trusted}@revoked * {revoked}\n");
+            assert_eq!(told(&text, "a.example.org", 22), Verdict::Revoked(place(2)));
+        }
+        let hosts = known(&trusted);
         assert_eq!(hosts.judge("a.example.org", 22, &key(ONE)), Verdict::OnlyAuthority(place(1)));
+        let own = PublicKey::from_openssh(&authority).unwrap();
+        assert_eq!(hosts.judge("a.example.org", 22, &own), Verdict::OnlyAuthority(place(1)));
+        assert!(hosts.has_authority("a.example.org", 2222) && !hosts.has_authority("example.com", 22));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! guest; `known_hosts.rs` decides whether a host is the one it should be; `task.rs` is where a session lives.
 
 mod act;
+mod certificate;
 mod connect;
 mod exec;
 mod fallback;

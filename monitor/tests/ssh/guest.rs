@@ -47,8 +47,10 @@ exec "$@"
 /// How a guest differs from the usual one.
 #[derive(Default)]
 pub(crate) struct Kind<'a> {
-    /// More lines for sshd_config.
+    /// More lines for sshd_config. `DIR` in them is the guest's folder.
     pub(crate) config: &'a str,
+    /// What is made in the guest's folder before sshd starts.
+    pub(crate) prepare: Option<&'a dyn Fn(&Path)>,
     /// What `/bin/sh` is (root only).
     pub(crate) shell: Option<&'a str>,
     /// Whether the server has an RSA key too: those take long to make.
@@ -72,6 +74,9 @@ impl Guest {
     pub(crate) fn of(kind: &Kind<'_>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let user = furnish(dir.path(), kind);
+        if let Some(prepare) = kind.prepare {
+            prepare(dir.path());
+        }
         for _ in 0..5 {
             let port = free_port();
             if let Some(sshd) = start(dir.path(), port, kind) {
@@ -271,7 +276,7 @@ fn start(dir: &Path, port: u16, kind: &Kind<'_>) -> Option<Child> {
         "{}\nPort {port}\nListenAddress 127.0.0.1\nHostKey {place}/host_ed25519\nHostKey {place}/host_ecdsa\n{rsa}PidFile none\n\
          UsePAM no\nStrictModes no\nAuthorizedKeysFile {place}/authorized_keys\nPasswordAuthentication no\n\
          KbdInteractiveAuthentication no\nSetEnv PATH={path}\nMaxStartups 100\n",
-        kind.config
+        kind.config.replace("DIR", place)
     );
     fs::write(dir.join("sshd_config"), config).unwrap();
     let shell = kind
