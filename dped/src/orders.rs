@@ -47,10 +47,10 @@ impl Engine {
                 }
                 Some((_, Phase::Acting { .. })) | None => {}
             }
-            if let Some(trouble) = &mut self.assembly_mut(index).trouble {
-                (trouble.demand, trouble.wait_until, trouble.say_at, trouble.drift) =
-                    (Demand::Nothing, None, None, false);
-            }
+            let say_at = now.after(self.definition().timing.unreachable_notify);
+            let trouble = self.assembly_trouble(index);
+            (trouble.demand, trouble.wait_until, trouble.drift) = (Demand::Nothing, None, false);
+            trouble.say_at = Some(say_at);
             for service in self.definition().services_of(index) {
                 if let Some(trouble) = &mut self.service_mut(service).trouble {
                     (trouble.demand, trouble.wait_until, trouble.say_at) = (Demand::Nothing, None, None);

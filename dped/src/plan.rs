@@ -149,12 +149,31 @@ impl Engine {
                 None => self.ask_step(index, service, Act::StopService(service), now),
             }
         }
-        let all =
-            self.definition().services_of(index).all(|service| self.service(service).state == State::Stopped);
-        if all && self.assembly(index).trouble.is_some() && self.assembly(index).recovery.is_none() {
-            self.close_all(index, "stopped by an order", now);
-            self.assembly_mut(index).trouble = None;
+        let running = |service: &ServiceIndex| self.service(*service).state != State::Stopped;
+        match self.definition().services_of(index).find(running) {
+            None if self.assembly(index).trouble.is_some() && self.assembly(index).recovery.is_none() => {
+                self.close_all(index, "stopped by an order", now);
+                self.assembly_mut(index).trouble = None;
+            }
+            None => {}
+            Some(service) => self.say_not_stopped(index, service, now),
         }
+    }
+
+    /// A stop that cannot be had, because its machine does not answer or it is refused, is not silent either.
+    fn say_not_stopped(&mut self, index: AssemblyIndex, service: ServiceIndex, now: Timestamp) {
+        let Some(trouble) = &mut self.assembly_mut(index).trouble else { return };
+        if trouble.say_at.is_none_or(|at| now < at) {
+            return;
+        }
+        trouble.say_at = None;
+        let why = match self.assembly(index).channel {
+            ChannelHealth::Healthy => "something else is in the way".to_owned(),
+            _ => format!("its channel does not answer: {}", self.assembly(index).failure),
+        };
+        let message =
+            format!("{} is not stopped yet: {why}; it is tried on", self.name_of(About::Service(service)));
+        self.output(Output::Notify { incident: None, message: message.into() });
     }
 
     /// Whether all that needs a service is stopped.

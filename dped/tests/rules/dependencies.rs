@@ -2,6 +2,7 @@
 
 use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use dped::{Act, Desired, Order};
@@ -196,6 +197,23 @@ fn a_stop_that_fails_is_told_and_tried_on() {
         site.notified(),
         ["shop/web/blog could not be stopped: refused by the infrastructure; it is tried on"]
     );
+}
+
+#[test]
+fn a_stop_that_cannot_reach_its_machine_is_told_and_done_once_it_can() {
+    let mut site = Site::with(TWO_TIERS);
+    site.cut("db", Some(ChannelFailure::Refused));
+    site.run(30.0);
+    site.forget();
+    site.order(Order::Stop);
+    site.run(1800.0);
+    assert_eq!(acts(&site), ["stop blog", "stop php"]);
+    assert_eq!(
+        site.notified(),
+        ["shop/db/mariadb is not stopped yet: its channel does not answer: refused; it is tried on"]
+    );
+    site.cut("db", None);
+    site.until("all is stopped", 30.0, |site| site.view().state == State::Stopped);
 }
 
 #[test]
