@@ -1,8 +1,8 @@
 //! Random worlds for an hour each: faults, lost, late and doubled outcomes, refusals, operators. What may never happen is checked at
-//! each output (`rules/site.rs`); then the faults stop, and everything must be healthy again within a bound. `CPE_SEEDS=N` sets how many
+//! each output (`rules/site/mod.rs`); then the faults stop, and everything must be healthy again within a bound. `CPE_SEEDS=N` sets how many
 //! worlds; `CPE_SEED=N` runs one and prints its story.
 
-#[path = "rules/site.rs"]
+#[path = "rules/site/mod.rs"]
 mod site;
 
 use cpe_proto::decision::Refusal;

@@ -1,4 +1,4 @@
-//! policy.md, rule by rule: each test names the rule or row that it holds. `site.rs` is the world that they happen in.
+//! policy.md, rule by rule: each test names the rule or row that it holds. `site/` is the world that they happen in.
 
 mod counting;
 mod dependencies;
