@@ -42,6 +42,21 @@ impl Engine {
         matches!(part.state, State::Healthy | State::Recovering) && part.passed > newer_than
     }
 
+    /// The dependency that is failed or unknown now, by name: what makes a fault of this service a consequence (isolation row 13).
+    pub(crate) fn dependency_down(&self, index: ServiceIndex) -> Option<String> {
+        self.dependency_of(index, Timestamp::ZERO).map(|target| self.target_name(target))
+    }
+
+    fn target_name(&self, target: Target) -> String {
+        match target {
+            Target::Channel(index) => self.definition().assembly(index).name.to_string(),
+            Target::Service(service) => {
+                let part = self.definition().service(service);
+                format!("{}/{}", self.definition().assembly(part.assembly).name, part.name)
+            }
+        }
+    }
+
     /// Whether a service waits for one in another assembly, which nothing done to this machine could mend.
     pub(crate) fn dependency_elsewhere(&self, index: ServiceIndex) -> bool {
         let own = self.definition().service(index).assembly;
@@ -98,13 +113,7 @@ impl Engine {
             }
             _ => {}
         }
-        let name = match target {
-            Target::Channel(index) => self.definition().assembly(index).name.to_string(),
-            Target::Service(service) => {
-                let part = self.definition().service(service);
-                format!("{}/{}", self.definition().assembly(part.assembly).name, part.name)
-            }
-        };
+        let name = self.target_name(target);
         let wait = self.definition().timing.dependency_wait;
         let subject = self.name_of(About::from(about));
         let incident = match about {

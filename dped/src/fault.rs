@@ -309,7 +309,11 @@ impl Engine {
         let trouble = self.service_trouble(index);
         trouble.demand = Demand::Fault;
         trouble.passing_since = None;
-        let reason = format!("service_fault: {}", describe::confirmed(&trouble.reason, trouble.confirmed_by));
+        let seen = describe::confirmed(&trouble.reason, trouble.confirmed_by);
+        let reason = match self.dependency_down(index) {
+            Some(dependency) => format!("consequence: {seen}; waits for {dependency}"),
+            None => format!("service_fault: {seen}"),
+        };
         let opened = self.open_service_incident(index, now);
         self.report(About::Service(index), EventKind::FaultIsolated, now, |it| {
             (it.reason, it.incident) = (reason.into(), Some(opened));

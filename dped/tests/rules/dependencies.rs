@@ -81,6 +81,12 @@ fn a_dependency_of_another_assembly_is_waited_for_too() {
     site.run(60.0);
     assert_eq!(acts(&site), [""; 0]);
     assert_eq!(site.state("web/php"), State::Failed);
+    let isolated = site.reasons(EventKind::FaultIsolated);
+    assert_eq!(
+        isolated,
+        ["consequence: unit inactive, confirmed by 2 probes; waits for db/mariadb"],
+        "row 13"
+    );
     assert!(
         site.reason("web/php").contains("consequence: waits for db/mariadb"),
         "{}",
