@@ -281,7 +281,9 @@ async fn login(
     let mut refused = Vec::new();
     for identity in identities {
         let accepted = match identity {
-            Identity::File(path) => offer_file(handle, user, trust, path, &mut refused).await,
+            Identity::File(_) | Identity::Encrypted { .. } => {
+                offer_file(handle, user, trust, identity, &mut refused).await
+            }
             Identity::Agent(path) => offer_agent(handle, user, path, &mut refused).await,
         };
         if accepted {
@@ -304,17 +306,17 @@ async fn offer_file(
     handle: &mut Handle<Client>,
     user: &str,
     trust: &Arc<Trust>,
-    path: &Path,
+    identity: &Identity,
     refused: &mut Vec<String>,
 ) -> bool {
-    let (reader, owned) = (Arc::clone(trust), path.to_owned());
-    let key = match tokio::task::spawn_blocking(move || reader.key(&owned)).await {
-        Ok(Ok(key)) => key,
+    let (reader, owned) = (Arc::clone(trust), identity.clone());
+    let key = match tokio::task::spawn_blocking(move || reader.keys.get(&owned)).await {
+        Ok(Ok(Some(key))) => key,
         Ok(Err(error)) => {
             refused.push(error.to_string());
             return false;
         }
-        Err(_) => return false,
+        Ok(Ok(None)) | Err(_) => return false,
     };
     let hash = rsa_hash(handle, &key.algorithm()).await;
     let outcome =
@@ -323,7 +325,7 @@ async fn offer_file(
         return true;
     }
     let fingerprint = key.public_key().fingerprint(HashAlg::Sha256);
-    refused.push(format!("key {} ({fingerprint}) is not accepted", path.display()));
+    refused.push(format!("key {} ({fingerprint}) is not accepted", identity.path().display()));
     false
 }
 

@@ -8,6 +8,7 @@ mod connect;
 mod exec;
 mod fallback;
 mod gate;
+mod identity;
 mod known_hosts;
 mod monitor;
 mod observe;

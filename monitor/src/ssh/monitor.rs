@@ -1,17 +1,15 @@
 //! What all sessions share: the settings, the keys, the known hosts, the limits on connecting, the counters.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use cpe_proto::observation::ChannelFailure;
-use russh::keys::PrivateKey;
 
 use super::gate::Gate;
+use super::identity::Keys;
 use super::known_hosts::KnownHosts;
 use super::session::Session;
-use super::settings::{Answers, Endpoint, Error, Identity, Settings};
+use super::settings::{Answers, Endpoint, Error, Settings};
 
 /// What all sessions share. Cheap to clone.
 #[derive(Clone)]
@@ -28,7 +26,7 @@ pub(super) struct Shared {
 /// Whom we are, and whom we believe: what was read from files.
 pub(super) struct Trust {
     /// The settings' own keys were read at once; those of endpoints are read when first needed.
-    keys: Mutex<HashMap<PathBuf, Arc<PrivateKey>>>,
+    pub(super) keys: Keys,
     pub(super) known_hosts: KnownHosts,
 }
 
@@ -85,42 +83,12 @@ impl Tally {
 
 impl Trust {
     fn read(settings: &Settings) -> Result<Self, Error> {
-        let trust = Self { keys: Mutex::default(), known_hosts: KnownHosts::read(&settings.known_hosts)? };
+        let trust = Self { keys: Keys::default(), known_hosts: KnownHosts::read(&settings.known_hosts)? };
         for identity in &settings.identities {
-            if let Identity::File(path) = identity {
-                trust.key(path)?;
-            }
+            trust.keys.get(identity)?;
         }
         Ok(trust)
     }
-
-    /// The key of that file, read once. Blocks on the file.
-    pub(super) fn key(&self, path: &Path) -> Result<Arc<PrivateKey>, Error> {
-        if let Some(key) = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
-            return Ok(Arc::clone(key));
-        }
-        let key = Arc::new(read_key(path)?);
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), Arc::clone(&key));
-        Ok(key)
-    }
-}
-
-fn read_key(path: &Path) -> Result<PrivateKey, Error> {
-    let fault = |what: String| Error::Identity { path: path.to_owned(), what };
-    let key = russh::keys::load_secret_key(path, None).map_err(|error| match error {
-        russh::keys::Error::KeyIsEncrypted => fault(
-            "it is encrypted with a passphrase, which is not supported yet: use an agent, or a key without one".to_owned(),
-        ),
-        russh::keys::Error::IO(error) => fault(format!("cannot be read: {error}")),
-        // The library's own texts may name what it read; a key's content has no place in a message.
-        _ => fault("is no private key that is understood (OpenSSH's format; ed25519, ecdsa or rsa)".to_owned()),
-    })?;
-    if key.is_encrypted() {
-        return Err(fault(
-            "it is encrypted with a passphrase, which is not supported yet: use an agent, or a key without one".to_owned(),
-        ));
-    }
-    Ok(key)
 }
 
 impl Shared {

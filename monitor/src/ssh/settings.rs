@@ -1,6 +1,6 @@
 //! What a caller says: how to connect, to what, and what to do there. And what it is told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cpe_proto::definition::{Check, UnitName};
@@ -55,8 +55,26 @@ impl Default for Settings {
 pub enum Identity {
     /// A private key's file (OpenSSH or PEM format, not encrypted).
     File(PathBuf),
+    /// A private key's file that is encrypted, and the file that holds its passphrase (a systemd credential is one). Nobody but its
+    /// owner and group may read that; a newline at its end is no part of the passphrase.
+    Encrypted {
+        /// The key's file.
+        key: PathBuf,
+        /// The passphrase's file.
+        passphrase: PathBuf,
+    },
     /// The socket of an agent (`SSH_AUTH_SOCK`): each of its keys is offered.
     Agent(PathBuf),
+}
+
+impl Identity {
+    /// The file of the key, or the agent's socket.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Encrypted { key: path, .. } | Self::Agent(path) => path,
+        }
+    }
 }
 
 /// One assembly's SSH server.

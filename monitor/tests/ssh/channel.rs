@@ -1,5 +1,6 @@
 //! The ways in which a channel is not alive, told apart.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use cpe_monitor::ssh::{Endpoint, Error, Identity, Monitor, Probe, Settings};
@@ -134,6 +135,27 @@ async fn an_agents_key_is_accepted_and_an_agent_that_is_not_there_is_told() {
     let (cause, detail) = failure(&seen);
     assert_eq!(cause, ChannelFailure::AuthenticationFailed);
     assert!(detail.contains(socket.to_str().unwrap()), "{detail}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_key_logs_in_by_its_passphrase_and_a_wrong_one_is_never_shown() {
+    let guest = Guest::new();
+    keygen(&guest.path("locked"), "ed25519", "correct horse");
+    std::fs::copy(guest.path("locked.pub"), guest.path("authorized_keys")).unwrap();
+    for (file, text) in [("good", "correct horse\n"), ("wrong", "battery staple\n")] {
+        guest.write(file, text);
+        std::fs::set_permissions(guest.path(file), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let locked = |file| Identity::Encrypted { key: guest.path("locked"), passphrase: guest.path(file) };
+    let settings = Settings { identities: vec![locked("good")], ..guest.settings() };
+    let mut watch = Watch::with(settings, guest.endpoint());
+    assert_eq!(watch.channel().await, Observation::Alive);
+    let endpoint = Endpoint { identity: Some(locked("wrong")), ..guest.endpoint() };
+    let seen = Watch::with(guest.settings(), endpoint).channel().await;
+    let (cause, detail) = failure(&seen);
+    assert_eq!(cause, ChannelFailure::AuthenticationFailed);
+    assert!(detail.contains("is not unlocked by the passphrase in"), "{detail}");
+    assert!(!format!("{seen:?}").contains("staple"));
 }
 
 #[test]
