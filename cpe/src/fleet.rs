@@ -17,8 +17,9 @@ use crate::api::{Controller, Refused};
 use crate::clock;
 use crate::driver::{Driver, Message};
 use crate::glob::Glob;
-use crate::journal::{self, JournalError, Maintenance};
+use crate::journal::{self, JournalError, Maintenance, WhyQuery};
 use crate::past;
+use crate::pauses::{self, Pauses};
 use crate::shared::Shared;
 
 /// An engine that does not say its status by then is busy or ended, and is left out of the answer.
@@ -30,6 +31,7 @@ pub struct Fleet {
     members: Mutex<BTreeMap<Name, Member>>,
     /// Ends of maintenance by `deployable` or `deployable/assembly`, in milliseconds of wall time.
     maintenance: Mutex<BTreeMap<String, u64>>,
+    pauses: Pauses,
 }
 
 #[derive(Clone, Debug)]
@@ -42,7 +44,8 @@ impl Fleet {
     /// A fleet of none.
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Self { shared, members: Mutex::default(), maintenance: Mutex::default() })
+        let pauses = Pauses::restored(&shared);
+        Arc::new(Self { shared, members: Mutex::default(), maintenance: Mutex::default(), pauses })
     }
 
     /// What the drivers share.
@@ -66,6 +69,10 @@ impl Fleet {
         past::settle(&self.shared, &name);
         let seed = self.seed(&definition);
         let (driver, mailbox) = Driver::new(Arc::clone(&definition), seed, Arc::clone(&self.shared));
+        if let Some(order) = self.pauses.order(&name) {
+            // The first message of an empty queue: taken before any probe has answered, so before anything is admitted.
+            let _ = mailbox.try_send(Message::Input(order));
+        }
         let size = format!(
             "{}, {}",
             counted(definition.assemblies.len(), "assembly", "assemblies"),
@@ -115,7 +122,7 @@ impl Fleet {
         let over = |(name, until): (&String, &u64)| (*until <= now).then(|| name.clone());
         let over: Vec<String> = self.ends().iter().filter_map(over).collect();
         for name in over {
-            if let Err(error) = self.maintenance_off(&name, "its time is over").await {
+            if let Err(error) = self.maintenance_off(&name, "its time is over", "cpe").await {
                 tracing::warn!(name, %error, "maintenance could not be ended; tried again");
             }
         }
@@ -211,8 +218,8 @@ impl Fleet {
         })
     }
 
-    async fn maintenance_off(&self, name: &str, why: &str) -> Result<CommandAnswer, Refused> {
-        self.shared.journal.end_maintenance(name).await.map_err(|error| unwritable(&error))?;
+    async fn maintenance_off(&self, name: &str, why: &str, by: &str) -> Result<CommandAnswer, Refused> {
+        self.shared.journal.end_maintenance(name, by).await.map_err(|error| unwritable(&error))?;
         let known = self.ends().remove(name).is_some();
         let (deployable, assembly) = self.place(name)?;
         self.order(&deployable, Order::Maintenance { assembly, on: false, reason: why.into() }).await?;
@@ -222,6 +229,82 @@ impl Fleet {
             format!("{name}: was not in maintenance")
         };
         Ok(CommandAnswer { message })
+    }
+
+    async fn pause(&self, name: Option<String>, reason: &str, by: &str) -> Result<CommandAnswer, Refused> {
+        let deployable = name.map(|name| self.deployable(&name)).transpose()?;
+        let begun = self.pauses.begin(&self.shared, deployable.as_ref(), reason, by).await;
+        begun.map_err(|error| unwritable(&error))?;
+        if let Some(name) = &deployable {
+            self.order(name, Order::Pause { on: true, reason: pauses::said(reason, by).into() }).await?;
+        }
+        let what = deployable.as_ref().map_or("everything", Name::as_str);
+        let again = deployable.as_ref().map_or(String::new(), |name| format!(" {name}"));
+        Ok(CommandAnswer {
+            message: format!(
+                "{what}: recovery is paused; what was begun finishes; `cpe resume{again}` ends it"
+            ),
+        })
+    }
+
+    async fn resume(&self, name: Option<String>, reason: &str, by: &str) -> Result<CommandAnswer, Refused> {
+        let deployable = match name {
+            // What is not defined any more may still be paused.
+            Some(name) if self.pauses.contains(&name) => {
+                Some(Name::parse(&name).map_err(|error| Refused::bad(error.to_string()))?)
+            }
+            name => name.map(|name| self.deployable(&name)).transpose()?,
+        };
+        let ended = self.pauses.end(&self.shared, deployable.as_ref(), reason, by).await;
+        let was = ended.map_err(|error| unwritable(&error))?;
+        if let Some(name) = deployable.as_ref().filter(|name| was && self.members().contains_key(*name)) {
+            self.order(name, Order::Pause { on: false, reason: pauses::said(reason, by).into() }).await?;
+        }
+        let what = deployable.as_ref().map_or("everything", Name::as_str);
+        let message = if was {
+            format!("{what}: recovery goes on")
+        } else {
+            format!("{what}: was not paused; `cpe status` shows what is")
+        };
+        Ok(CommandAnswer { message })
+    }
+
+    async fn retry(&self, name: &str) -> Result<CommandAnswer, Refused> {
+        // The counts of a service and of its machine are one ladder.
+        let machine: Vec<&str> = name.splitn(3, '/').take(2).collect();
+        let (deployable, assembly) = self.place(&machine.join("/"))?;
+        if let (Some(service), Some(index)) = (name.splitn(3, '/').nth(2), assembly) {
+            let members = self.members();
+            let definition = members.get(&deployable).map(|member| Arc::clone(&member.definition));
+            drop(members);
+            definition
+                .and_then(|definition| definition.service_named(index, service))
+                .ok_or_else(|| unknown(name))?;
+        }
+        self.order(&deployable, Order::Retry { assembly }).await?;
+        Ok(CommandAnswer {
+            message: format!("{}: counts are forgotten, tried anew from the first rung", machine.join("/")),
+        })
+    }
+
+    async fn acknowledge(&self, name: &str, by: &str) -> Result<CommandAnswer, Refused> {
+        let wanted = WhyQuery::parse(name).map_err(Refused::bad)?;
+        let open = self.shared.journal.open_incidents(wanted).await.map_err(|error| unwritable(&error))?;
+        if open.is_empty() {
+            return Err(Refused::not_found(format!(
+                "{name}: no incident is open; `cpe status` shows what is"
+            )));
+        }
+        let mut told = Vec::with_capacity(open.len());
+        for (deployable, incident) in open {
+            let kept = self.shared.journal.acknowledge(deployable.clone(), incident, by).await;
+            kept.map_err(|error| unwritable(&error))?;
+            self.shared.notifier.acknowledge(&deployable, incident);
+            told.push(format!("{deployable}#{incident}"));
+        }
+        Ok(CommandAnswer {
+            message: format!("{}: acknowledged by {by}; no more notifications of it", told.join(", ")),
+        })
     }
 
     fn deployable(&self, name: &str) -> Result<Name, Refused> {
@@ -255,7 +338,9 @@ impl Controller for Fleet {
     }
 
     async fn status(&self, wanted: &Glob) -> Status {
-        Status { deployables: self.statuses(wanted).await }
+        let mut status = Status { deployables: self.statuses(wanted).await, paused: None };
+        self.pauses.tell(&mut status);
+        status
     }
 
     async fn command(&self, command: Command, by: String) -> Result<CommandAnswer, Refused> {
@@ -265,7 +350,11 @@ impl Controller for Fleet {
             Command::MaintenanceOn { name, for_seconds, reason } => {
                 self.maintenance_on(name, for_seconds, reason, by).await
             }
-            Command::MaintenanceOff { name } => self.maintenance_off(&name, "switched off").await,
+            Command::MaintenanceOff { name } => self.maintenance_off(&name, "switched off", &by).await,
+            Command::Pause { name, reason } => self.pause(name, &reason, &by).await,
+            Command::Resume { name, reason } => self.resume(name, &reason, &by).await,
+            Command::Retry { name } => self.retry(&name).await,
+            Command::Ack { name } => self.acknowledge(&name, &by).await,
         }
     }
 }

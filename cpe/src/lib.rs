@@ -18,6 +18,7 @@ pub mod load;
 pub mod metrics;
 pub mod notify;
 pub mod past;
+pub mod pauses;
 pub mod render;
 pub mod run;
 pub mod sessions;

@@ -1,9 +1,10 @@
 //! `[notify] command`: the operator's own program is how a person is told. It gets one JSON object on its standard input, one at a time;
 //! it may be slow, hang or fail, and none of that reaches an engine: notifications wait in a bounded queue, and each has a deadline.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cpe_proto::config::Notify;
@@ -24,6 +25,8 @@ const QUEUE: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of what it complains is read, in bytes.
 const COMPLAINT_MAX: u64 = 4_096;
+/// Acknowledged incidents that are remembered.
+const ACKNOWLEDGED_MAX: usize = 10_000;
 
 /// What the program is given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -43,6 +46,7 @@ struct Notification {
 pub struct Notifier {
     queue: Option<mpsc::Sender<Notification>>,
     metrics: Arc<Metrics>,
+    acknowledged: Arc<Mutex<BTreeSet<(Name, IncidentId)>>>,
 }
 
 impl Notifier {
@@ -58,12 +62,25 @@ impl Notifier {
             tokio::spawn(deliver(program, receive, Arc::clone(&metrics), timeout));
             queue
         });
-        Self { queue, metrics }
+        Self { queue, metrics, acknowledged: Arc::default() }
+    }
+
+    /// An operator knows of an incident: no more of it is told.
+    pub fn acknowledge(&self, deployable: &Name, incident: IncidentId) {
+        let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        acknowledged.insert((deployable.clone(), incident));
+        // Numbers grow: the lowest of a deployable is the oldest, and an incident of long ago tells nothing any more.
+        if acknowledged.len() > ACKNOWLEDGED_MAX {
+            acknowledged.pop_first();
+        }
     }
 
     /// Tells a person, soon. Never waits.
     pub fn notify(&self, deployable: &Name, incident: Option<IncidentId>, message: &str) {
         let Some(queue) = &self.queue else { return };
+        if incident.is_some_and(|incident| self.known(deployable, incident)) {
+            return;
+        }
         let notification = Notification {
             time: clock::wall_ms(),
             deployable: deployable.clone(),
@@ -74,6 +91,13 @@ impl Notifier {
             self.metrics.notifications.dropped.inc();
             tracing::error!(%deployable, message, "too many notifications wait: this one is dropped");
         }
+    }
+}
+
+impl Notifier {
+    fn known(&self, deployable: &Name, incident: IncidentId) -> bool {
+        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        acknowledged.contains(&(deployable.clone(), incident))
     }
 }
 

@@ -22,6 +22,8 @@ pub fn deployable(engine: &Engine, sessions: &Sessions) -> DeployableStatus {
         state: view.state,
         mode: mode.to_owned(),
         maintenance: view.maintenance,
+        // Who paused it and why is the fleet's to say.
+        paused: None,
         assemblies: definition
             .assembly_indices()
             .map(|index| assembly(definition, &view, sessions, index))

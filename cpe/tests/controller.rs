@@ -92,6 +92,72 @@ fn a_stop_is_in_reverse_order_and_nothing_that_was_stopped_is_recovered() {
 }
 
 #[test]
+fn while_one_deployable_is_paused_it_is_watched_and_nothing_is_done_also_after_a_restart() {
+    let mut site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    site.cpe(&["pause", "shop", "--reason", "migration"]).done();
+    site.wait_for_event(|event| event["kind"] == "breaker_changed" && event["deployable"] == "shop");
+    site.kill_controller();
+    site.start_controller();
+    site.wait_for("shop/web/nginx", "healthy");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    let refused = site.wait_for_event(|event| event["kind"] == "recovery_refused");
+    assert_eq!(refused["reason"], "paused");
+    assert_eq!(site.machine("web").counts().unit_starts, 0);
+    let status = site.status();
+    assert_eq!(status["deployables"][0]["paused"]["reason"], "migration");
+    assert_eq!(status["paused"], serde_json::Value::Null, "only that deployable");
+    site.cpe(&["resume", "shop"]).done();
+    site.wait_for("shop/web/nginx", "healthy");
+    assert!(site.machine("web").is_active("nginx.service").unwrap());
+    assert_eq!(site.status()["deployables"][0]["paused"], serde_json::Value::Null);
+}
+
+#[test]
+fn while_everything_is_paused_the_gate_refuses_all_also_after_a_restart() {
+    let mut site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    site.cpe(&["pause", "--reason", "storm"]).done();
+    site.kill_controller();
+    site.start_controller();
+    site.wait_for("shop/web/nginx", "healthy");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    let refused = site.wait_for_event(|event| event["kind"] == "recovery_refused");
+    assert!(refused["reason"].as_str().unwrap().starts_with("paused"), "{refused}");
+    assert_eq!(site.machine("web").counts().unit_starts, 0);
+    let said = site.cpe(&["status"]).stdout;
+    assert!(said.contains("all recovery is paused: storm (by uid "), "{said}");
+    site.cpe(&["resume", "--reason", "over"]).done();
+    site.wait_for("shop/web/nginx", "healthy");
+    let events = site.cpe(&["events"]).done();
+    assert!(
+        events.contains("paused: storm (by uid ") && events.contains("resumed: over (by uid "),
+        "{events}"
+    );
+    let again = site.cpe(&["resume"]).done();
+    assert!(again.contains("was not paused"), "{again}");
+}
+
+#[test]
+fn an_acknowledged_incident_is_marked_with_who_knows_of_it() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    let nothing = site.cpe(&["ack", "shop"]);
+    assert_eq!(nothing.code, 1);
+    assert!(nothing.stderr.contains("no incident is open"), "{}", nothing.stderr);
+    site.cpe(&["pause", "--reason", "storm"]).done();
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "incident_opened");
+    let said = site.cpe(&["ack", "shop/web"]).done();
+    assert!(said.starts_with("shop#1: acknowledged by uid "), "{said}");
+    let why = site.cpe(&["why", "shop#1"]).done();
+    assert!(why.contains("acknowledged ") && why.contains(" by uid "), "{why}");
+    let unknown = site.cpe(&["retry", "shop/web/ngnix"]);
+    assert_eq!(unknown.code, 1);
+    assert!(unknown.stderr.contains("shop/web/ngnix"), "{}", unknown.stderr);
+}
+
+#[test]
 fn a_second_controller_on_the_same_state_is_refused() {
     let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
     let second = site.cpe(&["run"]);

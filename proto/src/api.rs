@@ -13,6 +13,20 @@ use crate::state::State;
 pub struct Status {
     /// In the order of their names.
     pub deployables: Vec<DeployableStatus>,
+    /// Every recovery is stopped by an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
+}
+
+/// Recovery that an operator stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paused {
+    /// Since when, in milliseconds since 1970-01-01T00:00:00Z.
+    pub since: u64,
+    /// Why.
+    pub reason: String,
+    /// Who ordered it.
+    pub by: String,
 }
 
 /// One deployable.
@@ -26,6 +40,9 @@ pub struct DeployableStatus {
     pub mode: String,
     /// Whether the whole of it is in maintenance.
     pub maintenance: bool,
+    /// Its recovery is stopped by an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
     /// In the definition's order.
     pub assemblies: Vec<AssemblyStatus>,
 }
@@ -100,6 +117,18 @@ pub struct Incident {
     /// What was begun for it, oldest first.
     #[serde(default)]
     pub intents: Vec<IntentRecord>,
+    /// Who knows of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Acknowledged>,
+}
+
+/// That an operator knows of an incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acknowledged {
+    /// Since when, in milliseconds since 1970-01-01T00:00:00Z.
+    pub time: u64,
+    /// Who.
+    pub by: String,
 }
 
 /// An intent as the journal keeps it: that it was begun, and how it ended.
@@ -184,6 +213,33 @@ pub enum Command {
     /// Ends it.
     MaintenanceOff {
         /// A deployable or one of its assemblies.
+        name: String,
+    },
+    /// Stop recovery until it is resumed. What was begun finishes.
+    Pause {
+        /// A deployable; none: everything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Why.
+        reason: String,
+    },
+    /// Allow recovery again.
+    Resume {
+        /// A deployable; none: everything. What was paused by its own name stays so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// Why.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+    },
+    /// Forget the counts of what is exhausted, and begin its ladder anew, now.
+    Retry {
+        /// A deployable or one of its assemblies or services: the counts of the whole assembly are forgotten.
+        name: String,
+    },
+    /// An operator knows of an incident: its notifications stop.
+    Ack {
+        /// An incident (`shop#3`), or a name: all open incidents of it and of what is in it.
         name: String,
     },
 }

@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, Health, Status, Why};
-use cpe_proto::id::{IncidentId, Name};
 use serde::Deserialize;
 
 use super::peer::Peer;
@@ -29,7 +28,7 @@ const BODY_MAX: usize = 16 << 10;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest maintenance, in seconds: a year.
 const MAINTENANCE_MAX: u64 = 366 * 24 * 3600;
-/// The longest reason, in bytes.
+/// The longest reason of an order, in bytes.
 const REASON_MAX: usize = 500;
 
 /// What the handlers share.
@@ -166,18 +165,15 @@ async fn why<C: Controller>(
     let Query(query) = query?;
     let wanted = match (query.name.as_deref(), query.incident.as_deref()) {
         (Some(name), None) => WhyQuery::Name(glob(Some(name))?.unwrap_or_else(Glob::everything)),
-        (None, Some(incident)) => parse_incident(incident)?,
+        (None, Some(incident)) => match WhyQuery::parse(incident).map_err(Refused::bad)? {
+            WhyQuery::Name(_) => {
+                return Err(Refused::bad(format!("{incident:?} is no incident: deployable#N")));
+            }
+            incident => incident,
+        },
         _ => return Err(Refused::bad("give either name=NAME or incident=deployable#N")),
     };
     Ok(Json(Why { incidents: context.journal.why(wanted).await? }))
-}
-
-fn parse_incident(text: &str) -> Result<WhyQuery, Refused> {
-    let parsed =
-        text.split_once('#').and_then(|(name, number)| Some((Name::parse(name).ok()?, number.parse().ok()?)));
-    let (name, number) = parsed
-        .ok_or_else(|| Refused::bad(format!("{text:?} is no incident: deployable#N, as in shop#12")))?;
-    Ok(WhyQuery::Incident(name, IncidentId(number)))
 }
 
 async fn command<C: Controller>(
@@ -201,12 +197,17 @@ async fn command<C: Controller>(
 }
 
 fn check(command: &Command) -> Result<(), Refused> {
-    let Command::MaintenanceOn { for_seconds, reason, .. } = command else { return Ok(()) };
-    if *for_seconds == 0 || *for_seconds > MAINTENANCE_MAX {
-        return Err(Refused::bad("a maintenance lasts from one second to 366 days"));
-    }
+    let (what, reason) = match command {
+        Command::MaintenanceOn { for_seconds, .. } if *for_seconds == 0 || *for_seconds > MAINTENANCE_MAX => {
+            return Err(Refused::bad("a maintenance lasts from one second to 366 days"));
+        }
+        Command::MaintenanceOn { reason, .. } => ("maintenance", reason),
+        Command::Pause { reason, .. } => ("pause", reason),
+        Command::Resume { reason, .. } if !reason.is_empty() => ("resume", reason),
+        _ => return Ok(()),
+    };
     if reason.trim().is_empty() || reason.len() > REASON_MAX || reason.chars().any(char::is_control) {
-        return Err(Refused::bad("a maintenance has a reason: one line of at most 500 bytes"));
+        return Err(Refused::bad(format!("a {what} has a reason: one line of at most 500 bytes")));
     }
     Ok(())
 }

@@ -41,9 +41,10 @@ impl Controller for Fleet {
             state: State::Healthy,
             mode: "act".to_owned(),
             maintenance: false,
+            paused: None,
             assemblies: vec![assembly("db"), assembly("web")],
         };
-        Status { deployables: vec![deployable("shop"), deployable("wiki")] }
+        Status { deployables: vec![deployable("shop"), deployable("wiki")], paused: None }
     }
 
     async fn command(&self, command: Command, by: String) -> Result<CommandAnswer, Refused> {

@@ -42,6 +42,14 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
         Command::Start(what) => order(api::Command::Start { name: what.name.clone() }, client).await,
         Command::Stop(what) => order(api::Command::Stop { name: what.name.clone() }, client).await,
         Command::Maintenance(what) => order(maintenance(what), client).await,
+        Command::Retry(what) => order(api::Command::Retry { name: what.name.clone() }, client).await,
+        Command::Ack(what) => order(api::Command::Ack { name: what.of.clone() }, client).await,
+        Command::Pause(what) => {
+            order(api::Command::Pause { name: what.name.clone(), reason: what.reason.clone() }, client).await
+        }
+        Command::Resume(what) => {
+            order(api::Command::Resume { name: what.name.clone(), reason: what.reason.clone() }, client).await
+        }
         Command::Check(_) | Command::Run | Command::Demo | Command::DemoInfra(_) => Ok(Exit::Usage),
     }
 }

@@ -60,6 +60,49 @@ pub enum Command {
     /// Watch but do not act, until an hour
     #[command(subcommand)]
     Maintenance(Maintenance),
+    /// Stop recovery until it is resumed, for everything or for one deployable; what was begun finishes
+    Pause(Pause),
+    /// Allow recovery again
+    Resume(Resume),
+    /// Forget the counts of what is exhausted and try anew, now
+    Retry(Retry),
+    /// Say that you know of an incident: it is marked, and nobody is notified of it any more
+    Ack(Ack),
+}
+
+/// `cpe retry`.
+#[derive(Clone, Debug, Args)]
+pub struct Retry {
+    /// A deployable, deployable/assembly, or deployable/assembly/service (then its whole machine is tried anew)
+    name: String,
+}
+
+/// `cpe ack`.
+#[derive(Clone, Debug, Args)]
+pub struct Ack {
+    /// An incident (shop#3), or a name: all that is open there
+    #[arg(value_name = "NAME|INCIDENT", value_parser = name_or_incident)]
+    of: String,
+}
+
+/// `cpe pause`.
+#[derive(Clone, Debug, Args)]
+pub struct Pause {
+    /// A deployable; without one: everything
+    name: Option<String>,
+    /// Why; it is recorded and shown
+    #[arg(long)]
+    reason: String,
+}
+
+/// `cpe resume`.
+#[derive(Clone, Debug, Args)]
+pub struct Resume {
+    /// A deployable; without one: everything, but not what was paused by its own name
+    name: Option<String>,
+    /// Why; it is recorded
+    #[arg(long, default_value = "")]
+    reason: String,
 }
 
 /// `cpe demo-infra`.

@@ -13,7 +13,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 fn the_command_line_is_well_formed_and_explains_itself() {
     Cli::command().debug_assert();
     let mut help = Cli::command().term_width(100).render_long_help().to_string();
-    for name in ["check", "status", "events", "why", "maintenance"] {
+    for name in ["check", "status", "events", "why", "maintenance", "pause", "resume"] {
         let mut root = Cli::command().term_width(100);
         root.build();
         help += &format!("\n== {name}\n{}", root.find_subcommand_mut(name).unwrap().render_help());
@@ -42,6 +42,13 @@ fn everything_of_the_manual_can_be_typed() {
         "stop shop",
         "maintenance on shop/web --for 2h --reason disk",
         "maintenance off shop/web",
+        "pause --reason storm",
+        "pause shop --reason migration",
+        "resume",
+        "resume shop --reason done",
+        "retry shop/web/nginx",
+        "ack shop#3",
+        "ack shop",
     ] {
         let parsed = parse(line);
         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -59,6 +66,8 @@ fn what_makes_no_sense_is_wrong_usage_and_says_why() {
         ("why shop#x", "shop#3"),
         ("maintenance on shop", "--for"),
         ("maintenance on shop --for 2h", "--reason"),
+        ("pause shop", "--reason"),
+        ("ack shop#x", "shop#3"),
     ] {
         let error = parse(line).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");

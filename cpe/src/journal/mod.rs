@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 pub use lock::LockError;
 pub use read::{EventQuery, WhyQuery};
-pub use record::{Desired, Maintenance, NextIds, StartState};
+pub use record::{Desired, Maintenance, NextIds, Pause, StartState};
 
 use crate::clock;
 use crate::glob::Glob;
@@ -231,15 +231,47 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]: it would not survive a restart.
     pub async fn set_maintenance(&self, maintenance: Maintenance) -> Result<(), JournalError> {
-        self.durable(Record::Maintenance(maintenance)).await
+        self.durable(Record::Maintenance { time: clock::wall_ms(), maintenance }).await
     }
 
     /// Ends the maintenance of a deployable or assembly, durably; without one it is done already.
     ///
     /// # Errors
     /// [`JournalError`]: it would come back with a restart.
-    pub async fn end_maintenance(&self, name: &str) -> Result<(), JournalError> {
-        self.durable(Record::MaintenanceOver(name.to_owned())).await
+    pub async fn end_maintenance(&self, name: &str, by: &str) -> Result<(), JournalError> {
+        let (name, by) = (name.to_owned(), by.to_owned());
+        self.durable(Record::MaintenanceOver { time: clock::wall_ms(), name, by }).await
+    }
+
+    /// Keeps a pause, durably; replaces one of the same name.
+    ///
+    /// # Errors
+    /// [`JournalError`]: it would not survive a restart.
+    pub async fn set_pause(&self, pause: Pause) -> Result<(), JournalError> {
+        self.durable(Record::Pause(pause)).await
+    }
+
+    /// Ends the pause of a deployable, or of everything (the empty name), durably; without one it is done already.
+    ///
+    /// # Errors
+    /// [`JournalError`]: it would come back with a restart.
+    pub async fn end_pause(&self, name: &str, by: &str) -> Result<(), JournalError> {
+        let (name, by) = (name.to_owned(), by.to_owned());
+        self.durable(Record::PauseOver { time: clock::wall_ms(), name, by }).await
+    }
+
+    /// Keeps that an operator knows of an incident, durably.
+    ///
+    /// # Errors
+    /// [`JournalError`]: it would not survive a restart.
+    pub async fn acknowledge(
+        &self,
+        deployable: Name,
+        incident: IncidentId,
+        by: &str,
+    ) -> Result<(), JournalError> {
+        let by = by.to_owned();
+        self.durable(Record::Acknowledged { time: clock::wall_ms(), deployable, incident, by }).await
     }
 
     /// Keeps what an operator wants of a deployable, durably.
@@ -300,6 +332,14 @@ impl Journal {
     /// [`JournalError::Read`].
     pub async fn why(&self, query: WhyQuery) -> Result<Vec<Incident>, JournalError> {
         self.0.reader.why(query).await
+    }
+
+    /// The open incidents of a name and of what is in it, or the one of that number.
+    ///
+    /// # Errors
+    /// [`JournalError::Read`].
+    pub async fn open_incidents(&self, query: WhyQuery) -> Result<Vec<(Name, IncidentId)>, JournalError> {
+        self.0.reader.open(query).await
     }
 
     /// Writes all that was appended and ends the thread. What is appended later is dropped.

@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cpe_proto::api::{Incident, IntentRecord};
+use cpe_proto::api::{Acknowledged, Incident, IntentRecord};
 use cpe_proto::decision::Decision;
 use cpe_proto::event::EventRecord;
 use cpe_proto::id::{IncidentId, Name};
-use rusqlite::{Connection, OpenFlags, Row, params, params_from_iter, types::Value};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_from_iter, types::Value};
 use tokio::sync::Semaphore;
 
 use super::JournalError;
 use super::store::{from_json, int, name, uint};
-use crate::glob::Glob;
+use crate::glob::{Glob, GlobError};
 
 /// Queries at a time.
 const READERS: usize = 3;
@@ -48,6 +48,21 @@ pub enum WhyQuery {
     Incident(Name, IncidentId),
 }
 
+impl WhyQuery {
+    /// `shop#3`, or a name or glob.
+    ///
+    /// # Errors
+    /// What is wrong with the text, for a person.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some((name, number)) = text.split_once('#') else {
+            return text.parse().map(Self::Name).map_err(|error: GlobError| error.to_string());
+        };
+        let wrong = || format!("{text:?} is no incident: deployable#N, as in shop#12");
+        let name = Name::parse(name).map_err(|_| wrong())?;
+        Ok(Self::Incident(name, IncidentId(number.parse().map_err(|_| wrong())?)))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Reader {
     path: PathBuf,
@@ -70,6 +85,11 @@ impl Reader {
 
     pub(super) async fn why(&self, query: WhyQuery) -> Result<Vec<Incident>, JournalError> {
         self.run(move |connection| why(connection, &query)).await
+    }
+
+    /// Those that are open, of that name and of what is in it.
+    pub(super) async fn open(&self, query: WhyQuery) -> Result<Vec<(Name, IncidentId)>, JournalError> {
+        self.run(move |connection| open(connection, &query)).await
     }
 
     async fn run<T, F>(&self, query: F) -> Result<T, JournalError>
@@ -205,6 +225,7 @@ fn why(connection: &Connection, query: &WhyQuery) -> rusqlite::Result<Vec<Incide
             events: Vec::new(),
             decisions: Vec::new(),
             intents: Vec::new(),
+            acknowledged: None,
         })
     })?;
     let mut incidents = rows.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -212,6 +233,26 @@ fn why(connection: &Connection, query: &WhyQuery) -> rusqlite::Result<Vec<Incide
         fill(connection, incident)?;
     }
     Ok(incidents)
+}
+
+fn open(connection: &Connection, query: &WhyQuery) -> rusqlite::Result<Vec<(Name, IncidentId)>> {
+    let mut condition = Condition::new();
+    match query {
+        WhyQuery::Name(pattern) => condition.name(pattern, false),
+        WhyQuery::Incident(deployable, incident) => {
+            condition.and("deployable = ?", deployable.as_str().to_owned());
+            condition.and("incident = ?", int(incident.0));
+        }
+    }
+    let sql = format!(
+        "SELECT deployable, incident FROM incidents WHERE closed IS NULL AND {} ORDER BY deployable, incident",
+        condition.sql
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map(params_from_iter(condition.values), |row| {
+        Ok((name(row.get(0)?)?, IncidentId(uint(row.get(1)?))))
+    })?;
+    rows.collect()
 }
 
 fn fill(connection: &Connection, incident: &mut Incident) -> rusqlite::Result<()> {
@@ -241,5 +282,11 @@ fn fill(connection: &Connection, incident: &mut Incident) -> rusqlite::Result<()
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
+    incident.acknowledged = connection
+        .prepare_cached("SELECT time, ordered_by FROM acknowledged WHERE deployable = ?1 AND incident = ?2")?
+        .query_row(params![incident.deployable.as_str(), int(incident.incident.0)], |row| {
+            Ok(Acknowledged { time: uint(row.get(0)?), by: row.get(1)? })
+        })
+        .optional()?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What goes into the journal, and what comes out of it at a start. The SQL of each record is in `store.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cpe_proto::api::{Command, Intent};
 use cpe_proto::decision::Decision;
@@ -39,8 +39,27 @@ pub(super) enum Record {
         action: ActionId,
         outcome: String,
     },
-    Maintenance(Maintenance),
-    MaintenanceOver(String),
+    Maintenance {
+        time: u64,
+        maintenance: Maintenance,
+    },
+    MaintenanceOver {
+        time: u64,
+        name: String,
+        by: String,
+    },
+    Pause(Pause),
+    PauseOver {
+        time: u64,
+        name: String,
+        by: String,
+    },
+    Acknowledged {
+        time: u64,
+        deployable: Name,
+        incident: IncidentId,
+        by: String,
+    },
     Desired {
         time: u64,
         deployable: Name,
@@ -65,6 +84,19 @@ pub struct Maintenance {
     pub name: String,
     /// Until then, in milliseconds since 1970-01-01T00:00:00Z.
     pub until: u64,
+    /// Why.
+    pub reason: String,
+    /// Who ordered it.
+    pub by: String,
+}
+
+/// Recovery that an operator stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// A deployable; empty: everything.
+    pub name: String,
+    /// Since then, in milliseconds since 1970-01-01T00:00:00Z.
+    pub since: u64,
     /// Why.
     pub reason: String,
     /// Who ordered it.
@@ -129,6 +161,10 @@ pub struct StartState {
     pub ids: BTreeMap<Name, NextIds>,
     /// Every maintenance that was not ended, also those whose hour has passed meanwhile.
     pub maintenance: Vec<Maintenance>,
+    /// Every pause that was not resumed.
+    pub pauses: Vec<Pause>,
+    /// Incidents that an operator knows of and that are open.
+    pub acknowledged: BTreeSet<(Name, IncidentId)>,
     /// What operators want, where they ever said so.
     pub desired: BTreeMap<Name, Desired>,
     /// Actions that were begun and are not known to have ended, oldest first, with the wall time in milliseconds. They are

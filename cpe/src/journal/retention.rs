@@ -68,6 +68,16 @@ fn delete(connection: &mut Connection, before: u64) -> rusqlite::Result<i64> {
             SELECT deployable, action FROM intents WHERE time < ?1 AND resolved IS NOT NULL LIMIT ?2)",
         "DELETE FROM incidents WHERE (deployable, incident) IN (
             SELECT deployable, incident FROM incidents WHERE opened < ?1 AND closed < ?1 ORDER BY opened LIMIT ?2)",
+        "DELETE FROM notifications WHERE id IN (SELECT id FROM notifications WHERE time < ?1 AND NOT EXISTS (
+            SELECT 1 FROM incidents WHERE incidents.deployable = notifications.deployable
+            AND incidents.incident = notifications.incident AND closed IS NULL) ORDER BY time LIMIT ?2)",
+        // The newest of each name says what holds now.
+        "DELETE FROM holds WHERE id IN (SELECT id FROM holds WHERE time < ?1 AND id NOT IN (
+            SELECT max(id) FROM holds GROUP BY kind, name) ORDER BY time LIMIT ?2)",
+        "DELETE FROM acknowledged WHERE (deployable, incident) IN (
+            SELECT deployable, incident FROM acknowledged WHERE time < ?1 AND NOT EXISTS (
+            SELECT 1 FROM incidents WHERE incidents.deployable = acknowledged.deployable
+            AND incidents.incident = acknowledged.incident AND closed IS NULL) LIMIT ?2)",
         "DELETE FROM commands WHERE id IN (SELECT id FROM commands WHERE time < ?1 ORDER BY id LIMIT ?2)",
     ] {
         let rows = transaction.prepare_cached(sql)?.execute(params![int(before), PASS_ROWS])?;

@@ -3,12 +3,12 @@
 use rusqlite::Connection;
 
 /// Each step from one version to the next; a step that was ever released is never changed.
-const STEPS: [&str; 1] = [FIRST];
+const STEPS: [&str; 2] = [FIRST, SECOND];
 
 /// The newest version that is known here.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
 
-const FIRST: &str = "
+pub(super) const FIRST: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY, time INTEGER NOT NULL,
@@ -38,6 +38,27 @@ CREATE TABLE maintenance (
 CREATE TABLE desired (deployable TEXT PRIMARY KEY, state TEXT NOT NULL, time INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE commands (
     id INTEGER PRIMARY KEY, time INTEGER NOT NULL, ordered_by TEXT NOT NULL, body TEXT NOT NULL, answer TEXT NOT NULL);
+";
+
+/// Pauses, acknowledgements, who was told what, and when maintenance and pauses began and ended: what `cpe audit` needs to know of the past.
+/// The pause of everything has the empty name.
+const SECOND: &str = "
+CREATE TABLE pauses (
+    name TEXT PRIMARY KEY, since INTEGER NOT NULL, reason TEXT NOT NULL, ordered_by TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE holds (
+    id INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, began INTEGER NOT NULL,
+    ordered_by TEXT NOT NULL);
+CREATE INDEX holds_by_time ON holds (time);
+INSERT INTO holds (time, kind, name, began, ordered_by)
+    SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000, 'maintenance', name, 1, ordered_by FROM maintenance;
+CREATE TABLE acknowledged (
+    deployable TEXT NOT NULL, incident INTEGER NOT NULL, time INTEGER NOT NULL, ordered_by TEXT NOT NULL,
+    PRIMARY KEY (deployable, incident)) WITHOUT ROWID;
+CREATE TABLE notifications (
+    id INTEGER PRIMARY KEY, time INTEGER NOT NULL, deployable TEXT, incident INTEGER, state TEXT NOT NULL,
+    message TEXT NOT NULL, outcome TEXT);
+CREATE UNIQUE INDEX notifications_once ON notifications (deployable, incident, state) WHERE incident IS NOT NULL;
+CREATE INDEX notifications_by_time ON notifications (time);
 ";
 
 /// The version of a file; 0 for a new one.

@@ -1,6 +1,6 @@
 //! The SQL of writing. One batch is one transaction: either all of it is in the file or nothing. Called by `writer.rs` only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use cpe_proto::event::{EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::record::{Desired, Maintenance, NextIds, Record, StartState};
+use super::record::{Desired, Maintenance, NextIds, Pause, Record, StartState};
 use super::{OpenError, schema};
 
 /// Numbers of events that are set aside durably, so that one that was shown but not yet written is never used again.
@@ -54,6 +54,8 @@ impl Store {
         Ok(StartState {
             ids: ids(&transaction)?,
             maintenance: maintenance(&transaction)?,
+            pauses: pauses(&transaction)?,
+            acknowledged: acknowledged(&transaction)?,
             desired: desired(&transaction)?,
             unresolved: unresolved(&transaction)?,
             open_incidents: open_incidents(&transaction)?,
@@ -188,13 +190,34 @@ fn apply_record(
                 )?
                 .execute(params![deployable.as_str(), int(action.0), outcome, int(*time)])?;
         }
-        Record::Maintenance(Maintenance { name, until, reason, by }) => {
+        Record::Maintenance { time, maintenance: Maintenance { name, until, reason, by } } => {
+            hold(transaction, *time, "maintenance", name, true, by)?;
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO maintenance (name, until, reason, ordered_by) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![name, int(*until), reason, by])?;
         }
-        Record::MaintenanceOver(name) => {
+        Record::MaintenanceOver { time, name, by } => {
+            hold(transaction, *time, "maintenance", name, false, by)?;
             transaction.prepare_cached("DELETE FROM maintenance WHERE name = ?1")?.execute([name])?;
+        }
+        Record::Pause(Pause { name, since, reason, by }) => {
+            hold(transaction, *since, "pause", name, true, by)?;
+            transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO pauses (name, since, reason, ordered_by) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![name, int(*since), reason, by])?;
+        }
+        Record::PauseOver { time, name, by } => {
+            hold(transaction, *time, "pause", name, false, by)?;
+            transaction.prepare_cached("DELETE FROM pauses WHERE name = ?1")?.execute([name])?;
+        }
+        Record::Acknowledged { time, deployable, incident, by } => {
+            transaction
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO acknowledged (deployable, incident, time, ordered_by) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![deployable.as_str(), int(incident.0), int(*time), by])?;
         }
         Record::Desired { time, deployable, desired } => {
             transaction
@@ -241,6 +264,22 @@ fn insert_intent(transaction: &Transaction<'_>, time: u64, intent: &Intent) -> r
     Ok(if changed == 0 { Written::Duplicate } else { Written::New })
 }
 
+fn hold(
+    transaction: &Transaction<'_>,
+    time: u64,
+    kind: &str,
+    name: &str,
+    began: bool,
+    by: &str,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO holds (time, kind, name, began, ordered_by) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![int(time), kind, name, began, by])?;
+    Ok(())
+}
+
 fn raise(
     ids: &mut BTreeMap<Name, NextIds>,
     deployable: &Name,
@@ -280,6 +319,23 @@ fn maintenance(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Maintenanc
     let rows = statement.query_map([], |row| {
         Ok(Maintenance { name: row.get(0)?, until: uint(row.get(1)?), reason: row.get(2)?, by: row.get(3)? })
     })?;
+    rows.collect()
+}
+
+fn pauses(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Pause>> {
+    let mut statement =
+        transaction.prepare("SELECT name, since, reason, ordered_by FROM pauses ORDER BY name")?;
+    let rows = statement.query_map([], |row| {
+        Ok(Pause { name: row.get(0)?, since: uint(row.get(1)?), reason: row.get(2)?, by: row.get(3)? })
+    })?;
+    rows.collect()
+}
+
+fn acknowledged(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeSet<(Name, IncidentId)>> {
+    let mut statement = transaction.prepare(
+        "SELECT deployable, incident FROM acknowledged JOIN incidents USING (deployable, incident) WHERE closed IS NULL",
+    )?;
+    let rows = statement.query_map([], |row| Ok((name(row.get(0)?)?, IncidentId(uint(row.get(1)?)))))?;
     rows.collect()
 }
 

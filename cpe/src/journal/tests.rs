@@ -75,6 +75,55 @@ fn decision(action: u64, answer: Answer) -> Box<Decision> {
     })
 }
 
+/// A journal as version 1 left it, with a maintenance.
+fn of_version_1(dir: &TempDir) {
+    let connection = rusqlite::Connection::open(dir.path().join("journal.sqlite")).unwrap();
+    connection.execute_batch(schema::FIRST).unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
+    connection
+        .execute_batch("INSERT INTO maintenance VALUES ('shop', 99, 'new disks', 'uid 0 (root)')")
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_journal_of_version_1_is_brought_to_today_and_keeps_what_it_holds() {
+    let dir = TempDir::new().unwrap();
+    of_version_1(&dir);
+    let journal = open(&dir);
+    assert_eq!(journal.start_state().maintenance[0].reason, "new disks");
+    assert_eq!(journal.start_state().pauses, []);
+    journal.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn pauses_and_acknowledgements_outlive_a_restart_until_they_end() {
+    let dir = TempDir::new().unwrap();
+    let pause = |name: &str| Pause {
+        name: name.to_owned(),
+        since: 7,
+        reason: "storm".to_owned(),
+        by: "uid 0 (root)".to_owned(),
+    };
+    let journal = open(&dir);
+    journal.set_pause(pause("")).await.unwrap();
+    journal.set_pause(pause("shop")).await.unwrap();
+    journal.event(Some(name("shop")), event(EventKind::IncidentOpened, Some(1), "unit inactive"));
+    journal.acknowledge(name("shop"), IncidentId(1), "uid 0 (root)").await.unwrap();
+    journal.end_pause("", "uid 0 (root)").await.unwrap();
+    let open_ones = |text: &str| journal.open_incidents(WhyQuery::parse(text).unwrap());
+    assert_eq!(open_ones("shop/web").await.unwrap(), [(name("shop"), IncidentId(1))]);
+    assert_eq!(open_ones("shop#2").await.unwrap(), []);
+    journal.close().await.unwrap();
+    drop(journal);
+    let journal = open(&dir);
+    assert_eq!(journal.start_state().pauses, [pause("shop")]);
+    assert!(journal.start_state().acknowledged.contains(&(name("shop"), IncidentId(1))));
+    journal.event(Some(name("shop")), event(EventKind::IncidentClosed, Some(1), "healthy"));
+    journal.close().await.unwrap();
+    drop(journal);
+    assert!(open(&dir).start_state().acknowledged.is_empty(), "its incident is closed");
+}
+
 fn all() -> EventQuery {
     EventQuery { name: None, after_seq: 0, since: 0 }
 }
@@ -135,7 +184,7 @@ async fn what_an_operator_ordered_survives_a_restart() {
     let journal = open(&dir);
     journal.set_maintenance(maintenance("shop/web")).await.unwrap();
     journal.set_maintenance(maintenance("shop")).await.unwrap();
-    journal.end_maintenance("shop").await.unwrap();
+    journal.end_maintenance("shop", "uid 0 (root)").await.unwrap();
     journal.set_desired(name("shop"), Desired::Started).await.unwrap();
     journal.set_desired(name("shop"), Desired::Stopped).await.unwrap();
     journal.close().await.unwrap();

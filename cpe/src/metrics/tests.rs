@@ -48,6 +48,7 @@ fn shop() -> DeployableStatus {
         state: State::Starting,
         mode,
         maintenance: false,
+        paused: None,
         assemblies: vec![assembly],
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use cpe_proto::api::{AssemblyStatus, DeployableStatus, ServiceStatus, Status};
+use cpe_proto::api::{AssemblyStatus, DeployableStatus, Paused, ServiceStatus, Status};
 use cpe_proto::state::State;
 
 use super::{Reader, plain, word};
@@ -45,6 +45,10 @@ pub fn status(status: &Status, reader: &Reader) -> String {
         let line = format!("{:names$}  {state}  {rest}", row.name);
         let _ = writeln!(out, "{}", line.trim_end());
     }
+    if let Some(everything) = &status.paused {
+        let line = format!("all recovery is {}, since {}", paused(everything), reader.time(everything.since));
+        let _ = writeln!(out, "{}; `cpe resume` ends it", plain(&line));
+    }
     let _ = writeln!(out, "{}", summary(status));
     out
 }
@@ -57,6 +61,7 @@ fn rows(deployable: &DeployableStatus, reader: &Reader) -> Vec<Row> {
         about: about([
             if deployable.mode == "act" { "" } else { &deployable.mode },
             if deployable.maintenance { "in maintenance" } else { "" },
+            &deployable.paused.as_ref().map(paused).unwrap_or_default(),
         ]),
     }];
     for assembly in &deployable.assemblies {
@@ -64,6 +69,11 @@ fn rows(deployable: &DeployableStatus, reader: &Reader) -> Vec<Row> {
         rows.extend(assembly.services.iter().map(|service| service_row(service, reader)));
     }
     rows
+}
+
+/// "paused: migration (by uid 0 (root))".
+fn paused(paused: &Paused) -> String {
+    format!("paused: {} (by {})", paused.reason, paused.by)
 }
 
 fn assembly_row(assembly: &AssemblyStatus, reader: &Reader) -> Row {

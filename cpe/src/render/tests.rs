@@ -1,7 +1,9 @@
 //! The renderings as snapshots: what an operator sees of one night.
 
-use cpe_proto::api::Intent;
-use cpe_proto::api::{AssemblyStatus, DeployableStatus, Incident, IntentRecord, ServiceStatus, Status, Why};
+use cpe_proto::api::{
+    Acknowledged, AssemblyStatus, DeployableStatus, Incident, Intent, IntentRecord, Paused, ServiceStatus,
+    Status, Why,
+};
 use cpe_proto::decision::{Answer, ChannelFact, Decision, Facts, Refusal, Value, Verdict};
 use cpe_proto::event::{Event, EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
@@ -248,6 +250,7 @@ fn shop() -> Status {
         state,
         mode: mode.to_owned(),
         maintenance: false,
+        paused: None,
         assemblies,
     };
     let wiki = vec![assembly("a", State::Healthy, vec![service("wiki", State::Healthy, "")])];
@@ -256,6 +259,7 @@ fn shop() -> Status {
             deployable("shop", State::Degraded, "act", vec![assembly("web", State::Healthy, web), db]),
             deployable("wiki", State::Healthy, "observe", wiki),
         ],
+        paused: None,
     }
 }
 
@@ -263,6 +267,16 @@ fn shop() -> Status {
 fn the_status_is_a_table_in_the_order_of_the_definitions() {
     expect_file!["snapshots/status.txt"].assert_eq(&status(&shop(), &reader()));
     assert!(!is_healthy(&shop()));
+}
+
+#[test]
+fn a_pause_is_shown_with_who_ordered_it_and_why() {
+    let paused =
+        |reason: &str| Paused { since: MORNING, reason: reason.to_owned(), by: "uid 1000 (ann)".to_owned() };
+    let mut shop = shop();
+    shop.deployables[1].paused = Some(paused("migration"));
+    shop.paused = Some(paused("storm in \x1b[31maz1"));
+    expect_file!["snapshots/status-paused.txt"].assert_eq(&status(&shop, &reader()));
 }
 
 #[test]
@@ -344,6 +358,7 @@ fn an_incident_is_a_timeline_with_its_evidence() {
             outcome: Some("done: restarted".to_owned()),
             resolved: Some(MORNING + 7_180),
         }],
+        acknowledged: Some(Acknowledged { time: MORNING + 9_000, by: "uid 1000 (ann)".to_owned() }),
     };
     let hung = Decision {
         service: None,

@@ -44,6 +44,10 @@ fn timeline(incident: &Incident, reader: &Reader) -> String {
         "{subject}  incident {}#{}, opened {opened}, {ended}\n",
         incident.deployable, incident.incident
     );
+    if let Some(acknowledged) = &incident.acknowledged {
+        let at = reader.exact_time(acknowledged.time);
+        let _ = writeln!(out, "  acknowledged {at} by {}: no more notifications", plain(&acknowledged.by));
+    }
     let events = incident.events.iter().map(|record| event(record, &subject));
     let decisions = incident.decisions.iter().map(|(time, decision)| decided(*time, decision));
     let intents = incident.intents.iter().flat_map(intent);
