@@ -175,7 +175,13 @@ impl Work {
 
     async fn tell(&self, state: InstanceState, instance: Option<String>, address: Option<String>) {
         let (instance, address) = (instance.map(Arc::from), address.map(Arc::from));
-        let seen = Seen { assembly: self.assembly, state, instance, address };
+        let seen = Seen {
+            definition: Arc::clone(&self.definition),
+            assembly: self.assembly,
+            state,
+            instance,
+            address,
+        };
         // The driver has ended with its engine: nobody needs to know any more.
         let _ = self.reply.send(Message::Seen(seen)).await;
     }

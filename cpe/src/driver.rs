@@ -8,6 +8,7 @@ use std::time::Duration;
 use cpe_monitor::ssh::Answer as Landed;
 use cpe_proto::decision::{Answer, Refusal};
 use cpe_proto::definition::Deployable;
+use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::Observation;
@@ -18,7 +19,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::actions::{self, Work};
 use crate::clock;
-use crate::sessions::Sessions;
+use crate::fleet::plain;
+use crate::sessions::{Sessions, same_machines};
 use crate::shared::Shared;
 use crate::view;
 use cpe_proto::api::DeployableStatus;
@@ -38,13 +40,17 @@ pub enum Message {
     Seen(Seen),
     /// Somebody wants to know.
     Status(oneshot::Sender<DeployableStatus>),
-    /// The loop ends.
+    /// The loop ends, and the engine is to be found again in the journal.
     Close,
+    /// The loop ends: the deployable is managed no more.
+    Forget,
 }
 
 /// What an infrastructure said of an assembly.
 #[derive(Debug)]
 pub struct Seen {
+    /// As it was when the infrastructure was asked.
+    pub definition: Arc<Deployable>,
     /// Which.
     pub assembly: AssemblyIndex,
     /// Its state.
@@ -143,18 +149,50 @@ impl Driver {
     /// Whether the loop ends.
     fn take(&mut self, message: Message) -> bool {
         match message {
+            Message::Input(Input::Definition(definition)) => self.define(definition),
             Message::Input(input) => self.engine.handle_input(input, clock::now()),
             Message::Seen(seen) => self.seen(seen),
             Message::Status(reply) => {
                 let _ = reply.send(view::deployable(&self.engine, &self.sessions));
             }
             Message::Close => return true,
+            Message::Forget => {
+                self.say_goodbye();
+                return true;
+            }
         }
         false
     }
 
+    fn define(&mut self, definition: Arc<Deployable>) {
+        let before = Arc::clone(self.engine.definition());
+        self.sessions.follow(&before, &definition);
+        let mut instances = vec![None; definition.assemblies.len()];
+        for (index, same) in same_machines(&before, &definition) {
+            instances[usize::from(same.0)] = self.instances[usize::from(index.0)].take();
+        }
+        self.instances = instances;
+        self.shared.metrics.unloaded(&view::deployable(&self.engine, &self.sessions));
+        self.engine.handle_input(Input::Definition(definition), clock::now());
+        self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
+    }
+
+    /// Closes in the journal what is open, and says that nobody watches any more.
+    fn say_goodbye(&self) {
+        let view = self.engine.view();
+        for incident in view.incidents {
+            let event = plain(EventKind::IncidentClosed, "managed no more: its definition was removed");
+            self.shared.report(Some(&self.name), Event { incident: Some(incident), ..event });
+        }
+        let reason = "removed: managed no more, its machines are left as they are";
+        self.shared.report(Some(&self.name), plain(EventKind::DefinitionLoaded, reason));
+    }
+
     fn seen(&mut self, seen: Seen) {
-        let Seen { assembly, state, instance, address } = seen;
+        let Seen { definition, assembly, state, instance, address } = seen;
+        // The definition may have changed since it was asked.
+        let name = &definition.assembly(assembly).name;
+        let Some(assembly) = self.engine.definition().assembly_named(name.as_str()) else { return };
         if let Some(instance) = instance {
             self.instances[usize::from(assembly.0)] = Some(instance);
         }

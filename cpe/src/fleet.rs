@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cpe_proto::api::{Command, CommandAnswer, DeployableStatus, Status};
 use cpe_proto::definition::Deployable;
+use cpe_proto::document::Diagnostic;
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{AssemblyIndex, Name};
 use dped::{Desired, Input, Order, Seed};
@@ -62,8 +64,42 @@ impl Fleet {
         })
     }
 
+    /// A definition that is new or has changed. An engine that runs keeps its state, as far as what it watches is the same.
+    pub async fn define(self: &Arc<Self>, definition: Arc<Deployable>) {
+        let running = self.members().get_mut(&definition.name).map(|member| {
+            member.definition = Arc::clone(&definition);
+            member.mailbox.clone()
+        });
+        let Some(mailbox) = running else { return self.add(definition) };
+        self.shared.define(Arc::clone(&definition));
+        // An engine that has just ended was parked, and that was told.
+        let _ = mailbox.send(Message::Input(Input::Definition(definition))).await;
+    }
+
+    /// A definition that is there no more: its machines are left as they are.
+    pub async fn remove(&self, name: &Name) {
+        let Some(member) = self.members().remove(name) else { return };
+        self.ends().retain(|kept, _| assembly_of(kept, name.as_str()).is_none());
+        self.shared.forget(name);
+        let _ = member.mailbox.send(Message::Forget).await;
+    }
+
+    /// A file that cannot be used; what was in force stays.
+    pub fn reject(&self, file: &Path, errors: &[Diagnostic]) {
+        for error in errors {
+            tracing::error!("{error}");
+        }
+        let count = counted(errors.len(), "error", "errors");
+        let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        let reason = format!(
+            "{} has {count} and is not used; what was in force before stays; the first: {first}",
+            file.display()
+        );
+        self.shared.report(None, plain(EventKind::DefinitionRejected, &reason));
+    }
+
     /// Starts the engine of a deployable, as the journal knows it.
-    pub fn add(self: &Arc<Self>, definition: Arc<Deployable>) {
+    fn add(self: &Arc<Self>, definition: Arc<Deployable>) {
         let name = definition.name.clone();
         self.shared.define(Arc::clone(&definition));
         past::settle(&self.shared, &name);

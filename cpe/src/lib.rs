@@ -26,3 +26,4 @@ pub mod shared;
 pub mod systemd;
 pub mod upkeep;
 pub mod view;
+pub mod watch;

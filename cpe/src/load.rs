@@ -1,26 +1,18 @@
-//! Reads files of definitions and the configuration. One broken file costs only itself: it is reported with all its errors and
-//! left out, and so is the later of two that claim one name or one machine (design.md section 4, rule 8).
+//! Reads the configuration and a directory of definitions, at the start and whenever something changes there. One broken file costs
+//! only itself: it is reported with all its errors and what was in force stays, and so it is with what claims another's name or machine
+//! (design.md section 4, rule 8). `watch.rs` says when to look again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cpe_proto::config::Config;
-use cpe_proto::definition::{Definition, check_set};
+use cpe_proto::definition::{Definition, Deployable, check_set};
 use cpe_proto::document::{Diagnostic, FILE_MAX_BYTES, Position};
 use cpe_proto::id::Name;
-
-/// What the files hold.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    /// The valid ones, in the order of the files' names.
-    pub definitions: Vec<Definition>,
-    /// Each file that was left out, with its errors.
-    pub rejected: Vec<(String, Vec<Diagnostic>)>,
-    /// What is valid and suspicious.
-    pub warnings: Vec<Diagnostic>,
-}
 
 /// The configuration in that file.
 ///
@@ -60,22 +52,142 @@ pub struct Context {
     pub port: u16,
 }
 
-/// Reads and parses these files.
-#[must_use]
-pub fn definitions(files: &[PathBuf], context: Option<&Context>) -> Loaded {
-    let mut loaded = Loaded::default();
-    for path in files {
-        let file = path.display().to_string();
-        match definition(path, &file, context) {
-            Ok(definition) => loaded.definitions.push(definition),
-            Err(errors) => loaded.rejected.push((file, errors)),
+/// What a file was when it was read: another value means that it has to be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let data = std::fs::metadata(path)?;
+        Ok(Self { inode: data.ino(), size: data.size(), modified: (data.mtime(), data.mtime_nsec()) })
+    }
+}
+
+/// One file.
+#[derive(Debug)]
+struct Known {
+    stamp: Option<Stamp>,
+    /// What is in force: the newest valid version that claims nothing of another's.
+    used: Option<Definition>,
+}
+
+/// A directory's definitions: what of them is in force.
+#[derive(Debug)]
+pub struct Definitions {
+    context: Option<Context>,
+    files: BTreeMap<PathBuf, Known>,
+}
+
+/// What a look at the files found different.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// New, or not what it was, in the order of the files' names.
+    pub defined: Vec<Arc<Deployable>>,
+    /// Not defined any more.
+    pub removed: Vec<Name>,
+    /// Each file that has errors, with them: an earlier version of it stays in force.
+    pub rejected: Vec<(PathBuf, Vec<Diagnostic>)>,
+    /// What is valid and suspicious.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Definitions {
+    /// None yet.
+    #[must_use]
+    pub fn new(context: Option<Context>) -> Self {
+        Self { context, files: BTreeMap::new() }
+    }
+
+    /// How many are in force.
+    #[must_use]
+    pub fn in_force(&self) -> usize {
+        self.files.values().filter(|known| known.used.is_some()).count()
+    }
+
+    /// Reads what of these files, in the order of their names, has changed since the last look. What is not among them is defined no more.
+    pub fn look(&mut self, present: &[PathBuf]) -> Changes {
+        let mut changes = Changes::default();
+        let present_set: BTreeSet<&PathBuf> = present.iter().collect();
+        let absent = self.files.extract_if(.., |path, _| !present_set.contains(path));
+        let mut gone: BTreeMap<Name, Definition> =
+            absent.filter_map(|(_, known)| known.used).map(by_name).collect();
+        let mut fresh = BTreeMap::new();
+        for path in present {
+            // A file that cannot be looked at is read, and that says why.
+            let stamp = Stamp::of(path).ok();
+            if stamp.is_some() && self.files.get(path).is_some_and(|known| known.stamp == stamp) {
+                continue;
+            }
+            self.files.entry(path.clone()).or_insert(Known { stamp, used: None }).stamp = stamp;
+            match definition(path, &path.display().to_string(), self.context.as_ref()) {
+                Ok(definition) => drop(fresh.insert(path.clone(), definition)),
+                Err(errors) => changes.rejected.push((path.clone(), errors)),
+            }
+        }
+        self.admit(fresh, &mut gone, &mut changes);
+        if !gone.is_empty() {
+            let used = self.files.values().filter_map(|known| known.used.as_ref());
+            let names: BTreeSet<&Name> = used.map(|definition| &definition.deployable.name).collect();
+            changes.removed = gone.into_keys().filter(|name| !names.contains(name)).collect();
+        }
+        changes
+    }
+
+    /// Puts new versions into force, as far as none claims what another has: what runs already stays, of two new ones the earlier.
+    fn admit(
+        &mut self,
+        fresh: BTreeMap<PathBuf, Definition>,
+        gone: &mut BTreeMap<Name, Definition>,
+        changes: &mut Changes,
+    ) {
+        if fresh.is_empty() {
+            return;
+        }
+        let standing = self.files.iter().filter(|(path, _)| !fresh.contains_key(*path));
+        let standing = standing.filter_map(|(_, known)| known.used.clone());
+        let set: Vec<Definition> = standing.chain(fresh.values().cloned()).collect();
+        let problems = check_set(&set, self.port());
+        changes.warnings.extend(problems.iter().filter(|it| !it.is_error()).cloned());
+        // Only where something is claimed twice each new version is compared by itself.
+        let quiet = !problems.iter().any(Diagnostic::is_error);
+        for (path, definition) in fresh {
+            let errors = if quiet { Vec::new() } else { self.conflicts(&path, &definition) };
+            if !errors.is_empty() {
+                changes.rejected.push((path, errors));
+                continue;
+            }
+            changes.warnings.extend(definition.warnings.iter().cloned());
+            let deployable = Arc::clone(&definition.deployable);
+            let replaced = self.files.get_mut(&path).and_then(|known| known.used.replace(definition));
+            gone.extend(replaced.map(by_name));
+            if gone.get(&deployable.name).is_none_or(|before| before.deployable != deployable) {
+                changes.defined.push(deployable);
+            }
         }
     }
-    reject_claimed_twice(&mut loaded, context.map_or(22, |context| context.port));
-    loaded
-        .warnings
-        .extend(loaded.definitions.iter().flat_map(|definition| definition.warnings.iter().cloned()));
-    loaded
+
+    fn port(&self) -> u16 {
+        self.context.as_ref().map_or(22, |context| context.port)
+    }
+
+    /// What this version claims that another file in force has.
+    fn conflicts(&self, path: &Path, definition: &Definition) -> Vec<Diagnostic> {
+        let others = self.files.iter().filter(|(other, _)| other.as_path() != path);
+        // The later by name is refused, so the new one is compared under the last name.
+        let mut set: Vec<Definition> = others.filter_map(|(_, known)| known.used.clone()).collect();
+        set.push(Definition { file: format!("{}{}", char::MAX, definition.file), ..definition.clone() });
+        let errors =
+            check_set(&set, self.port()).into_iter().filter(|problem| problem.file.starts_with(char::MAX));
+        errors.map(|problem| Diagnostic { file: definition.file.clone(), ..problem }).collect()
+    }
+}
+
+fn by_name(definition: Definition) -> (Name, Definition) {
+    (definition.deployable.name.clone(), definition)
 }
 
 fn definition(path: &Path, file: &str, context: Option<&Context>) -> Result<Definition, Vec<Diagnostic>> {
@@ -97,20 +209,6 @@ fn unreadable(file: &str, error: &io::Error) -> Diagnostic {
     Diagnostic::error(file, Position::START, format!("cannot be read: {error}"))
 }
 
-fn reject_claimed_twice(loaded: &mut Loaded, port: u16) {
-    for problem in check_set(&loaded.definitions, port) {
-        if !problem.is_error() {
-            loaded.warnings.push(problem);
-            continue;
-        }
-        loaded.definitions.retain(|definition| definition.file != problem.file);
-        match loaded.rejected.iter_mut().find(|(file, _)| *file == problem.file) {
-            Some((_, errors)) => errors.push(problem),
-            None => loaded.rejected.push((problem.file.clone(), vec![problem])),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +225,14 @@ mod tests {
         )
     }
 
+    fn look(definitions: &mut Definitions, root: &Path) -> Changes {
+        definitions.look(&files(root).unwrap())
+    }
+
+    fn names(changes: &Changes) -> Vec<&str> {
+        changes.defined.iter().map(|it| it.name.as_str()).collect()
+    }
+
     #[test]
     fn one_broken_definition_costs_only_itself() {
         let directory = tempfile::tempdir().unwrap();
@@ -135,23 +241,59 @@ mod tests {
         write(root, "2-broken.toml", "name = \"broken\"\nasemblies = 1\n");
         write(root, "3-good.toml", &one_machine("other", "192.0.2.2"));
         write(root, "4-not-read.txt", "neither TOML nor ours");
-        let loaded = definitions(&files(root).unwrap(), None);
-        let names: Vec<&str> = loaded.definitions.iter().map(|it| it.deployable.name.as_str()).collect();
-        assert_eq!(names, ["good", "other"]);
-        assert_eq!(loaded.rejected.len(), 1);
-        let broken = &loaded.rejected[0].1;
+        let changes = look(&mut Definitions::new(None), root);
+        assert_eq!(names(&changes), ["good", "other"]);
+        assert_eq!(changes.rejected.len(), 1);
+        let broken = &changes.rejected[0].1;
         assert!(broken.iter().any(|error| error.to_string().contains("2-broken.toml:2:1: ")), "{broken:?}");
     }
 
     #[test]
-    fn of_two_that_claim_one_machine_the_later_is_refused() {
+    fn of_two_new_ones_that_claim_one_machine_the_later_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
         write(root, "a.toml", &one_machine("first", "192.0.2.1"));
         write(root, "b.toml", &one_machine("second", "192.0.2.1"));
-        let loaded = definitions(&files(root).unwrap(), None);
-        assert_eq!(loaded.definitions.len(), 1);
-        assert_eq!(loaded.definitions[0].deployable.name.as_str(), "first");
-        assert!(loaded.rejected[0].0.ends_with("b.toml"));
+        let changes = look(&mut Definitions::new(None), root);
+        assert_eq!(names(&changes), ["first"]);
+        assert!(changes.rejected[0].0.ends_with("b.toml"));
+        assert!(changes.rejected[0].1[0].to_string().contains("b.toml:"), "{:?}", changes.rejected);
+    }
+
+    #[test]
+    fn what_runs_keeps_its_machine_whatever_the_newcomer_is_called() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        write(root, "b.toml", &one_machine("running", "192.0.2.1"));
+        let mut definitions = Definitions::new(None);
+        assert_eq!(names(&look(&mut definitions, root)), ["running"]);
+        write(root, "a.toml", &one_machine("newcomer", "192.0.2.1"));
+        let changes = look(&mut definitions, root);
+        assert!(names(&changes).is_empty() && changes.removed.is_empty(), "{changes:?}");
+        assert!(changes.rejected[0].0.ends_with("a.toml"));
+    }
+
+    #[test]
+    fn only_what_changed_is_told_and_a_broken_version_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        write(root, "a.toml", &one_machine("one", "192.0.2.1"));
+        write(root, "b.toml", &one_machine("two", "192.0.2.2"));
+        let mut definitions = Definitions::new(None);
+        look(&mut definitions, root);
+        assert!(names(&look(&mut definitions, root)).is_empty(), "nothing changed");
+        write(root, "b.toml", &one_machine("two", "192.0.2.33"));
+        assert_eq!(names(&look(&mut definitions, root)), ["two"]);
+        write(
+            root,
+            "b.toml",
+            "nonsense, and longer than before, whatever the clock's resolution ...........................................................",
+        );
+        let broken = look(&mut definitions, root);
+        assert!(names(&broken).is_empty() && broken.removed.is_empty(), "the running version stays");
+        assert_eq!(broken.rejected.len(), 1);
+        std::fs::remove_file(root.join("b.toml")).unwrap();
+        let removed = look(&mut definitions, root);
+        assert_eq!(removed.removed.iter().map(Name::as_str).collect::<Vec<_>>(), ["two"]);
     }
 }

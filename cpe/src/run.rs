@@ -8,7 +8,6 @@ use anyhow::Context;
 use cpe_infra::{Infrastructure, command};
 use cpe_monitor::ssh::{self, Identity, Monitor};
 use cpe_proto::config::{Config, InfrastructureKind, Login};
-use cpe_proto::event::EventKind;
 use cpe_proto::id::Name;
 use dped::{Guard, GuardSettings};
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,16 +15,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::adapter::Adapter;
 use crate::api;
 use crate::api::Controller as _;
-use crate::fleet::{Fleet, plain};
+use crate::fleet::Fleet;
 use crate::journal::{self, Journal};
 use crate::lag::Lag;
 use crate::limits;
-use crate::load::{self, Loaded};
+use crate::load::{self, Changes, Definitions};
 use crate::metrics::{self, Metrics};
 use crate::notify::Notifier;
 use crate::shared::Shared;
 use crate::systemd;
 use crate::upkeep::{self, Pulse};
+use crate::watch;
 
 /// After SIGTERM, actions under way get this long to end; what is left is resolved by looking after the next start.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -90,8 +90,10 @@ impl Controller {
             async move { shared.lag.measure().await }
         });
         tokio::spawn(Arc::clone(&shared).follow_journal());
-        let loaded = read_definitions(&config).await?;
-        adopt(&fleet, loaded, allowed);
+        let (definitions, changes) = read_definitions(&config).await?;
+        watch::apply(&fleet, changes).await;
+        say_size(&fleet, allowed);
+        tokio::spawn(watch::follow(config.deployables.clone(), definitions, Arc::clone(&fleet)));
         let pulse = Arc::new(Pulse::new());
         tokio::spawn(upkeep::run(Arc::clone(&fleet), Arc::clone(&pulse)));
         api::serve(&config.listen.api, Arc::clone(&fleet), shared.journal.clone()).await?;
@@ -122,36 +124,25 @@ impl Controller {
     }
 }
 
-async fn read_definitions(config: &Config) -> anyhow::Result<Loaded> {
+async fn read_definitions(config: &Config) -> anyhow::Result<(Definitions, Changes)> {
     let directory = config.deployables.clone();
     let context = load::Context {
         infrastructures: config.infrastructures.keys().cloned().collect(),
         port: config.ssh.port,
     };
-    let read = move || load::files(&directory).map(|files| load::definitions(&files, Some(&context)));
-    let loaded = tokio::task::spawn_blocking(read).await?;
-    loaded.with_context(|| {
+    let mut definitions = Definitions::new(Some(context));
+    let read = move || {
+        load::files(&directory).map(|files| definitions.look(&files)).map(|changes| (definitions, changes))
+    };
+    let read = tokio::task::spawn_blocking(read).await?;
+    read.with_context(|| {
         format!("deployables = {:?} cannot be read: make that directory, or name another", config.deployables)
     })
 }
 
-fn adopt(fleet: &Arc<Fleet>, loaded: Loaded, allowed: Option<u64>) {
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    for (file, errors) in &loaded.rejected {
-        for error in errors {
-            tracing::error!("{error}");
-        }
-        let first = errors.first().map(ToString::to_string).unwrap_or_default();
-        let reason = format!("{file} has {} errors and is not managed; the first: {first}", errors.len());
-        fleet.shared().report(None, plain(EventKind::DefinitionRejected, &reason));
-    }
-    for definition in loaded.definitions {
-        fleet.add(Arc::new(definition.deployable));
-    }
+fn say_size(fleet: &Fleet, allowed: Option<u64>) {
     let (deployables, assemblies, services) = fleet.size();
-    tracing::info!(deployables, assemblies, services, rejected = loaded.rejected.len(), "definitions loaded");
+    tracing::info!(deployables, assemblies, services, "definitions loaded");
     if let Some(allowed) = allowed.filter(|allowed| *allowed < assemblies as u64) {
         tracing::error!(
             "the limit of open files allows {allowed} assemblies; raise LimitNOFILE= of the unit"

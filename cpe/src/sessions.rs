@@ -26,6 +26,34 @@ pub struct InFlight {
     pub sent: Timestamp,
 }
 
+impl InFlight {
+    /// The same probe under a changed definition; none where its target is not the same any more.
+    fn follow(self, before: &Deployable, after: &Deployable) -> Option<Self> {
+        let assembly = same_machine(before, after, self.assembly)?;
+        let target = match self.target {
+            Target::Channel(_) => Target::Channel(assembly),
+            Target::Service(service) => {
+                Target::Service(after.service_named(assembly, before.service(service).name.as_str())?)
+            }
+        };
+        Some(Self { target, assembly, ..self })
+    }
+}
+
+/// The assemblies that are the same machines before and after a change of their definition.
+pub fn same_machines<'a>(
+    before: &'a Deployable,
+    after: &'a Deployable,
+) -> impl Iterator<Item = (AssemblyIndex, AssemblyIndex)> + 'a {
+    before.assembly_indices().filter_map(|index| Some((index, same_machine(before, after, index)?)))
+}
+
+fn same_machine(before: &Deployable, after: &Deployable, index: AssemblyIndex) -> Option<AssemblyIndex> {
+    let was = before.assembly(index);
+    let found = after.assembly_named(was.name.as_str())?;
+    (after.assembly(found).machine == was.machine).then_some(found)
+}
+
 /// The sessions of one deployable.
 pub struct Sessions {
     shared: Arc<Shared>,
@@ -48,12 +76,16 @@ impl Sessions {
     pub fn new(definition: &Deployable, shared: Arc<Shared>, results: mpsc::Sender<Answer>) -> Self {
         let machines = definition.assemblies.iter().map(|_| MachineSession::default()).collect();
         let mut sessions = Self { shared, results, machines, in_flight: BTreeMap::new() };
+        sessions.connect_to_addresses(definition);
+        sessions
+    }
+
+    fn connect_to_addresses(&mut self, definition: &Deployable) {
         for index in definition.assembly_indices() {
             if let Machine::Address(address) = &definition.assembly(index).machine {
-                sessions.set_address(definition, index, &Arc::from(address.as_str()));
+                self.set_address(definition, index, &Arc::from(address.as_str()));
             }
         }
-        sessions
     }
 
     /// Where an assembly is reached, if known.
@@ -81,6 +113,23 @@ impl Sessions {
         let machine = &mut self.machines[usize::from(assembly.0)];
         machine.address = Some(Arc::clone(address));
         machine.session = Some(session);
+    }
+
+    /// Follows a changed definition: a machine that is the same keeps its session, and its probes stay in flight.
+    pub fn follow(&mut self, before: &Deployable, after: &Deployable) {
+        let mut kept: Vec<_> = std::mem::take(&mut self.machines).into_iter().map(Some).collect();
+        self.machines = after.assemblies.iter().map(|_| MachineSession::default()).collect();
+        for (index, same) in same_machines(before, after) {
+            if after.assembly(same).ssh == before.assembly(index).ssh
+                && let Some(machine) = kept[usize::from(index.0)].take()
+            {
+                self.machines[usize::from(same.0)] = machine;
+            }
+        }
+        self.connect_to_addresses(after);
+        let flights = std::mem::take(&mut self.in_flight).into_iter();
+        self.in_flight =
+            flights.filter_map(|(probe, flight)| Some((probe, flight.follow(before, after)?))).collect();
     }
 
     /// Adds a probe to its assembly's batch. A probe that cannot be sent is answered at once by the observation returned.

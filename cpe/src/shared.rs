@@ -80,6 +80,11 @@ impl Shared {
         definitions.insert(definition.name.clone(), definition);
     }
 
+    /// A deployable is managed no more.
+    pub fn forget(&self, deployable: &Name) {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner).remove(deployable);
+    }
+
     /// An assembly of any deployable, as `deployable/assembly`.
     #[must_use]
     pub fn label(&self, deployable: &Name, assembly: AssemblyIndex) -> String {

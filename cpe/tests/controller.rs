@@ -172,3 +172,71 @@ fn what_is_not_there_is_said_with_exit_1() {
     assert_eq!(answer.code, 1);
     assert!(answer.stderr.contains("shopp"), "{}", answer.stderr);
 }
+
+const OTHER: &str = r#"
+name = "other"
+[probe]
+interval = "500ms"
+confirm_interval = "100ms"
+stable_for = "300ms"
+[assemblies.app]
+address = "{app}"
+[assemblies.app.services.php]
+systemd = "php.service"
+"#;
+
+#[test]
+fn a_new_definition_is_followed_without_a_restart_and_nothing_else_notices() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web", "app"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/php", "healthy");
+    let logins = site.machine("web").counts().logins;
+    site.define("other.toml", OTHER);
+    site.wait_for("other/app/php", "healthy");
+    site.machine("app").kill_unit("php.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "recovery_finished" && event["deployable"] == "other");
+    assert_eq!(site.machine("web").counts().logins, logins, "the other session was not touched");
+}
+
+#[test]
+fn a_changed_definition_keeps_the_session_and_the_state_of_what_is_the_same() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/php", "healthy");
+    let logins = site.machine("web").counts().logins;
+    let since = site.status()["deployables"][0]["assemblies"][0]["services"][0]["since"].clone();
+    site.define("shop.toml", &WEB.replace("services.php]", "services.fpm]"));
+    site.wait_for("shop/web/fpm", "healthy");
+    let nginx = &site.status()["deployables"][0]["assemblies"][0]["services"][0];
+    assert_eq!((&nginx["state"], &nginx["since"]), (&"healthy".into(), &since));
+    assert_eq!(site.machine("web").counts().logins, logins);
+}
+
+#[test]
+fn a_broken_definition_is_told_and_the_running_one_stays() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/php", "healthy");
+    site.define("shop.toml", "name = \"shop\"\nasemblies = 1\n");
+    let told = site.wait_for_event(|event| event["kind"] == "definition_rejected");
+    assert!(told["reason"].as_str().unwrap().contains("shop.toml:1:1: "), "{told}");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "recovery_finished");
+    assert!(site.machine("web").is_active("nginx.service").unwrap());
+}
+
+#[test]
+fn a_removed_definition_is_managed_no_more_and_its_machine_is_left_alone() {
+    let site = Site::start(
+        &[("shop.toml", WEB), ("other.toml", OTHER)],
+        &["web", "app"],
+        &["nginx.service", "php.service"],
+    );
+    site.wait_for("other/app/php", "healthy");
+    site.undefine("other.toml");
+    site.wait_for_event(|event| {
+        event["deployable"] == "other" && event["reason"].as_str().unwrap_or("").contains("removed")
+    });
+    site.machine("app").kill_unit("php.service").unwrap();
+    site.machine("web").kill_unit("php.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "recovery_finished" && event["deployable"] == "shop");
+    assert!(!site.machine("app").is_active("php.service").unwrap());
+    assert_eq!(site.cpe(&["status", "other"]).code, 1);
+}

@@ -35,7 +35,7 @@ fn every_example_is_right_and_has_no_warning() {
 
 #[test]
 fn count_makes_assemblies_whose_services_depend_on_all_that_a_name_means() {
-    let shop: Deployable = load("two-tier.toml").deployable;
+    let shop = load("two-tier.toml").deployable;
     let names: Vec<&str> = shop.assemblies.iter().map(|assembly| assembly.name.as_str()).collect();
     assert_eq!(names, ["database-1", "database-2", "web-1", "web-2", "web-3", "web-4"]);
 

@@ -9,7 +9,7 @@ use cpe_proto::document::{Diagnostic, Position};
 use serde::Serialize;
 
 use super::{Check, Exit, Failure};
-use crate::load::{self, Context};
+use crate::load::{self, Context, Definitions};
 
 /// What `--json` prints.
 #[derive(Debug, Default, Serialize)]
@@ -54,10 +54,11 @@ fn read(paths: &[PathBuf]) -> Report {
             Err(errors) => report.errors.extend(errors),
         }
     }
-    let loaded = load::definitions(&files, context.as_ref());
-    report.valid += loaded.definitions.len();
-    report.errors.extend(loaded.rejected.into_iter().flat_map(|(_, errors)| errors));
-    report.warnings.extend(loaded.warnings);
+    let mut definitions = Definitions::new(context);
+    let changes = definitions.look(&files);
+    report.valid += definitions.in_force();
+    report.errors.extend(changes.rejected.into_iter().flat_map(|(_, errors)| errors));
+    report.warnings.extend(changes.warnings);
     report
 }
 

@@ -78,6 +78,16 @@ impl Site {
         self.world.fleet.machine(name).unwrap()
     }
 
+    /// Writes a definition, as an operator would.
+    pub(crate) fn define(&self, file: &str, text: &str) {
+        self.world.define(file, text).unwrap();
+    }
+
+    pub(crate) fn undefine(&self, file: &str) {
+        let folder = self.world.config_file().with_file_name("deployables");
+        std::fs::remove_file(folder.join(file)).unwrap();
+    }
+
     pub(crate) fn cpe(&self, arguments: &[&str]) -> Said {
         let output = self.command(arguments).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -2,6 +2,7 @@
 //! table, `resolve.rs` joins them, `set.rs` compares the definitions of a directory.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::read::{self, Template};
 use super::resolve::Plan;
@@ -16,7 +17,7 @@ pub struct Definition {
     /// The file's name, for messages.
     pub file: String,
     /// What it says.
-    pub deployable: Deployable,
+    pub deployable: Arc<Deployable>,
     /// What is allowed but suspicious.
     pub warnings: Vec<Diagnostic>,
     /// Where it says the rest of what is compared with other files.
@@ -49,6 +50,7 @@ impl Definition {
         match parsed {
             None => Err(report.finish()),
             Some((deployable, places)) => {
+                let deployable = Arc::new(deployable);
                 Ok(Self { file: file.to_owned(), deployable, places, warnings: report.finish() })
             }
         }
@@ -82,7 +84,7 @@ impl Deployable {
     /// # Errors
     /// As [`Definition::parse`].
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
-        Definition::parse(file, text).map(|definition| definition.deployable)
+        Definition::parse(file, text).map(|definition| Arc::unwrap_or_clone(definition.deployable))
     }
 
     /// Parses a file's bytes.
@@ -90,7 +92,7 @@ impl Deployable {
     /// # Errors
     /// As [`Definition::parse_bytes`].
     pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
-        Definition::parse_bytes(file, bytes).map(|definition| definition.deployable)
+        Definition::parse_bytes(file, bytes).map(|definition| Arc::unwrap_or_clone(definition.deployable))
     }
 }
 
