@@ -165,6 +165,10 @@ fn when_a_dependency_dies_its_dependent_is_not_blamed_and_comes_back_after_it() 
         })?;
         let recoveries = cpe.recoveries()?;
         assert!(recoveries.iter().all(|done| done == "restart-service web/dep"), "{recoveries:?}");
+        let isolated = cpe.wait_for_event("front's fault to be isolated", SOON, |event| {
+            event.is("fault_isolated") && event.subject() == "web/front"
+        })?;
+        assert!(isolated.word("reason").starts_with("consequence: "), "{isolated:?}");
 
         web.demand("rm /run/taken")?;
         cpe.wait_for_state("shop", "healthy", LATER)?;
