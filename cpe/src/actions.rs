@@ -199,6 +199,7 @@ impl Work {
             instance: self.instance.as_deref().map(str::to_owned).or(named),
             address: self.address.as_deref().map(str::to_owned),
             parameters: assembly.parameters.clone(),
+            fence: assembly.fence.clone(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use cpe_infra::{Infrastructure, command};
+use cpe_infra::{Infrastructure, command, fence};
 use cpe_monitor::ssh::{self, Identity, Monitor};
 use cpe_proto::config::{Config, InfrastructureKind, Login};
 use cpe_proto::id::Name;
@@ -152,8 +152,12 @@ fn say_size(fleet: &Fleet, allowed: Option<u64>) {
 
 fn infrastructures(config: &Config) -> BTreeMap<Name, Arc<Adapter>> {
     let adapter = |(name, entry): (&Name, &cpe_proto::config::Infrastructure)| {
-        let InfrastructureKind::Command(settings) = &entry.kind;
-        let infrastructure = Infrastructure::Command(command::Command::new(settings));
+        let infrastructure = match &entry.kind {
+            InfrastructureKind::Command(settings) => {
+                Infrastructure::Command(command::Command::new(settings))
+            }
+            InfrastructureKind::Fence(settings) => Infrastructure::Fence(fence::Fence::new(settings)),
+        };
         (name.clone(), Arc::new(Adapter::new(name.clone(), infrastructure)))
     };
     config.infrastructures.iter().map(adapter).collect()

@@ -1,4 +1,4 @@
-//! The operator's own program as an infrastructure. `answer.rs` reads what it says, `process.rs` runs it and ends it.
+//! The operator's own program as an infrastructure. `answer.rs` reads what it says, `../process.rs` runs it and ends it.
 //!
 //! The contract: cpe runs `PROGRAM ACTION`. ACTION is one of status, create, start, stop, reboot-soft, reboot-hard, rebuild,
 //! destroy, capabilities.
@@ -16,7 +16,6 @@
 //! `examples/command-infrastructure` is such a program.
 
 mod answer;
-mod process;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +24,8 @@ use cpe_proto::config::CommandSettings;
 use cpe_proto::infrastructure::{Capabilities, Operation};
 use tokio::sync::Semaphore;
 
+use crate::process::{self, Call, Ended, spawn_detail};
 use crate::{Error, InstanceAnswer, InstanceRequest};
-use process::{Call, Ended};
 
 /// One program of cpe.toml.
 #[derive(Debug)]
@@ -103,7 +102,13 @@ impl Command {
             return Err(self.not_started(operation, detail));
         };
         let left = timeout.saturating_sub(begun.elapsed());
-        let call = Call { program: self.settings.program.clone(), operation, input, timeout: left };
+        let call = Call {
+            program: self.settings.program.clone(),
+            arguments: vec![operation.as_str()],
+            environment: vec![("CPE_ACTION", operation.as_str())],
+            input,
+            timeout: left,
+        };
         let task = tokio::spawn(async move {
             let ended = process::run(call).await;
             drop(turn);
@@ -111,7 +116,7 @@ impl Command {
         });
         match task.await {
             Ok(Ok(ended)) => Ok(ended),
-            Ok(Err(error)) => Err(self.not_started(operation, spawn_detail(&error))),
+            Ok(Err(error)) => Err(self.not_started(operation, spawn_detail(&error, "program"))),
             Err(error) => Err(self.bad_answer(operation, format!("its task ended: {error}"))),
         }
     }
@@ -125,11 +130,11 @@ impl Command {
                     format!("more than {} bytes of output, expected one JSON object", process::STDOUT_MAX);
                 Err(self.bad_answer(operation, expected))
             }
-            Ended::Badly { status, stderr } => {
-                Err(Error::ExitStatus { program: self.program(), operation, status, detail: clause(&stderr) })
+            Ended::Badly { status, said, .. } => {
+                Err(Error::ExitStatus { program: self.program(), operation, status, detail: said.clause() })
             }
-            Ended::Late { stderr } => {
-                Err(Error::TimedOut { program: self.program(), operation, after, detail: clause(&stderr) })
+            Ended::Late { said } => {
+                Err(Error::TimedOut { program: self.program(), operation, after, detail: said.clause() })
             }
         }
     }
@@ -145,20 +150,4 @@ impl Command {
     fn bad_answer(&self, operation: Operation, detail: String) -> Error {
         Error::BadAnswer { program: self.program(), operation, detail }
     }
-}
-
-/// What a program wrote to standard error, as the end of a sentence.
-fn clause(stderr: &str) -> String {
-    if stderr.is_empty() { String::new() } else { format!("; it said: {stderr}") }
-}
-
-fn spawn_detail(error: &std::io::Error) -> String {
-    use std::io::ErrorKind;
-    let advice = match error.kind() {
-        ErrorKind::NotFound => "; check `program` in cpe.toml, and the interpreter in its first line",
-        ErrorKind::PermissionDenied => "; it has to be executable for the user that cpe runs as",
-        ErrorKind::ExecutableFileBusy => "; somebody is writing to it",
-        _ => "",
-    };
-    format!("{error}{advice}")
 }

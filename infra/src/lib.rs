@@ -3,10 +3,15 @@
 
 #[cfg(feature = "command")]
 pub mod command;
+#[cfg(feature = "fence")]
+pub mod fence;
+#[cfg(any(feature = "command", feature = "fence"))]
+mod process;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cpe_proto::fence::FenceOptions;
 use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
 use serde::Serialize;
 
@@ -16,6 +21,9 @@ pub enum Infrastructure {
     /// The operator's own program.
     #[cfg(feature = "command")]
     Command(command::Command),
+    /// A fence agent.
+    #[cfg(feature = "fence")]
+    Fence(fence::Fence),
 }
 
 /// What an operation is about. The same action is asked with the same `action_id`, so that a program can refuse to do it twice.
@@ -33,6 +41,9 @@ pub struct InstanceRequest {
     pub address: Option<String>,
     /// The assembly's parameters.
     pub parameters: BTreeMap<String, String>,
+    /// The options of the assembly's outlet, for a fence agent. No other program gets them, for they may name secrets.
+    #[serde(skip)]
+    pub fence: FenceOptions,
 }
 
 /// What the infrastructure says of the instance after an operation.
@@ -116,6 +127,8 @@ impl Infrastructure {
         match *self {
             #[cfg(feature = "command")]
             Self::Command(ref command) => command.capabilities().await,
+            #[cfg(feature = "fence")]
+            Self::Fence(ref fence) => fence.capabilities().await,
         }
     }
 
@@ -124,7 +137,7 @@ impl Infrastructure {
     ///
     /// # Errors
     /// See [`Error`]; only [`Error::NotStarted`] is certain to have had no effect.
-    #[cfg_attr(not(feature = "command"), allow(unused_variables))]
+    #[cfg_attr(not(any(feature = "command", feature = "fence")), allow(unused_variables))]
     pub async fn perform(
         &self,
         operation: Operation,
@@ -134,6 +147,8 @@ impl Infrastructure {
         match *self {
             #[cfg(feature = "command")]
             Self::Command(ref command) => command.perform(operation, request, timeout).await,
+            #[cfg(feature = "fence")]
+            Self::Fence(ref fence) => fence.perform(operation, request, timeout).await,
         }
     }
 }

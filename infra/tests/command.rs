@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use cpe_infra::command::Command;
 use cpe_infra::{Error, Infrastructure, InstanceAnswer, InstanceRequest};
 use cpe_proto::config::CommandSettings;
+use cpe_proto::fence::FenceOptions;
 use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -43,6 +44,7 @@ fn request(action: &str, parameters: &[(&str, &str)]) -> InstanceRequest {
         instance: None,
         address: Some("192.0.2.1".to_owned()),
         parameters: parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        fence: FenceOptions::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use infrastructures::{CommandSettings, Infrastructure, InfrastructureKind};
+pub use infrastructures::{CommandSettings, FenceSettings, Infrastructure, InfrastructureKind};
 
 use crate::definition::{Window, name, ssh_user};
 use crate::document::{Diagnostic, HostPort, Report, Schema, Table, parse_size};
@@ -163,7 +163,7 @@ const IN_FLIGHT: Schema = Schema {
 const MACHINE_RUNGS: Schema = Schema { title: "machine_rungs", keys: &["count", "within"], later: &[] };
 
 /// Every kind of table of cpe.toml with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 10] = [
+pub const SCHEMAS: [&Schema; 12] = [
     &CONFIG,
     &LISTEN,
     &SSH,
@@ -173,7 +173,9 @@ pub const SCHEMAS: [&Schema; 10] = [
     &BUDGETS,
     &IN_FLIGHT,
     &MACHINE_RUNGS,
-    &infrastructures::INFRASTRUCTURE,
+    &infrastructures::COMMAND,
+    &infrastructures::FENCE,
+    &crate::fence::VALUE,
 ];
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -198,6 +200,14 @@ impl Config {
             return Err(report.finish());
         }
         Ok(Self { warnings: report.finish(), ..config })
+    }
+
+    /// The secrets that the file itself holds, as the paths of their keys. Only cpe should be able to read such a file.
+    pub fn written_secrets(&self) -> impl Iterator<Item = String> {
+        self.infrastructures.iter().flat_map(|(name, infrastructure)| {
+            let written = infrastructure.written_secrets();
+            written.map(move |key| format!("infrastructures.{name}.options.{key}"))
+        })
     }
 
     /// Parses a file's bytes.

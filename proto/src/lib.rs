@@ -17,6 +17,7 @@ pub mod decision;
 pub mod definition;
 pub mod document;
 pub mod event;
+pub mod fence;
 pub mod id;
 pub mod infrastructure;
 pub mod observation;

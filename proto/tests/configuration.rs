@@ -7,10 +7,15 @@ use std::time::Duration;
 use cpe_proto::config::{Budgets, Config, InfrastructureKind, Login, SCHEMAS};
 use cpe_proto::definition::Definition;
 use cpe_proto::document::Diagnostic;
+use cpe_proto::fence::FenceValue;
 use cpe_proto::id::Name;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
+}
+
+fn kind<'c>(config: &'c Config, name: &str) -> &'c InfrastructureKind {
+    &config.infrastructures[&Name::parse(name).expect("a name")].kind
 }
 
 fn lines(diagnostics: &[Diagnostic]) -> String {
@@ -42,8 +47,10 @@ fn the_reference_says_the_defaults_and_has_every_key_with_a_comment() {
     );
     assert_eq!((config.budgets, config.lag_budget), (default.budgets, default.lag_budget));
     assert_eq!(config.canaries[0].tcp.port, 22);
-    let InfrastructureKind::Command(lab) = &config.infrastructures.values().next().expect("lab").kind;
+    let InfrastructureKind::Command(lab) = kind(&config, "lab") else { panic!("a command") };
     assert_eq!((lab.timeout, lab.in_flight), (Duration::from_secs(30), 10));
+    let InfrastructureKind::Fence(rack) = kind(&config, "rack7") else { panic!("an agent") };
+    assert_eq!((rack.timeout, rack.in_flight), (Duration::from_secs(60), 1));
     assert_eq!(lab.capabilities.as_ref().map(|capabilities| capabilities.0.len()), Some(4));
     for key in SCHEMAS.iter().flat_map(|schema| schema.keys) {
         let header = |line: &str| line.starts_with('[') && line.contains(key);
@@ -68,11 +75,28 @@ fn relative_paths_begin_at_the_file() {
     assert_eq!(config.deployables, Path::new("/srv/cpe/deployables"));
     assert_eq!(config.state_dir, Path::new("/state"));
     assert_eq!(config.listen.api, Path::new("/srv/cpe/api.sock"));
-    assert_eq!((config.listen.metrics, config.ssh.login), (None, Login::Agent));
+    assert_eq!((config.listen.metrics, &config.ssh.login), (None, &Login::Agent));
     assert_eq!(config.ssh.known_hosts, [Path::new("/srv/cpe/known_hosts")]);
     assert_eq!(config.notify.command.as_deref(), Some(Path::new("/srv/cpe/page")));
-    let InfrastructureKind::Command(lab) = &config.infrastructures.values().next().expect("lab").kind;
+    let InfrastructureKind::Command(lab) = kind(&config, "lab") else { panic!("a command") };
     assert_eq!(lab.program, Path::new("/srv/cpe/lab"));
+}
+
+#[test]
+fn an_agent_is_found_by_its_name_or_beside_the_file_and_its_secrets_are_told_from_its_options() {
+    let text = "[infrastructures.a]\nkind = \"fence\"\nagent = \"fence_apc\"\n\
+                options = { ip = \"192.0.2.9\", password = { file = \"secret\" } }\n\
+                [infrastructures.b]\nkind = \"fence\"\nagent = \"agents/fence_own\"\noptions = { passwd = \"hunter2\" }\n";
+    let config = Config::parse("/srv/cpe/cpe.toml", text).expect("it is right");
+    let InfrastructureKind::Fence(a) = kind(&config, "a") else { panic!("an agent") };
+    let InfrastructureKind::Fence(b) = kind(&config, "b") else { panic!("an agent") };
+    assert_eq!(
+        (a.agent.as_path(), b.agent.as_path()),
+        (Path::new("fence_apc"), Path::new("/srv/cpe/agents/fence_own"))
+    );
+    assert_eq!(a.options["password"], FenceValue::File("/srv/cpe/secret".into()));
+    assert_eq!(config.written_secrets().collect::<Vec<_>>(), ["infrastructures.b.options.passwd"]);
+    assert!(!format!("{config:?}{:?}", config.warnings).contains("hunter2"));
 }
 
 #[test]

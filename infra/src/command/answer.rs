@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::InstanceAnswer;
+use crate::process::one_line;
 
 /// The longest detail that is kept, in characters.
 const DETAIL_MAX_CHARS: usize = 1000;
@@ -72,22 +73,6 @@ fn given(text: Option<String>) -> Option<String> {
 
 fn wrong(key: &str, text: &str, expected: &str) -> String {
     format!("{key} is {:?}, expected {expected}", one_line(text, 80))
-}
-
-/// A text on one line without control characters, cut.
-pub(super) fn one_line(text: &str, most: usize) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let mut line = String::new();
-    for word in words {
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-        if line.len() > 4 * most {
-            break;
-        }
-    }
-    line.chars().take(most).collect()
 }
 
 #[cfg(test)]

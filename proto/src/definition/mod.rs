@@ -24,6 +24,7 @@ pub use schema::SCHEMAS;
 pub use set::check_set;
 pub use settings::{Escalation, OnOrder, ProbeSettings, Timing, Window};
 
+use crate::fence::FenceOptions;
 use crate::id::{AssemblyIndex, Name, ServiceIndex};
 use crate::rung::Rung;
 
@@ -79,6 +80,8 @@ pub struct Assembly {
     pub services: (ServiceIndex, ServiceIndex),
     /// Given to the infrastructure as it is.
     pub parameters: BTreeMap<String, String>,
+    /// The options that tell its outlet from others, for an infrastructure that is a fence agent.
+    pub fence: FenceOptions,
 }
 
 /// Which machine an assembly is.

@@ -1,11 +1,14 @@
 //! The first half of reading a definition: each table by itself, into templates whose references are still words.
 //! `service.rs` reads services, `numbers.rs` the tables of numbers; `resolve.rs` has the second half.
 
+use std::path::PathBuf;
+
 use super::numbers::{ProbeKeys, read_escalation, read_timing};
 use super::schema::{ADOPT, ASSEMBLY, ESCALATION, MACHINE_KEYS, PROBE, SSH, TIMING};
 use super::service::{ServiceTemplate, read_service};
 use super::{Data, Escalation, Machine, Mode, ProbeSettings, SshOverride, Timing};
 use crate::document::{Host, Table, Text, plain_text};
+use crate::fence::{self, FenceOptions};
 use crate::id::{Name, NameError};
 use crate::rung::Rung;
 
@@ -46,6 +49,7 @@ pub(super) struct AssemblyTemplate<'t> {
     pub(super) ssh: SshOverride,
     pub(super) after: Vec<Text<'t>>,
     pub(super) parameters: Vec<(Text<'t>, Text<'t>)>,
+    pub(super) fence: FenceOptions,
     pub(super) services: Vec<ServiceTemplate<'t>>,
 }
 
@@ -108,6 +112,7 @@ fn read_assembly<'t>(
         ssh: table.table("ssh", &SSH).map(|table| read_ssh(&table)).unwrap_or_default(),
         after: read_after(table),
         parameters: read_parameters(table),
+        fence: read_fence(table, has_infrastructure),
         services: services.iter().map(|(name, service)| read_service(*name, service, probe)).collect(),
     }
 }
@@ -262,6 +267,32 @@ fn read_parameters<'t>(table: &Table<'t>) -> Vec<(Text<'t>, Text<'t>)> {
         }
     }
     parameters
+}
+
+/// The options of the machine's outlet. One outlet has one machine, so that `count` cannot be beside it.
+fn read_fence(table: &Table<'_>, has_infrastructure: bool) -> FenceOptions {
+    let file = |text: &str| match text.starts_with('/') {
+        true => plain_text(text).map(PathBuf::from),
+        false => Err("an absolute path"),
+    };
+    let reading = fence::Reading { file: &file, written: fence::Written::Refused };
+    let options = fence::read(table, "fence", reading);
+    let at = table.at_key("fence");
+    if table.has("fence") && table.is_empty("fence") {
+        table
+            .report()
+            .absent(at, "`fence` has nothing in it, expected the machine's outlet, as { plug = \"7\" }");
+    }
+    if table.has("fence") && table.has("count") {
+        let message =
+            "both `count` and `fence`, expected an assembly for each machine, for each has its own outlet";
+        table.report().error(at, message);
+    }
+    if table.has("fence") && !has_infrastructure {
+        let message = "`fence` without an infrastructure, expected `infrastructure = \"...\"` at the top";
+        table.report().absent(at, message);
+    }
+    options
 }
 
 fn limit(table: &Table<'_>, key: &str, is: usize, most: usize) {

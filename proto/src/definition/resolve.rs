@@ -350,6 +350,7 @@ fn assembly(
             .iter()
             .map(|(key, value)| (key.text.into(), value.text.into()))
             .collect(),
+        fence: template.fence.clone(),
     })
 }
 

@@ -2,6 +2,7 @@
 //! them; a test holds the two together.
 
 use crate::document::Schema;
+use crate::fence;
 
 pub(super) const DEFINITION: Schema = Schema {
     title: "the definition",
@@ -56,9 +57,10 @@ pub(super) const ASSEMBLY: Schema = Schema {
         "ssh",
         "probe",
         "parameters",
+        "fence",
         "services",
     ],
-    later: &[("fence", "a `command` infrastructure can power machines off and on")],
+    later: &[],
 };
 
 pub(super) const ADOPT: Schema = Schema { title: "adopt", keys: &["tag"], later: &[] };
@@ -99,5 +101,16 @@ pub(super) const RESTART: Schema = Schema {
 };
 
 /// Every kind of table with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 10] =
-    [&DEFINITION, &PROBE, &ESCALATION, &WINDOW, &TIMING, &ASSEMBLY, &ADOPT, &SSH, &SERVICE, &RESTART];
+pub const SCHEMAS: [&Schema; 11] = [
+    &DEFINITION,
+    &PROBE,
+    &ESCALATION,
+    &WINDOW,
+    &TIMING,
+    &ASSEMBLY,
+    &ADOPT,
+    &SSH,
+    &fence::VALUE,
+    &SERVICE,
+    &RESTART,
+];

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{Assembly, Definition, Deployable, Machine};
 use crate::document::{Diagnostic, Position, Report};
+use crate::fence::{FenceOptions, FenceValue};
 use crate::id::Name;
 
 /// What makes a machine the same one.
@@ -16,16 +17,22 @@ enum Identity {
     Instance(Option<Name>, String),
     /// An infrastructure and a tag.
     Tag(Option<Name>, String),
+    /// An infrastructure and the options of an outlet of it.
+    Outlet(Option<Name>, FenceOptions),
 }
 
 impl Identity {
-    fn of(deployable: &Deployable, assembly: &Assembly) -> Option<Self> {
-        match &assembly.machine {
+    fn of(deployable: &Deployable, assembly: &Assembly) -> impl Iterator<Item = Self> {
+        let infrastructure = || deployable.infrastructure.clone();
+        let machine = match &assembly.machine {
             Machine::Address(address) => Some(Self::Address(address.clone(), assembly.ssh.port)),
-            Machine::Instance(id) => Some(Self::Instance(deployable.infrastructure.clone(), id.clone())),
-            Machine::Adopt { tag } => Some(Self::Tag(deployable.infrastructure.clone(), tag.clone())),
+            Machine::Instance(id) => Some(Self::Instance(infrastructure(), id.clone())),
+            Machine::Adopt { tag } => Some(Self::Tag(infrastructure(), tag.clone())),
             Machine::Image { .. } => None,
-        }
+        };
+        let fenced = !assembly.fence.is_empty();
+        let outlet = fenced.then(|| Self::Outlet(infrastructure(), outlet(&assembly.fence)));
+        machine.into_iter().chain(outlet)
     }
 
     /// The same with the port of cpe.toml where the definition has none.
@@ -42,23 +49,45 @@ impl Identity {
             Self::Address(address, None) => format!("address {address}"),
             Self::Instance(_, id) => format!("instance {id:?}"),
             Self::Tag(_, tag) => format!("tag {tag:?}"),
+            Self::Outlet(_, options) => format!("fence {{ {} }}", describe(options)),
         }
     }
+}
+
+/// The options by which outlets are compared: `port` is the old name of `plug`.
+fn outlet(options: &FenceOptions) -> FenceOptions {
+    let mut options = options.clone();
+    if !options.contains_key("plug")
+        && let Some(port) = options.remove("port")
+    {
+        options.insert("plug".to_owned(), port);
+    }
+    options
+}
+
+/// A definition holds no secret among them.
+fn describe(options: &FenceOptions) -> String {
+    let one = |(key, value): (&String, &FenceValue)| match value {
+        FenceValue::Text(text) => format!("{key} = {:?}", text.expose()),
+        FenceValue::File(file) => format!("{key} = {{ file = {file:?} }}"),
+    };
+    options.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Reports machines that one definition names twice.
 pub(super) fn one_machine_once(deployable: &Deployable, places: &[usize], report: &Report<'_>) {
     let mut seen = BTreeMap::new();
     for (assembly, at) in deployable.assemblies.iter().zip(places) {
-        let Some(identity) = Identity::of(deployable, assembly) else { continue };
-        if let Some((other, line)) = seen.get(&identity) {
-            let what = identity.describe();
-            let message =
-                format!("{what} is also that of assembly \"{other}\" in line {line}, expected one each");
-            report.error(*at, message);
-            continue;
+        for identity in Identity::of(deployable, assembly) {
+            if let Some((other, line)) = seen.get(&identity) {
+                let what = identity.describe();
+                let message =
+                    format!("{what} is also that of assembly \"{other}\" in line {line}, expected one each");
+                report.error(*at, message);
+                continue;
+            }
+            seen.insert(identity, (assembly.name.clone(), report.position(*at).line));
         }
-        seen.insert(identity, (assembly.name.clone(), report.position(*at).line));
     }
 }
 
@@ -111,7 +140,7 @@ type Machines<'d> = Vec<(Identity, (&'d Definition, &'d Assembly, Position))>;
 fn machines_of(definition: &Definition, default_port: u16) -> Machines<'_> {
     let mut machines = Vec::new();
     for (assembly, at) in definition.deployable.assemblies.iter().zip(&definition.places.machines) {
-        if let Some(identity) = Identity::of(&definition.deployable, assembly) {
+        for identity in Identity::of(&definition.deployable, assembly) {
             machines.push((identity.with_port(default_port), (definition, assembly, *at)));
         }
     }

@@ -11,7 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use report::{Position, Report};
-pub use table::{Schema, Table, Text};
+pub use table::{Schema, Table, Text, TextOrTable};
 pub use words::{Host, HostPort, nearest, parse_duration, parse_size, plain_text};
 
 /// The most that is told about one file; the rest is counted.

@@ -30,6 +30,15 @@ pub struct Text<'t> {
     pub at: usize,
 }
 
+/// A value that may be a text or a table.
+#[derive(Clone, Debug)]
+pub enum TextOrTable<'t> {
+    /// A text.
+    Text(Text<'t>),
+    /// A table.
+    Table(Table<'t>),
+}
+
 /// One table of a file.
 #[derive(Clone, Debug)]
 pub struct Table<'t> {
@@ -251,6 +260,31 @@ impl<'t> Table<'t> {
             }
         }
         Some(texts)
+    }
+
+    /// A table with free keys, whose values are texts or tables with known keys.
+    #[must_use]
+    pub fn texts_or_tables(
+        &self,
+        key: &str,
+        schema: &'static Schema,
+    ) -> Option<Vec<(Text<'t>, TextOrTable<'t>)>> {
+        let (_, entries) = self.entries_of(key, "a table, as { key = \"value\" }")?;
+        let mut values = Vec::new();
+        for (name, value) in in_file_order(entries) {
+            let (at, own) = (value.span().start, format!("{key}.{}", shown(name.text)));
+            if let Some(text) = value.get_ref().as_str() {
+                values.push((name, TextOrTable::Text(Text { text, at })));
+            } else if let Some(inner) = value.get_ref().as_table() {
+                let path = self.path_to(&own);
+                values.push((name, TextOrTable::Table(Self::open(self.report, inner, at, path, schema))));
+            } else {
+                let expected =
+                    format!("a text in quotes, or a table with {}", joined(schema.keys, '`', "and"));
+                self.wrong_type(&own, value, &expected);
+            }
+        }
+        Some(values)
     }
 
     /// A table with known keys.

@@ -1,4 +1,4 @@
-//! Runs one process to its end or to its time-out. It leads a process group of its own, so that what it started can be ended with
+//! Runs one process to its end or to its time-out, for the adapters that call programs (`command`, `fence`). It leads a process group of its own, so that what it started can be ended with
 //! it. What it writes is read all the time, kept up to a limit and thrown away above, so that it never waits for us.
 
 use std::io;
@@ -8,16 +8,13 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cpe_proto::infrastructure::Operation;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 
-use super::answer::one_line;
-
 /// The longest answer, in bytes.
-pub(super) const STDOUT_MAX: usize = 64 * 1024;
+pub(crate) const STDOUT_MAX: usize = 64 * 1024;
 
 /// How much of the end of standard error is kept, in bytes.
 const STDERR_MAX: usize = 4 * 1024;
@@ -32,27 +29,89 @@ const TERM_GRACE: Duration = Duration::from_secs(2);
 const PIPE_GRACE: Duration = Duration::from_millis(500);
 
 /// What is to be run.
-pub(super) struct Call {
-    pub(super) program: PathBuf,
-    pub(super) operation: Operation,
-    pub(super) input: Vec<u8>,
-    pub(super) timeout: Duration,
+pub(crate) struct Call {
+    /// The program: a path, or a name that is looked for in [`PATH`].
+    pub(crate) program: PathBuf,
+    /// Its arguments. Everybody on this machine can read them.
+    pub(crate) arguments: Vec<&'static str>,
+    /// Its environment, beside PATH and LANG.
+    pub(crate) environment: Vec<(&'static str, &'static str)>,
+    /// What is written to its standard input.
+    pub(crate) input: Vec<u8>,
+    /// How long it may take.
+    pub(crate) timeout: Duration,
 }
 
 /// How it ended.
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// With exit status 0.
     Well { stdout: Vec<u8> },
     /// With exit status 0, and too much output to be an answer.
     TooLong,
-    /// With another exit status or by a signal.
-    Badly { status: String, stderr: String },
+    /// With another exit status, or by a signal, which has no code.
+    Badly { code: Option<i32>, status: String, said: Complaint },
     /// Not in time; it was killed with everything in its process group.
-    Late { stderr: String },
+    Late { said: Complaint },
+}
+
+/// The end of what it wrote to standard error.
+pub(crate) struct Complaint {
+    /// The text, with its lines.
+    pub(crate) text: String,
+    /// Whether more was before it.
+    pub(crate) cut: bool,
+}
+
+impl Complaint {
+    fn of(kept: Kept) -> Self {
+        Self { text: String::from_utf8_lossy(&kept.bytes).into_owned(), cut: kept.lost }
+    }
+
+    /// It as the end of a sentence; nothing where nothing was said.
+    pub(crate) fn clause(&self) -> String {
+        clause(&self.text)
+    }
+}
+
+/// What a program said as the end of a sentence; nothing where that is nothing.
+pub(crate) fn clause(text: &str) -> String {
+    let line = one_line(text, STDERR_MAX);
+    if line.is_empty() { line } else { format!("; it said: {line}") }
+}
+
+/// Why a program could not be started and what to do; `key` is the one of cpe.toml that names it.
+pub(crate) fn spawn_detail(error: &io::Error, key: &str) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("; check `{key}` in cpe.toml, and the interpreter in its first line")
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; it has to be executable for the user that cpe runs as".to_owned()
+        }
+        io::ErrorKind::ExecutableFileBusy => "; somebody is writing to it".to_owned(),
+        _ => String::new(),
+    };
+    format!("{error}{advice}")
+}
+
+/// A text on one line without control characters, cut.
+pub(crate) fn one_line(text: &str, most: usize) -> String {
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let mut line = String::new();
+    for word in words {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+        if line.len() > 4 * most {
+            break;
+        }
+    }
+    line.chars().take(most).collect()
 }
 
 /// Runs it. The error is that of starting it: then there was no effect.
-pub(super) async fn run(call: Call) -> io::Result<Ended> {
+pub(crate) async fn run(call: Call) -> io::Result<Ended> {
     let mut child = spawn(&call)?;
     let answer = Arc::new(Mutex::new(Kept::first(STDOUT_MAX)));
     let complaint = Arc::new(Mutex::new(Kept::last(STDERR_MAX)));
@@ -73,10 +132,12 @@ pub(super) async fn run(call: Call) -> io::Result<Ended> {
     finish(&mut reading, PIPE_GRACE).await;
     feeding.abort();
     reading.abort();
-    let stderr = || one_line(&String::from_utf8_lossy(&take(&complaint).bytes), STDERR_MAX);
+    let said = || Complaint::of(take(&complaint));
     Ok(match status {
-        None => Ended::Late { stderr: stderr() },
-        Some(status) if !status.success() => Ended::Badly { status: describe(status), stderr: stderr() },
+        None => Ended::Late { said: said() },
+        Some(status) if !status.success() => {
+            Ended::Badly { code: status.code(), status: describe(status), said: said() }
+        }
         Some(_) => {
             let answer = take(&answer);
             if answer.lost { Ended::TooLong } else { Ended::Well { stdout: answer.bytes } }
@@ -87,11 +148,11 @@ pub(super) async fn run(call: Call) -> io::Result<Ended> {
 fn spawn(call: &Call) -> io::Result<Child> {
     // Nothing else of ours is inherited: every descriptor that Rust opens is closed on exec.
     Command::new(&call.program)
-        .arg(call.operation.as_str())
+        .args(&call.arguments)
         .env_clear()
         .env("PATH", PATH)
         .env("LANG", "C")
-        .env("CPE_ACTION", call.operation.as_str())
+        .envs(call.environment.iter().copied())
         .current_dir("/")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
