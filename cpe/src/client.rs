@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, Status, StreamEnd, Why};
+use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, Status, StreamEnd, Why, WhyNot};
 use cpe_proto::event::EventRecord;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -99,6 +99,14 @@ impl Client {
     pub async fn why(&self, name_or_incident: &str) -> Result<Why, ClientError> {
         let key = if name_or_incident.contains('#') { "incident" } else { "name" };
         self.get(&path("/v1/why", &[(key, Some(name_or_incident))])).await
+    }
+
+    /// Why nothing is done about what is not healthy.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn why_not(&self, name: &str) -> Result<WhyNot, ClientError> {
+        self.get(&path("/v1/why-not", &[("name", Some(name))])).await
     }
 
     /// Orders something.

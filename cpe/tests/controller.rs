@@ -158,6 +158,29 @@ fn an_acknowledged_incident_is_marked_with_who_knows_of_it() {
 }
 
 #[test]
+fn why_not_tells_what_stands_in_the_way_and_until_when() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/php", "healthy");
+    let well = site.cpe(&["why-not", "shop"]).done();
+    assert_eq!(well, "nothing is wrong: all 3 parts are healthy\n");
+    site.cpe(&["maintenance", "on", "shop/web", "--for", "2h", "--reason", "new disks"]).done();
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "recovery_refused");
+    let said = site.cpe(&["why-not", "shop/web/nginx"]).done();
+    assert!(said.starts_with("shop/web/nginx  is failed since "), "{said}");
+    assert!(
+        said.contains("  concluded  service_fault: unit failed, confirmed by 2 probes (shop#1)"),
+        "{said}"
+    );
+    assert!(said.contains("  because    shop/web is in maintenance: new disks (by uid "), "{said}");
+    assert!(said.contains(", until "), "{said}");
+    let json: serde_json::Value =
+        serde_json::from_str(&site.cpe(&["why-not", "shop/web/nginx", "--json"]).done()).unwrap();
+    assert_eq!(json["parts"][0]["because"][0]["what"], "maintenance");
+    assert_eq!(site.cpe(&["why-not", "nobody"]).code, 1);
+}
+
+#[test]
 fn a_second_controller_on_the_same_state_is_refused() {
     let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
     let second = site.cpe(&["run"]);

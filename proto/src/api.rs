@@ -131,6 +131,86 @@ pub struct Acknowledged {
     pub by: String,
 }
 
+/// `GET /v1/why-not?name=NAME`: why nothing is done now about what is not healthy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyNot {
+    /// How many assemblies and services of it are healthy.
+    pub healthy: u64,
+    /// The others, in the order of the definitions.
+    pub parts: Vec<Stuck>,
+}
+
+/// A part that is not healthy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stuck {
+    /// `deployable/assembly` or `deployable/assembly/service`.
+    pub name: String,
+    /// Its state.
+    pub state: State,
+    /// In that state since, in milliseconds since 1970-01-01T00:00:00Z; 0 where it is not known.
+    pub since: u64,
+    /// What was seen, as one clause.
+    pub reason: Box<str>,
+    /// Its open incident, or its machine's: `shop#3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
+    /// What isolation concluded last for that incident, as one clause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concluded: Option<Box<str>>,
+    /// All that stands in the way, at least one.
+    pub because: Vec<Because>,
+}
+
+/// One thing that stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Because {
+    /// What kind.
+    pub what: Obstacle,
+    /// As one clause.
+    pub detail: Box<str>,
+    /// Until when, in milliseconds since 1970-01-01T00:00:00Z, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+/// What can stand in the way of a recovery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Obstacle {
+    /// Somebody ordered it to be stopped.
+    Stopped,
+    /// A fault that is not confirmed yet.
+    BeingConfirmed,
+    /// It is being started.
+    Starting,
+    /// Something is being done.
+    UnderWay,
+    /// No recovery can help.
+    Misconfigured,
+    /// Its state is not known, which never counts as failed.
+    Unknown,
+    /// The ladder has ended.
+    Exhausted,
+    /// Its failure domain is held.
+    Held,
+    /// Its infrastructure is changing it.
+    InTransition,
+    /// What isolation concludes asks for no action.
+    NoAction,
+    /// Recovery is paused.
+    Paused,
+    /// In maintenance.
+    Maintenance,
+    /// In observe mode.
+    ObserveMode,
+    /// The journal cannot be written.
+    Journal,
+    /// The gate refused.
+    Refused,
+    /// Nothing that is known.
+    Nothing,
+}
+
 /// An intent as the journal keeps it: that it was begun, and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntentRecord {

@@ -6,6 +6,7 @@ mod peer;
 mod routes;
 mod socket;
 mod stream;
+mod why_not;
 
 use std::future::Future;
 use std::path::Path;

@@ -12,12 +12,12 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, Health, Status, Why};
+use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, Health, Status, Why, WhyNot};
 use serde::Deserialize;
 
 use super::peer::Peer;
 use super::stream::{self, Wanted};
-use super::{Controller, Refused};
+use super::{Controller, Refused, why_not};
 use crate::clock;
 use crate::glob::Glob;
 use crate::journal::{Journal, JournalError, WhyQuery};
@@ -54,6 +54,7 @@ pub(super) fn router<C: Controller>(controller: Arc<C>, journal: Journal) -> Rou
         .route("/v1/status", get(status::<C>))
         .route("/v1/events", get(events::<C>))
         .route("/v1/why", get(why::<C>))
+        .route("/v1/why-not", get(why_not::<C>))
         .route("/v1/command", post(command::<C>))
         .route("/v1/health", get(health::<C>))
         .fallback(unknown)
@@ -90,7 +91,7 @@ impl From<QueryRejection> for Refused {
 async fn unknown(request: Request) -> Refused {
     let (method, path) = (request.method(), request.uri().path());
     Refused::not_found(format!(
-        "there is no {method} {path}; there are GET /v1/status, /v1/events, /v1/why, /v1/health and POST /v1/command"
+        "there is no {method} {path}; there are GET /v1/status, /v1/events, /v1/why, /v1/why-not, /v1/health and POST /v1/command"
     ))
 }
 
@@ -174,6 +175,19 @@ async fn why<C: Controller>(
         _ => return Err(Refused::bad("give either name=NAME or incident=deployable#N")),
     };
     Ok(Json(Why { incidents: context.journal.why(wanted).await? }))
+}
+
+async fn why_not<C: Controller>(
+    State(context): State<Context<C>>,
+    query: Result<Query<StatusQuery>, QueryRejection>,
+) -> Result<Json<WhyNot>, Refused> {
+    let wanted = query.as_ref().ok().and_then(|query| query.name.clone());
+    let wanted = glob(wanted.as_deref())?.unwrap_or_else(Glob::everything);
+    let Json(status) = status(State(context.clone()), query).await?;
+    let (latest, maintenance) = context.journal.latest(wanted).await?;
+    let health = context.journal.health();
+    let journal = (!health.writable).then(|| health.reason.to_string());
+    Ok(Json(why_not::why_not(&status, &why_not::Known { latest, maintenance, journal })))
 }
 
 async fn command<C: Controller>(

@@ -7,7 +7,7 @@ use cpe_proto::api;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::{CONFIG_DEFAULT, Command, Events, Exit, Failure, Maintenance, Status, Why};
+use super::{CONFIG_DEFAULT, Command, Events, Exit, Failure, Maintenance, Status, Why, WhyNot};
 use crate::client::{Client, EventsRequest};
 use crate::render::{self, Colour, Follow, Joined, Reader};
 use crate::{clock, load};
@@ -39,6 +39,7 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
         Command::Status(wanted) => status(wanted, client).await,
         Command::Events(wanted) => events(wanted, client).await,
         Command::Why(wanted) => why(wanted, client).await,
+        Command::WhyNot(wanted) => why_not(wanted, client).await,
         Command::Start(what) => order(api::Command::Start { name: what.name.clone() }, client).await,
         Command::Stop(what) => order(api::Command::Stop { name: what.name.clone() }, client).await,
         Command::Maintenance(what) => order(maintenance(what), client).await,
@@ -91,6 +92,16 @@ async fn why(wanted: &Why, client: &Client) -> Result<Exit, Failure> {
     if why.incidents.is_empty() {
         super::complain(&format!("no incident of {} is in the journal: nothing was done there", wanted.of));
         return Ok(Exit::No);
+    }
+    Ok(Exit::Done)
+}
+
+async fn why_not(wanted: &WhyNot, client: &Client) -> Result<Exit, Failure> {
+    let answer = client.why_not(&wanted.name.to_string()).await?;
+    if wanted.json {
+        document(&answer)?;
+    } else {
+        io::stdout().write_all(render::why_not(&answer, &reader()).as_bytes())?;
     }
     Ok(Exit::Done)
 }

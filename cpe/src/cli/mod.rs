@@ -53,6 +53,8 @@ pub enum Command {
     Events(Events),
     /// Why it acted: an incident with its evidence, decisions and actions
     Why(Why),
+    /// Why nothing is done now about what is not healthy, and until when
+    WhyNot(WhyNot),
     /// Start a deployable
     Start(Deployable),
     /// Stop a deployable's services in reverse order; its machines stay on
@@ -157,6 +159,16 @@ pub struct Why {
     /// A name, or an incident: shop#3
     #[arg(value_name = "NAME|INCIDENT", value_parser = name_or_incident)]
     of: String,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cpe why-not`.
+#[derive(Clone, Debug, Args)]
+pub struct WhyNot {
+    /// A deployable, deployable/assembly or deployable/assembly/service, or a glob of these
+    name: Glob,
     /// One JSON document
     #[arg(long)]
     json: bool,

@@ -38,6 +38,8 @@ fn everything_of_the_manual_can_be_typed() {
         "events shop --follow --json --since 1h",
         "why shop/web/nginx",
         "why shop#3",
+        "why-not shop/web/nginx",
+        "why-not * --json",
         "start shop",
         "stop shop",
         "maintenance on shop/web --for 2h --reason disk",

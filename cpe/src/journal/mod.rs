@@ -23,7 +23,7 @@ use cpe_proto::id::{ActionId, IncidentId, Name};
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 pub use lock::LockError;
-pub use read::{EventQuery, WhyQuery};
+pub use read::{EventQuery, Latest, WhyQuery};
 pub use record::{Desired, Maintenance, NextIds, Pause, StartState};
 
 use crate::clock;
@@ -340,6 +340,14 @@ impl Journal {
     /// [`JournalError::Read`].
     pub async fn open_incidents(&self, query: WhyQuery) -> Result<Vec<(Name, IncidentId)>, JournalError> {
         self.0.reader.open(query).await
+    }
+
+    /// The newest records of each open incident of a name, of what is in it and what it is in; and every maintenance.
+    ///
+    /// # Errors
+    /// [`JournalError::Read`].
+    pub async fn latest(&self, wanted: Glob) -> Result<(Vec<Latest>, Vec<Maintenance>), JournalError> {
+        self.0.reader.latest(wanted).await
     }
 
     /// Writes all that was appended and ends the thread. What is appended later is dropped.

@@ -13,11 +13,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_fro
 use tokio::sync::Semaphore;
 
 use super::JournalError;
-use super::store::{from_json, int, name, uint};
+use super::record::Maintenance;
+use super::store::{from_json, int, maintenance, name, uint};
 use crate::glob::{Glob, GlobError};
 
 /// Queries at a time.
 const READERS: usize = 3;
+/// Open incidents that are looked at for one `why-not`.
+const LATEST_INCIDENTS: i64 = 1_000;
 /// Incidents of one answer.
 const WHY_INCIDENTS: i64 = 20;
 /// Events, decisions and intents that are shown of one incident, the first ones.
@@ -37,6 +40,23 @@ pub struct EventQuery {
 impl EventQuery {
     /// The most events of one answer.
     pub const PAGE: usize = 500;
+}
+
+/// The newest records of an open incident.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    /// The deployable.
+    pub deployable: Name,
+    /// Its number.
+    pub incident: IncidentId,
+    /// What it is about.
+    pub assembly: Option<Name>,
+    /// What it is about, for the service scope.
+    pub service: Option<Name>,
+    /// What isolation concluded last, as one clause.
+    pub isolated: Option<Box<str>>,
+    /// The newest decision, with its wall time in milliseconds.
+    pub decision: Option<(u64, Decision)>,
 }
 
 /// Which incidents.
@@ -90,6 +110,11 @@ impl Reader {
     /// Those that are open, of that name and of what is in it.
     pub(super) async fn open(&self, query: WhyQuery) -> Result<Vec<(Name, IncidentId)>, JournalError> {
         self.run(move |connection| open(connection, &query)).await
+    }
+
+    /// The newest records of the open incidents around that name, and every maintenance.
+    pub(super) async fn latest(&self, wanted: Glob) -> Result<(Vec<Latest>, Vec<Maintenance>), JournalError> {
+        self.run(move |connection| Ok((latest(connection, &wanted)?, maintenance(connection)?))).await
     }
 
     async fn run<T, F>(&self, query: F) -> Result<T, JournalError>
@@ -253,6 +278,47 @@ fn open(connection: &Connection, query: &WhyQuery) -> rusqlite::Result<Vec<(Name
         Ok((name(row.get(0)?)?, IncidentId(uint(row.get(1)?))))
     })?;
     rows.collect()
+}
+
+fn latest(connection: &Connection, wanted: &Glob) -> rusqlite::Result<Vec<Latest>> {
+    let mut condition = Condition::new();
+    condition.name(wanted, true);
+    let sql = format!(
+        "SELECT deployable, incident, assembly, service FROM incidents WHERE closed IS NULL AND {}
+         ORDER BY incident LIMIT {LATEST_INCIDENTS}",
+        condition.sql
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let part = |text: Option<String>| text.map(name).transpose();
+    let rows = statement.query_map(params_from_iter(condition.values), |row| {
+        Ok(Latest {
+            deployable: name(row.get(0)?)?,
+            incident: IncidentId(uint(row.get(1)?)),
+            assembly: part(row.get(2)?)?,
+            service: part(row.get(3)?)?,
+            isolated: None,
+            decision: None,
+        })
+    })?;
+    let mut found = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    for latest in &mut found {
+        let of = params![latest.deployable.as_str(), int(latest.incident.0)];
+        let isolated: Option<EventRecord> = connection
+            .prepare_cached(
+                "SELECT seq, time, deployable, body FROM events WHERE deployable = ?1 AND incident = ?2
+                 AND kind = 'fault_isolated' ORDER BY seq DESC LIMIT 1",
+            )?
+            .query_row(of, event)
+            .optional()?;
+        latest.isolated = isolated.map(|record| record.event.reason);
+        latest.decision = connection
+            .prepare_cached(
+                "SELECT time, body FROM decisions WHERE deployable = ?1 AND incident = ?2 ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row(of, |row| Ok((uint(row.get(0)?), from_json(1, &row.get::<_, String>(1)?)?)))
+            .optional()?;
+    }
+    Ok(found)
 }
 
 fn fill(connection: &Connection, incident: &mut Incident) -> rusqlite::Result<()> {

@@ -313,9 +313,9 @@ fn ids(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, NextIds
     rows.collect()
 }
 
-fn maintenance(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Maintenance>> {
+pub(super) fn maintenance(connection: &Connection) -> rusqlite::Result<Vec<Maintenance>> {
     let mut statement =
-        transaction.prepare("SELECT name, until, reason, ordered_by FROM maintenance ORDER BY name")?;
+        connection.prepare("SELECT name, until, reason, ordered_by FROM maintenance ORDER BY name")?;
     let rows = statement.query_map([], |row| {
         Ok(Maintenance { name: row.get(0)?, until: uint(row.get(1)?), reason: row.get(2)?, by: row.get(3)? })
     })?;

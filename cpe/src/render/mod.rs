@@ -5,6 +5,7 @@ mod events;
 mod quiet;
 mod status;
 mod why;
+mod why_not;
 
 use cpe_proto::state::State;
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ use jiff::tz::TimeZone;
 pub use events::{Follow, Joined};
 pub use status::{is_healthy, status};
 pub use why::why;
+pub use why_not::why_not;
 
 /// Where and when the reader is, and what the terminal can do.
 #[derive(Clone, Debug)]

@@ -1,8 +1,8 @@
 //! The renderings as snapshots: what an operator sees of one night.
 
 use cpe_proto::api::{
-    Acknowledged, AssemblyStatus, DeployableStatus, Incident, Intent, IntentRecord, Paused, ServiceStatus,
-    Status, Why,
+    Acknowledged, AssemblyStatus, Because, DeployableStatus, Incident, Intent, IntentRecord, Obstacle,
+    Paused, ServiceStatus, Status, Stuck, Why, WhyNot,
 };
 use cpe_proto::decision::{Answer, ChannelFact, Decision, Facts, Refusal, Value, Verdict};
 use cpe_proto::event::{Event, EventKind, EventRecord};
@@ -277,6 +277,38 @@ fn a_pause_is_shown_with_who_ordered_it_and_why() {
     shop.deployables[1].paused = Some(paused("migration"));
     shop.paused = Some(paused("storm in \x1b[31maz1"));
     expect_file!["snapshots/status-paused.txt"].assert_eq(&status(&shop, &reader()));
+}
+
+#[test]
+fn why_nothing_is_done_is_told_for_each_part_with_all_that_stands_in_the_way() {
+    let because = |what, detail: &str, until| Because { what, detail: detail.into(), until };
+    let nginx = Stuck {
+        name: "shop/web/nginx".to_owned(),
+        state: State::Failed,
+        since: MORNING,
+        reason: "unit inactive".into(),
+        incident: Some("shop#3".to_owned()),
+        concluded: Some("service_fault: unit inactive, confirmed by 2 probes".into()),
+        because: vec![
+            because(Obstacle::Paused, "all recovery is paused: storm (by uid 0 (root))", None),
+            because(
+                Obstacle::Maintenance,
+                "shop/web is in maintenance: new disks (by uid 1000 (ann))",
+                Some(MORNING + 7_200_000),
+            ),
+        ],
+    };
+    let php = Stuck {
+        name: "shop/web/php".to_owned(),
+        state: State::Suspected,
+        incident: None,
+        concluded: None,
+        because: vec![because(Obstacle::BeingConfirmed, "one probe failed: the next decide", None)],
+        ..nginx.clone()
+    };
+    let stuck = why_not(&WhyNot { healthy: 4, parts: vec![nginx, php] }, &reader());
+    let well = why_not(&WhyNot { healthy: 6, parts: Vec::new() }, &reader());
+    expect_file!["snapshots/why-not.txt"].assert_eq(&format!("{stuck}\n{well}"));
 }
 
 #[test]
