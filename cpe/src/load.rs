@@ -50,6 +50,8 @@ pub struct Context {
     pub infrastructures: BTreeSet<Name>,
     /// The port of its `[ssh]`.
     pub port: u16,
+    /// Whether it has canaries.
+    pub canaries: bool,
 }
 
 /// What a file was when it was read: another value means that it has to be read again.
@@ -129,6 +131,9 @@ impl Definitions {
             }
         }
         self.admit(fresh, &mut gone, &mut changes);
+        if !changes.defined.is_empty() {
+            changes.warnings.extend(self.alone());
+        }
         if !gone.is_empty() {
             let used = self.files.values().filter_map(|known| known.used.as_ref());
             let names: BTreeSet<&Name> = used.map(|definition| &definition.deployable.name).collect();
@@ -168,6 +173,22 @@ impl Definitions {
                 changes.defined.push(deployable);
             }
         }
+    }
+
+    /// policy.md section 6: where there is neither a peer nor a canary, nothing proves the path, and a hung machine is not recovered.
+    fn alone(&self) -> Option<Diagnostic> {
+        let mut used = self.files.values().filter_map(|known| known.used.as_ref());
+        let only = used
+            .next()
+            .filter(|it| it.deployable.assemblies.len() == 1 && it.deployable.infrastructure.is_some())?;
+        let canaries = self.context.as_ref().is_some_and(|context| context.canaries);
+        if used.next().is_some() || canaries {
+            return None;
+        }
+        let message = "the only machine of all definitions, and no [[canaries]]: nothing proves the path to it, so when it hangs or is off \
+                       that is only reported; expected a second machine, or canaries in cpe.toml";
+        let at = only.places.machines.first().copied().unwrap_or(Position::START);
+        Some(Diagnostic::warning(&only.file, at, message.to_owned()))
     }
 
     fn port(&self) -> u16 {
@@ -246,6 +267,19 @@ mod tests {
         assert_eq!(changes.rejected.len(), 1);
         let broken = &changes.rejected[0].1;
         assert!(broken.iter().any(|error| error.to_string().contains("2-broken.toml:2:1: ")), "{broken:?}");
+    }
+
+    #[test]
+    fn a_lone_machine_with_an_infrastructure_is_told_that_its_hang_is_only_reported() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let text = one_machine("lone", "192.0.2.1").replacen('\n', "\ninfrastructure = \"prod\"\n", 1);
+        write(root, "lone.toml", &text);
+        let mut definitions = Definitions::new(None);
+        let warnings = look(&mut definitions, root).warnings;
+        assert!(warnings[0].to_string().contains("only reported"), "{warnings:?}");
+        write(root, "peer.toml", &one_machine("peer", "192.0.2.2"));
+        assert!(look(&mut definitions, root).warnings.is_empty());
     }
 
     #[test]

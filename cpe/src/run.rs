@@ -129,6 +129,7 @@ async fn read_definitions(config: &Config) -> anyhow::Result<(Definitions, Chang
     let context = load::Context {
         infrastructures: config.infrastructures.keys().cloned().collect(),
         port: config.ssh.port,
+        canaries: !config.canaries.is_empty(),
     };
     let mut definitions = Definitions::new(Some(context));
     let read = move || {

@@ -175,7 +175,7 @@ fn definition(assemblies: usize, number: usize) -> anyhow::Result<Arc<Deployable
     let definition = Definition::parse("bench.toml", &text);
     let definition =
         definition.map_err(|errors| anyhow::anyhow!("the benchmark's definition: {errors:?}"))?;
-    Ok(Arc::new(definition.deployable))
+    Ok(definition.deployable)
 }
 
 /// Engines and what they watch, under one virtual clock.

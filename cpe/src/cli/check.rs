@@ -63,7 +63,11 @@ fn read(paths: &[PathBuf]) -> Report {
 }
 
 fn of_config(config: &Config) -> Context {
-    Context { infrastructures: config.infrastructures.keys().cloned().collect(), port: config.ssh.port }
+    Context {
+        infrastructures: config.infrastructures.keys().cloned().collect(),
+        port: config.ssh.port,
+        canaries: !config.canaries.is_empty(),
+    }
 }
 
 fn is_config(path: &Path) -> bool {
