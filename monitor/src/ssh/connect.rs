@@ -1,37 +1,44 @@
-//! One attempt to connect: address, TCP, host key, login. Each way to fail is told apart, since isolation concludes different
-//! things from them.
+//! One attempt to connect: address, TCP or the way through a jump host (`jump.rs`), host key, login (`login.rs`). Each way to fail is
+//! told apart, since isolation concludes different things from them.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cpe_proto::observation::{ChannelFailure, detail};
-use russh::client::{self, AuthResult, DisconnectReason, Handle};
-use russh::keys::agent::AgentIdentity;
-use russh::keys::agent::client::AgentClient;
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
-use russh::{Preferred, cipher, kex, mac};
+use russh::client::{self, DisconnectReason, Handle};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
+use russh::{ChannelId, ChannelOpenFailure, Preferred, cipher, kex, mac};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
+use super::jump::{Tunnel, Way};
 use super::known_hosts::{KnownHosts, Verdict};
+use super::login::login;
 use super::monitor::{Shared, Trust};
-use super::settings::{Endpoint, Identity};
-use super::socket::{self, Line};
+use super::settings::{Endpoint, Identity, Jump, Settings};
+use super::socket::{self, Line, Socket};
 
-/// Keys that are offered in one login, of an agent that has many: servers close after MaxAuthTries (6).
-const AGENT_KEYS_MAX: usize = 6;
+/// How long a session to a jump host may take to prove that it lives, when one that it carried was ended.
+const LIVES_MAX: Duration = Duration::from_secs(2);
+
+/// What is said where the session to the jump host was ended.
+pub(super) const LOST_WAY: &str = "the session to the jump host was lost";
+
+/// How long we wait for the words to a failure that we know of already.
+const WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// Why an attempt failed.
+#[derive(Clone)]
 pub(super) struct Failure {
     pub(super) cause: ChannelFailure,
     pub(super) detail: Box<str>,
 }
 
 impl Failure {
-    fn new(cause: ChannelFailure, text: &str) -> Self {
+    pub(super) fn new(cause: ChannelFailure, text: &str) -> Self {
         Self { cause, detail: detail(text) }
     }
 }
@@ -40,7 +47,7 @@ impl Failure {
 #[derive(Default)]
 pub(super) struct Progress(AtomicU8);
 
-const STEPS: [(ChannelFailure, &str); 7] = [
+const STEPS: [(ChannelFailure, &str); 8] = [
     (ChannelFailure::NotTried, "too many connections are being made"),
     (ChannelFailure::NotTried, "the host name was not resolved in time"),
     (ChannelFailure::TimedOut, "no answer to the TCP connection"),
@@ -48,7 +55,11 @@ const STEPS: [(ChannelFailure, &str); 7] = [
     (ChannelFailure::NotTried, "too many logins are under way"),
     (ChannelFailure::TimedOut, "the SSH server fell silent in the key exchange"),
     (ChannelFailure::TimedOut, "the SSH server fell silent in the login"),
+    (ChannelFailure::NotTried, NO_JUMP),
 ];
+
+/// What a jump host's name is put before.
+pub(super) const NO_JUMP: &str = "the session to it was not there in time";
 
 impl Progress {
     fn at(&self, step: u8) {
@@ -68,6 +79,40 @@ pub(super) struct Link {
     pub(super) notes: Arc<Notes>,
     shared: Arc<Shared>,
     _line: Line,
+    /// The session that carries this one.
+    via: Option<Arc<Self>>,
+}
+
+impl Link {
+    /// Whether the session lives: it answers now.
+    pub(super) async fn lives(&self) -> bool {
+        let answered = tokio::time::timeout(LIVES_MAX, self.handle.send_ping()).await;
+        matches!(answered, Ok(Ok(()))) && !self.ended()
+    }
+
+    /// Whether the session has ended.
+    pub(super) fn ended(&self) -> bool {
+        self.handle.is_closed() || self.notes.farewell().is_some()
+    }
+
+    /// Whether the session that carries this one has ended.
+    pub(super) fn way_ended(&self) -> bool {
+        self.via.as_ref().is_some_and(|via| via.ended())
+    }
+
+    /// What it means that a session was ended which this one carries (if any does): where this one has ended too, nothing.
+    pub(super) async fn blame(via: Option<&Arc<Self>>, failure: Failure) -> Failure {
+        let Some(via) = via.filter(|_| failure.cause == ChannelFailure::Protocol) else { return failure };
+        if via.lives().await {
+            return failure;
+        }
+        Failure::new(ChannelFailure::NotTried, LOST_WAY)
+    }
+
+    /// The session that carries this one.
+    pub(super) fn via(&self) -> Option<&Arc<Self>> {
+        self.via.as_ref()
+    }
 }
 
 impl Drop for Link {
@@ -81,12 +126,40 @@ impl Drop for Link {
 pub(super) struct Notes {
     host_key: Mutex<Option<String>>,
     farewell: Mutex<Option<String>>,
+    /// Of a session to a jump host: why connections could not be made, until all who wait for such a text have had theirs.
+    refusals: Option<watch::Sender<Refusals>>,
+}
+
+#[derive(Default)]
+struct Refusals {
+    texts: Vec<Box<str>>,
+    claimed: usize,
 }
 
 impl Notes {
     /// Why the session ended, as the server or the library said.
     pub(super) fn farewell(&self) -> Option<String> {
         self.farewell.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The server's words for a connection that it could not make; each such failure asks once. The library does not tell whose
+    /// words they are: where several came at a time and differ, nobody is told.
+    pub(super) async fn refusal(&self) -> Option<String> {
+        let refusals = self.refusals.as_ref()?;
+        let mut changed = refusals.subscribe();
+        // The library tells of the failure before it tells its words.
+        let come = changed.wait_for(|refusals| refusals.texts.len() > refusals.claimed);
+        tokio::time::timeout(WORDS_MAX, come).await.ok()?.ok()?;
+        let mut told = None;
+        refusals.send_modify(|refusals| {
+            let same = refusals.texts.windows(2).all(|pair| pair[0] == pair[1]);
+            told = refusals.texts.first().filter(|_| same).map(ToString::to_string);
+            refusals.claimed += 1;
+            if refusals.claimed >= refusals.texts.len() {
+                *refusals = Refusals::default();
+            }
+        });
+        told
     }
 }
 
@@ -119,6 +192,20 @@ impl client::Handler for Client {
         }
         self.host = Host::Accepted(fingerprint.into());
         Ok(true)
+    }
+
+    async fn channel_open_failure(
+        &mut self,
+        _channel: ChannelId,
+        _reason: ChannelOpenFailure,
+        description: &str,
+        _language: &str,
+        _session: &mut client::Session,
+    ) -> Result<(), Self::Error> {
+        if let Some(refusals) = &self.notes.refusals {
+            refusals.send_modify(|refusals| refusals.texts.push(detail(description)));
+        }
+        Ok(())
     }
 
     async fn disconnected(&mut self, reason: DisconnectReason<Self::Error>) -> Result<(), Self::Error> {
@@ -172,38 +259,116 @@ fn judge(
     })
 }
 
+/// Whom to connect to, and as whom.
+pub(super) struct Peer {
+    pub(super) address: String,
+    pub(super) port: u16,
+    pub(super) user: String,
+    pub(super) identities: Vec<Identity>,
+    /// Whether it is to connect us to others.
+    forwards: bool,
+}
+
+impl Peer {
+    pub(super) fn of(endpoint: &Endpoint, settings: &Settings) -> Self {
+        let own = endpoint.identity.as_slice();
+        let identities = if own.is_empty() { &settings.identities } else { own };
+        Self {
+            address: endpoint.address.clone(),
+            port: endpoint.port.unwrap_or(settings.port),
+            user: endpoint.user.as_ref().unwrap_or(&settings.user).clone(),
+            identities: identities.to_vec(),
+            forwards: false,
+        }
+    }
+
+    pub(super) fn of_jump(jump: &Jump, settings: &Settings) -> Self {
+        Self {
+            address: jump.address.clone(),
+            port: jump.port.unwrap_or(Jump::PORT),
+            user: jump.user.as_ref().unwrap_or(&settings.user).clone(),
+            identities: settings.identities.clone(),
+            forwards: true,
+        }
+    }
+}
+
+/// A connection on which nothing was said by us yet.
+struct Opened {
+    line: Line,
+    socket: Socket,
+    via: Option<Arc<Link>>,
+}
+
 /// Connects and logs in. It takes as long as the network takes: whoever waits for it ends it by dropping it.
 pub(super) async fn connect(
     shared: Arc<Shared>,
-    endpoint: Arc<Endpoint>,
+    peer: Peer,
+    way: Option<Way>,
     progress: Arc<Progress>,
 ) -> Result<Link, Failure> {
+    let Opened { line, socket, via } = match way {
+        None => open_directly(&shared, &peer, &progress).await?,
+        Some(way) => open_through(&shared, &peer, &way, &progress).await?,
+    };
+    progress.at(4);
+    let permit = shared.gate.handshake().await;
+    progress.at(5);
+    let trust = shared.trust();
+    let refusals = peer.forwards.then(|| watch::Sender::new(Refusals::default()));
+    let notes = Arc::new(Notes { refusals, ..Notes::default() });
+    let config = config(&shared, &trust.known_hosts, &peer.address, peer.port);
+    let host = Host::Unjudged(Box::new((peer.address.clone(), peer.port, Arc::clone(&trust))));
+    let client = Client { host, notes: Arc::clone(&notes) };
+    let mut handle = match client::connect_stream(config, socket, client).await {
+        Ok(handle) => handle,
+        Err(error) => return Err(Link::blame(via.as_ref(), handshake_failure(&error, &notes)).await),
+    };
+    progress.at(6);
+    if let Err(failure) = login(&mut handle, &trust, &peer, &notes).await {
+        return Err(Link::blame(via.as_ref(), failure).await);
+    }
+    drop(permit);
+    shared.tally.connected.fetch_add(1, Relaxed);
+    shared.tally.open.fetch_add(1, Relaxed);
+    Ok(Link { handle: Arc::new(handle), notes, shared, _line: line, via })
+}
+
+async fn open_directly(shared: &Shared, peer: &Peer, progress: &Progress) -> Result<Opened, Failure> {
     shared.gate.turn().await;
-    let port = endpoint.port.unwrap_or(shared.settings.port);
     progress.at(1);
-    let addresses = resolve(&endpoint.address, port).await?;
+    let addresses = resolve(&peer.address, peer.port).await?;
     progress.at(2);
     let stream = open(&addresses).await?;
     progress.at(3);
     // The server speaks first: before that there is nothing to compute.
     stream.readable().await.map_err(|error| Failure::new(ChannelFailure::Protocol, &error.to_string()))?;
-    progress.at(4);
-    let permit = shared.gate.handshake().await;
-    progress.at(5);
-    let trust = shared.trust();
-    let notes = Arc::new(Notes::default());
-    let config = config(&shared, &trust.known_hosts, &endpoint.address, port);
-    let host = Host::Unjudged(Box::new((endpoint.address.clone(), port, Arc::clone(&trust))));
-    let client = Client { host, notes: Arc::clone(&notes) };
     let (line, socket) = socket::split(stream);
-    let handle = client::connect_stream(config, socket, client).await;
-    let mut handle = handle.map_err(|error| handshake_failure(&error, &notes))?;
-    progress.at(6);
-    login(&mut handle, &shared, &trust, &endpoint, &notes).await?;
-    drop(permit);
-    shared.tally.connected.fetch_add(1, Relaxed);
-    shared.tally.open.fetch_add(1, Relaxed);
-    Ok(Link { handle: Arc::new(handle), notes, shared, _line: line })
+    Ok(Opened { line, socket, via: None })
+}
+
+/// The jump host resolves the name and connects.
+async fn open_through(
+    shared: &Arc<Shared>,
+    peer: &Peer,
+    way: &Way,
+    progress: &Progress,
+) -> Result<Opened, Failure> {
+    progress.at(7);
+    let link = way.link(shared).await?;
+    progress.at(0);
+    shared.gate.turn().await;
+    progress.at(2);
+    let Tunnel { stream, link } = way.open(link, &peer.address, peer.port).await?;
+    progress.at(3);
+    let split = socket::split_channel(stream).await;
+    match split {
+        Ok((line, socket)) => Ok(Opened { line, socket, via: Some(link) }),
+        Err(error) => {
+            let text = format!("the server ended the connection: {error}");
+            Err(Link::blame(Some(&link), Failure::new(ChannelFailure::Protocol, &text)).await)
+        }
+    }
 }
 
 async fn resolve(address: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
@@ -267,118 +432,7 @@ fn handshake_failure(error: &russh::Error, notes: &Notes) -> Failure {
     }
 }
 
-/// Offers each key in turn.
-async fn login(
-    handle: &mut Handle<Client>,
-    shared: &Shared,
-    trust: &Arc<Trust>,
-    endpoint: &Endpoint,
-    notes: &Notes,
-) -> Result<(), Failure> {
-    let user = endpoint.user.as_deref().unwrap_or(&shared.settings.user);
-    let own = endpoint.identity.as_slice();
-    let identities = if own.is_empty() { shared.settings.identities.as_slice() } else { own };
-    let mut refused = Vec::new();
-    for identity in identities {
-        let accepted = match identity {
-            Identity::File(_) | Identity::Encrypted { .. } => {
-                offer_file(handle, user, trust, identity, &mut refused).await
-            }
-            Identity::Agent(path) => offer_agent(handle, user, path, &mut refused).await,
-        };
-        if accepted {
-            return Ok(());
-        }
-        if handle.is_closed() {
-            break;
-        }
-    }
-    let farewell = notes.farewell();
-    if handle.is_closed() && !farewell.as_ref().is_some_and(|text| text.starts_with("the server said")) {
-        return Err(Failure::new(ChannelFailure::Protocol, "the server ended the connection in the login"));
-    }
-    let offered = if refused.is_empty() { "no key is configured".to_owned() } else { refused.join(", ") };
-    let farewell = farewell.map(|text| format!("; {text}")).unwrap_or_default();
-    Err(Failure::new(ChannelFailure::AuthenticationFailed, &format!("user {user}: {offered}{farewell}")))
-}
-
-async fn offer_file(
-    handle: &mut Handle<Client>,
-    user: &str,
-    trust: &Arc<Trust>,
-    identity: &Identity,
-    refused: &mut Vec<String>,
-) -> bool {
-    let (reader, owned) = (Arc::clone(trust), identity.clone());
-    let key = match tokio::task::spawn_blocking(move || reader.keys.get(&owned)).await {
-        Ok(Ok(Some(key))) => key,
-        Ok(Err(error)) => {
-            refused.push(error.to_string());
-            return false;
-        }
-        Ok(Ok(None)) | Err(_) => return false,
-    };
-    let hash = rsa_hash(handle, &key.algorithm()).await;
-    let outcome =
-        handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(Arc::clone(&key), hash)).await;
-    if matches!(outcome, Ok(AuthResult::Success)) {
-        return true;
-    }
-    let fingerprint = key.public_key().fingerprint(HashAlg::Sha256);
-    refused.push(format!("key {} ({fingerprint}) is not accepted", identity.path().display()));
-    false
-}
-
-async fn offer_agent(
-    handle: &mut Handle<Client>,
-    user: &str,
-    path: &Path,
-    refused: &mut Vec<String>,
-) -> bool {
-    let agent = AgentClient::connect_uds(path).await;
-    let mut agent = match agent {
-        Ok(agent) => agent,
-        Err(error) => {
-            refused.push(format!("agent {}: {error}", path.display()));
-            return false;
-        }
-    };
-    let identities = match agent.request_identities().await {
-        Ok(identities) => identities,
-        Err(error) => {
-            refused.push(format!("agent {}: {error}", path.display()));
-            return false;
-        }
-    };
-    let keys = identities.into_iter().filter_map(|identity| match identity {
-        AgentIdentity::PublicKey { key, .. } => Some(key),
-        AgentIdentity::Certificate { .. } => None,
-    });
-    let mut count = 0_usize;
-    for key in keys.take(AGENT_KEYS_MAX) {
-        count += 1;
-        let hash = rsa_hash(handle, &key.algorithm()).await;
-        let outcome = handle.authenticate_publickey_with(user, key, hash, &mut agent).await;
-        if matches!(outcome, Ok(AuthResult::Success)) {
-            return true;
-        }
-        if handle.is_closed() {
-            break;
-        }
-    }
-    refused.push(format!("none of {count} keys of the agent {} is accepted", path.display()));
-    false
-}
-
-/// RSA keys sign by SHA-2; which one, the server says.
-async fn rsa_hash(handle: &Handle<Client>, algorithm: &Algorithm) -> Option<HashAlg> {
-    if !is_rsa(algorithm) {
-        return None;
-    }
-    handle.best_supported_rsa_hash().await.ok().flatten().flatten().or(Some(HashAlg::Sha256))
-}
-
-fn is_rsa(algorithm: &Algorithm) -> bool {
+pub(super) fn is_rsa(algorithm: &Algorithm) -> bool {
     matches!(algorithm, Algorithm::Rsa { .. })
 }
 

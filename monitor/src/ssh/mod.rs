@@ -9,7 +9,9 @@ mod exec;
 mod fallback;
 mod gate;
 mod identity;
+mod jump;
 mod known_hosts;
+mod login;
 mod monitor;
 mod observe;
 mod pending;
@@ -24,5 +26,6 @@ mod task;
 pub use monitor::{Counters, Monitor};
 pub use session::Session;
 pub use settings::{
-    Act, ActError, Answer, Answers, Endpoint, Error, Identity, Probe, ProbeRequest, ServiceAct, Settings,
+    Act, ActError, Answer, Answers, Endpoint, Error, Identity, Jump, Probe, ProbeRequest, Route, ServiceAct,
+    Settings,
 };

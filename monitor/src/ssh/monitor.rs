@@ -7,6 +7,7 @@ use cpe_proto::observation::ChannelFailure;
 
 use super::gate::Gate;
 use super::identity::Keys;
+use super::jump::Jumps;
 use super::known_hosts::KnownHosts;
 use super::session::Session;
 use super::settings::{Answers, Endpoint, Error, Settings};
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) gate: Gate,
     pub(super) tally: Tally,
+    pub(super) jumps: Jumps,
     trust: RwLock<Arc<Trust>>,
 }
 
@@ -33,9 +35,9 @@ pub(super) struct Trust {
 /// What all sessions did since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Sessions connected now.
+    /// Sessions connected now, those to jump hosts included.
     pub open: u64,
-    /// Connections made and logged in.
+    /// Connections made and logged in, those to jump hosts included.
     pub connected: u64,
     /// Attempts refused by the server's kernel.
     pub refused: u64,
@@ -111,7 +113,7 @@ impl Monitor {
         }
         let trust = RwLock::new(Arc::new(Trust::read(&settings)?));
         let gate = Gate::new(settings.connect_concurrency, settings.connects_per_second);
-        Ok(Self(Arc::new(Shared { settings, gate, tally: Tally::default(), trust })))
+        Ok(Self(Arc::new(Shared { settings, gate, tally: Tally::default(), jumps: Jumps::default(), trust })))
     }
 
     /// Reads the keys and the known hosts again. Sessions that are connected stay; the next connection uses what was read.

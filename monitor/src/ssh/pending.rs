@@ -94,6 +94,13 @@ impl Waiting {
         self.list.iter().any(|pending| pending.what == Probe::Channel)
     }
 
+    /// When the latest of the channel probes that are due was asked.
+    pub(super) fn channel_due(&self, now: Instant) -> Option<Instant> {
+        let due =
+            self.list.iter().filter(|pending| pending.what == Probe::Channel && pending.deadline <= now);
+        due.map(|pending| pending.asked).max()
+    }
+
     /// Answers each for which `verdict` has something to say.
     pub(super) fn answer(&mut self, mut verdict: impl FnMut(&Pending) -> Option<Observation>) {
         let answers = &self.answers;

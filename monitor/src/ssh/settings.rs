@@ -1,5 +1,6 @@
 //! What a caller says: how to connect, to what, and what to do there. And what it is told.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ pub struct Settings {
     pub port: u16,
     /// The keys to offer, in this order, where an endpoint does not say.
     pub identities: Vec<Identity>,
+    /// The jump host that assemblies are reached through, where an endpoint does not say (none).
+    pub jump: Option<Jump>,
     /// The files of known host keys, as sshd(8) describes them. A file that does not exist is an empty one.
     pub known_hosts: Vec<PathBuf>,
     /// Key exchanges and logins under way at one time (64): each costs about a millisecond of CPU here, and memory.
@@ -39,6 +42,7 @@ impl Default for Settings {
             user: "dped".to_owned(),
             port: 22,
             identities: Vec::new(),
+            jump: None,
             known_hosts: vec![PathBuf::from("/etc/ssh/ssh_known_hosts")],
             connect_concurrency: 64,
             connects_per_second: 200,
@@ -90,6 +94,48 @@ pub struct Endpoint {
     pub user: Option<String>,
     /// The only key to offer, where it differs.
     pub identity: Option<Identity>,
+    /// How it is reached, where it differs.
+    pub route: Option<Route>,
+}
+
+/// How an assembly is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// From here.
+    Direct,
+    /// Through a jump host.
+    Jump(Jump),
+}
+
+/// A host that connects us to others (`ssh -J`): there is one session to it, for all assemblies behind it. Its host key has to be
+/// known as any other. The settings' keys are offered to it, never an endpoint's. It resolves the names of the assemblies.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Jump {
+    /// The user to log in as, where it differs from the settings'.
+    pub user: Option<String>,
+    /// A host name or an IP address.
+    pub address: String,
+    /// The port (22, whatever that of the assemblies is).
+    pub port: Option<u16>,
+}
+
+impl Jump {
+    /// The port, where none is given.
+    pub(super) const PORT: u16 = 22;
+}
+
+impl fmt::Display for Jump {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(user) = &self.user {
+            write!(out, "{user}@")?;
+        }
+        let port = self.port.unwrap_or(Self::PORT);
+        if self.address.contains(':') {
+            write!(out, "[{}]:{port}", self.address)
+        } else {
+            write!(out, "{}:{port}", self.address)
+        }
+    }
 }
 
 /// What to probe.

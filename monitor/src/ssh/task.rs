@@ -10,13 +10,14 @@ use cpe_proto::observation::{ChannelFailure, Observation, detail};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::connect::{self, Failure, Link, Progress};
+use super::connect::{self, Failure, Link, Peer, Progress};
+use super::jump::Way;
 use super::monitor::Shared;
 use super::pending::{Stage, Waiting};
 use super::port::Ports;
 use super::resident::Reply;
 use super::session::{Command, refuse};
-use super::settings::{Act, ActError, Answers, Endpoint, Probe};
+use super::settings::{Act, ActError, Answers, Endpoint, Probe, Route};
 use super::shell::{Shell, Trouble};
 use super::{act, fallback};
 
@@ -26,6 +27,8 @@ const REFUSALS_MAX: usize = 512;
 struct Task {
     shared: Arc<Shared>,
     endpoint: Arc<Endpoint>,
+    /// The jump host that it is reached through.
+    way: Option<Way>,
     answers: Arc<Answers>,
     waiting: Waiting,
     state: State,
@@ -84,9 +87,15 @@ pub(super) async fn run(
     // Not bounded, but what it can hold is: one event for each probe that waits and one for a connection.
     let (events, mut reports) = mpsc::unbounded_channel();
     let waiting = Waiting::new(Arc::clone(&answers));
+    let way = match &endpoint.route {
+        Some(Route::Direct) => None,
+        Some(Route::Jump(jump)) => Some(shared.jumps.way(jump)),
+        None => shared.settings.jump.as_ref().map(|jump| shared.jumps.way(jump)),
+    };
     let endpoint = Arc::new(endpoint);
     let (state, generation, shell_failed, due) = (State::Idle, 0, false, false);
-    let mut task = Task { shared, endpoint, answers, waiting, state, generation, shell_failed, due, events };
+    let mut task =
+        Task { shared, endpoint, way, answers, waiting, state, generation, shell_failed, due, events };
     loop {
         let wake = task.wake(&mut inbox, &mut reports).await;
         match wake {
@@ -144,6 +153,9 @@ impl Task {
             Command::Probe(batch, asked) => {
                 let too_much = self.waiting.add(batch, asked);
                 refuse(&self.answers, &too_much, asked);
+                if let Some(way) = self.way.as_ref().filter(|_| self.waiting.wants_channel()) {
+                    way.ask();
+                }
                 self.renew();
                 self.proceed();
             }
@@ -173,7 +185,8 @@ impl Task {
         let progress = Arc::new(Progress::default());
         let attempt = attempt(
             Arc::clone(&self.shared),
-            Arc::clone(&self.endpoint),
+            Peer::of(&self.endpoint, &self.shared.settings),
+            self.way.clone(),
             Arc::clone(&progress),
             self.generation,
             !self.shell_failed,
@@ -236,6 +249,7 @@ impl Task {
 
     /// Ends the connection. A channel probe that was sent over it is sent once more over the next one.
     fn drop_link(&mut self, why: &str) {
+        let (mut cause, mut why) = (ChannelFailure::Protocol, why);
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle => {}
             State::Connecting(attempt, _) => attempt.abort(),
@@ -243,13 +257,16 @@ impl Task {
                 if let Service::Shell(shell) = &up.service {
                     self.shell_failed = shell.silent();
                 }
+                if up.link.way_ended() {
+                    (cause, why) = (ChannelFailure::NotTried, connect::LOST_WAY);
+                }
                 drop(up);
             }
         }
         self.waiting.answer(|pending| match (&pending.what, pending.stage) {
             (_, Stage::Waiting) => None,
             (Probe::Channel, _) if !pending.resent => None,
-            (Probe::Channel, _) => Some(Observation::Channel(ChannelFailure::Protocol, detail(why))),
+            (Probe::Channel, _) => Some(Observation::Channel(cause, detail(why))),
             (Probe::Check(_), _) => Some(Observation::NotObserved),
         });
         for pending in self.waiting.iter_mut().filter(|pending| pending.stage != Stage::Waiting) {
@@ -403,10 +420,14 @@ impl Task {
     /// Answers what is due. A channel probe without an answer means that nothing behind it can be observed either.
     fn expire(&mut self) {
         let now = Instant::now();
-        let silence = match &self.state {
+        let mut silence = match &self.state {
             State::Connecting(_, progress) => progress.silence(),
             _ => Failure { cause: ChannelFailure::TimedOut, detail: "the session gave no answer".into() },
         };
+        if let Some(way) = &self.way {
+            let due = self.waiting.channel_due(now);
+            silence = due.map_or(silence.clone(), |asked| way.silence(silence, asked));
+        }
         let up = match &self.state {
             State::Up(up) => Some(up),
             _ => None,
@@ -461,13 +482,14 @@ impl Up {
 /// Connects, and starts the shell where it is wanted.
 async fn attempt(
     shared: Arc<Shared>,
-    endpoint: Arc<Endpoint>,
+    peer: Peer,
+    way: Option<Way>,
     progress: Arc<Progress>,
     generation: u32,
     with_shell: bool,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    let connected = Box::pin(connect::connect(shared, endpoint, progress)).await;
+    let connected = Box::pin(connect::connect(shared, peer, way, progress)).await;
     let outcome = match connected {
         Ok(link) if with_shell => start_shell(link).await,
         Ok(link) => Ok(Connected { link, shell: None }),
@@ -485,7 +507,8 @@ async fn start_shell(link: Link) -> Result<Connected, Failure> {
                 .notes
                 .farewell()
                 .unwrap_or_else(|| "the server ended the session after the login".to_owned());
-            Err(Failure { cause: ChannelFailure::Protocol, detail: detail(&why) })
+            let failure = Failure { cause: ChannelFailure::Protocol, detail: detail(&why) };
+            Err(Link::blame(link.via(), failure).await)
         }
     }
 }

@@ -7,6 +7,7 @@ mod acts;
 mod channel;
 mod guest;
 mod hosts;
+mod jumps;
 mod probes;
 mod trouble;
 mod watch;
