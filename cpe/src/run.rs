@@ -154,9 +154,7 @@ fn say_size(fleet: &Fleet, allowed: Option<u64>) {
 fn infrastructures(config: &Config) -> BTreeMap<Name, Arc<Adapter>> {
     let adapter = |(name, entry): (&Name, &cpe_proto::config::Infrastructure)| {
         let infrastructure = match &entry.kind {
-            InfrastructureKind::Command(settings) => {
-                Infrastructure::Command(command::Command::new(settings))
-            }
+            InfrastructureKind::Command(settings) => Infrastructure::Command(command::Command::new(settings)),
             InfrastructureKind::Fence(settings) => Infrastructure::Fence(fence::Fence::new(settings)),
         };
         (name.clone(), Arc::new(Adapter::new(name.clone(), infrastructure)))

@@ -3,6 +3,8 @@
 
 mod site;
 
+use std::time::Duration;
+
 use site::Site;
 
 const WEB: &str = r#"
@@ -262,4 +264,17 @@ fn a_removed_definition_is_managed_no_more_and_its_machine_is_left_alone() {
     site.wait_for_event(|event| event["kind"] == "recovery_finished" && event["deployable"] == "shop");
     assert!(!site.machine("app").is_active("php.service").unwrap());
     assert_eq!(site.cpe(&["status", "other"]).code, 1);
+}
+
+#[test]
+fn a_controller_that_stood_still_blames_nobody() {
+    let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/php", "healthy");
+    site.stand_still(Duration::from_secs(6));
+    site.wait_for_rounds("web", 5);
+    let events = site.cpe(&["events", "--json", "--since", "1h"]).done();
+    for word in ["suspected", "failed", "unreachable", "recovery_started"] {
+        assert!(!events.contains(word), "{events}");
+    }
+    assert_eq!(site.machine("web").counts().unit_starts, 0);
 }

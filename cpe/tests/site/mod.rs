@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cpe::demo::world::World;
 use cpe_sim::live::{Fleet, Machine, MachineSpec, UnitSpec};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -67,6 +68,22 @@ impl Site {
         let mut controller = self.controller.take().unwrap();
         controller.kill().unwrap();
         controller.wait().unwrap();
+    }
+
+    /// The controller gets no time at all for so long: a stopped process, a suspended host. That time is the story, not a wait.
+    pub(crate) fn stand_still(&self, span: Duration) {
+        let id = i32::try_from(self.controller.as_ref().unwrap().id()).unwrap();
+        let process = Pid::from_raw(id).unwrap();
+        kill_process(process, Signal::STOP).unwrap();
+        std::thread::park_timeout(span);
+        kill_process(process, Signal::CONT).unwrap();
+    }
+
+    /// Waits until that machine was asked so often more.
+    pub(crate) fn wait_for_rounds(&self, machine: &str, more: u64) {
+        let rounds = || self.machine(machine).counts().resident_rounds;
+        let before = rounds();
+        self.wait("rounds of probes", || (rounds() >= before + more).then_some(()));
     }
 
     pub(crate) fn fleet(&self) -> &Fleet {
