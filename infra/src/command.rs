@@ -24,7 +24,7 @@ use cpe_proto::config::CommandSettings;
 use cpe_proto::infrastructure::{Capabilities, Operation};
 use tokio::sync::Semaphore;
 
-use crate::process::{self, Call, Ended, spawn_detail};
+use crate::process::{self, Call, Ended, clause, spawn_detail};
 use crate::{Error, InstanceAnswer, InstanceRequest};
 
 /// One program of cpe.toml.
@@ -130,11 +130,14 @@ impl Command {
                     format!("more than {} bytes of output, expected one JSON object", process::STDOUT_MAX);
                 Err(self.bad_answer(operation, expected))
             }
-            Ended::Badly { status, said, .. } => {
-                Err(Error::ExitStatus { program: self.program(), operation, status, detail: said.clause() })
-            }
+            Ended::Badly { status, said, .. } => Err(Error::ExitStatus {
+                program: self.program(),
+                operation,
+                status,
+                detail: clause(&said.text),
+            }),
             Ended::Late { said } => {
-                Err(Error::TimedOut { program: self.program(), operation, after, detail: said.clause() })
+                Err(Error::TimedOut { program: self.program(), operation, after, detail: clause(&said.text) })
             }
         }
     }

@@ -49,6 +49,7 @@ pub(crate) enum Ended {
     /// With exit status 0, and too much output to be an answer.
     TooLong,
     /// With another exit status, or by a signal, which has no code.
+    #[cfg_attr(not(feature = "fence"), allow(dead_code, reason = "only agents answer by their exit status"))]
     Badly { code: Option<i32>, status: String, said: Complaint },
     /// Not in time; it was killed with everything in its process group.
     Late { said: Complaint },
@@ -59,17 +60,13 @@ pub(crate) struct Complaint {
     /// The text, with its lines.
     pub(crate) text: String,
     /// Whether more was before it.
+    #[cfg_attr(not(feature = "fence"), allow(dead_code, reason = "only agents are given secrets"))]
     pub(crate) cut: bool,
 }
 
 impl Complaint {
-    fn of(kept: Kept) -> Self {
+    fn of(kept: &Kept) -> Self {
         Self { text: String::from_utf8_lossy(&kept.bytes).into_owned(), cut: kept.lost }
-    }
-
-    /// It as the end of a sentence; nothing where nothing was said.
-    pub(crate) fn clause(&self) -> String {
-        clause(&self.text)
     }
 }
 
@@ -132,7 +129,7 @@ pub(crate) async fn run(call: Call) -> io::Result<Ended> {
     finish(&mut reading, PIPE_GRACE).await;
     feeding.abort();
     reading.abort();
-    let said = || Complaint::of(take(&complaint));
+    let said = || Complaint::of(&take(&complaint));
     Ok(match status {
         None => Ended::Late { said: said() },
         Some(status) if !status.success() => {

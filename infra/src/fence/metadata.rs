@@ -235,6 +235,55 @@ mod tests {
         assert_eq!(agent("", &["on", "off", "reboot"]).reboot(), Some(Reboot::Own));
     }
 
+    /// Agents of every kind, as Debian has them: power over IPMI, SNMP, telnet, SSH, HTTP, of virtual machines and of clouds; a
+    /// switch, storage, and those that can do less.
+    const DEBIANS: [(&str, &str); 13] = [
+        ("fence_ipmilan", "status, start, stop, reboot-hard"),
+        ("fence_apc_snmp", "status, start, stop, reboot-hard"),
+        ("fence_apc", "status, start, stop, reboot-hard"),
+        ("fence_virsh", "status, start, stop, reboot-hard"),
+        ("fence_redfish", "status, start, stop, reboot-hard"),
+        ("fence_openstack", "status, start, stop, reboot-hard"),
+        ("fence_sbd", "status, start, stop, reboot-hard"),
+        ("fence_dummy", "status, start, stop, reboot-hard"),
+        ("fence_brocade", "status, start, stop"),
+        ("fence_scsi", "status, stop"),
+        ("fence_kdump", ""),
+        ("fence_rcd_serial", "reboot-hard"),
+        ("fence_ovh", "start, reboot-hard"),
+    ];
+
+    fn ask(agent: &str) -> Vec<u8> {
+        use std::io::Write as _;
+        use std::process::{Command, Stdio};
+        let mut command = Command::new(format!("/usr/sbin/{agent}"));
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = command.unwrap_or_else(|error| {
+            panic!("{agent}: {error}: apt-get install fence-agents, or run tests/run as root")
+        });
+        child.stdin.take().expect("a pipe").write_all(b"action=metadata\n").expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{agent}");
+        output.stdout
+    }
+
+    #[test]
+    fn the_agents_of_debian_are_understood() {
+        for (name, expected) in DEBIANS {
+            let agent = Metadata::parse(&ask(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let can: Vec<&str> = agent.capabilities().0.iter().map(|operation| operation.as_str()).collect();
+            assert_eq!(can.join(", "), expected, "{name}");
+            assert!(agent.parameters.contains_key("verbose"), "{name}");
+        }
+        let apc = Metadata::parse(&ask("fence_apc")).expect("it is right");
+        assert_eq!(apc.parameters["ip"].obsoletes.as_deref(), Some("ipaddr"));
+        assert!(apc.parameters["plug"].required && !apc.parameters["action"].required);
+        assert_eq!(apc.parameters["ipport"].content, Content::Integer);
+        let methods = Content::Select(["cycle".to_owned(), "onoff".to_owned()].into());
+        let ipmilan = Metadata::parse(&ask("fence_ipmilan")).expect("it is right");
+        assert_eq!(ipmilan.parameters["method"].content, methods);
+    }
+
     #[test]
     fn what_only_the_machine_itself_could_do_is_not_offered() {
         let text = "<resource-agent><actions><action name=\"on\" on_target=\"1\"/><action name=\"off\"/>\

@@ -154,11 +154,14 @@ impl Power<'_> {
                 (Ok(Seen::On), Action::On) | (Ok(Seen::Off), Action::Off) => return Ok(()),
                 (Ok(seen), _) => {
                     let state = seen.state();
-                    Trouble::Doubt(format!("it said that {word} was done, and then that the machine is {state}"))
+                    Trouble::Doubt(format!(
+                        "it said that {word} was done, and then that the machine is {state}"
+                    ))
                 }
                 // It was told: that its status cannot be asked does not undo that. Without time for a look the last one counts.
                 (Err(Trouble::NotBegun(detail)), _) => {
-                    let doubt = format!("it said that {word} was done, but its status could not be asked: {detail}");
+                    let doubt =
+                        format!("it said that {word} was done, but its status could not be asked: {detail}");
                     return Err(last.unwrap_or(Trouble::Doubt(doubt)));
                 }
                 (Err(trouble), _) => trouble,
