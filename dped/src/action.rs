@@ -135,6 +135,9 @@ impl Engine {
                 self.begin_verifying(index, now);
             }
             ActionOutcome::Failed { detail } => {
+                if let Some(service) = service {
+                    self.look_afresh(service, now);
+                }
                 self.recovery_failed(index, &format!("{rung} failed: {detail}"), now);
             }
             ActionOutcome::Unresolved { detail } => self.unresolved(index, &detail, now),

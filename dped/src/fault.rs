@@ -51,7 +51,8 @@ impl Engine {
             .is_some_and(|it| it.service.is_none() && matches!(it.phase, Phase::Unresolved { .. }));
         let running = self.desired == Desired::Running;
         let fault = running && (part.channel == ChannelHealth::Dead || trouble.demand != Demand::Nothing);
-        let suspected = running && part.channel == ChannelHealth::Suspected;
+        let missed = part.channel == ChannelHealth::Unknown && part.misses > 0;
+        let suspected = running && (part.channel == ChannelHealth::Suspected || missed);
         let needed =
             unresolved || running && trouble.drift || (fault || suspected) && !self.machine_acting(index);
         if !needed {
@@ -202,6 +203,9 @@ impl Engine {
         }
         // Without fresh answers nothing is known but that the channel is dead.
         let (verdict, row) = facts.as_ref().map_or((Verdict::Unreachable, 14), isolate);
+        if facts.as_ref().is_some_and(|facts| self.verdict_pends(index, &verdict, facts, now)) {
+            return;
+        }
         let known = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.verdict.as_ref());
         if known.is_none_or(|(known, _)| *known != verdict) {
             self.conclude(index, &verdict, row, facts.as_ref(), now);
@@ -216,6 +220,22 @@ impl Engine {
             }
         }
         self.say_unreachable(index, &verdict, now);
+    }
+
+    /// Whether the verdict hangs on the path alone and the path is still being proven: what is certain in a moment is not told as
+    /// something else before. A moment: the next answers of the peers, and as many probes as must fail after one.
+    fn verdict_pends(&self, index: AssemblyIndex, verdict: &Verdict, facts: &Facts, now: Timestamp) -> bool {
+        if facts.path_proven || isolate(&Facts { path_proven: true, ..facts.clone() }).0 == *verdict {
+            return false;
+        }
+        let settings = &self.definition().assembly(index).probe;
+        let Some(trouble) = &self.assembly(index).trouble else { return false };
+        let dead_for = trouble.dead_since.map_or(std::time::Duration::MAX, |at| now.since(at));
+        if self.confirms_on_path(index) {
+            return dead_for < settings.interval + settings.timeout * self.failures_on_path(index);
+        }
+        let answered = trouble.surroundings.as_ref().and_then(|(around, _)| around.path_answered_ago);
+        answered.is_some_and(|ago| ago <= self.fresh_for(index)) && dead_for < settings.interval
     }
 
     /// Whether a verdict asks for the assembly's ladder.
@@ -430,8 +450,10 @@ impl Engine {
         let ordered = trouble.instance.is_some_and(|seen| seen.ordered);
         match &trouble.verdict {
             _ if trouble.ladder.given_up => State::Exhausted,
-            None if trouble.incident.is_some() => State::Unreachable,
-            None => State::Starting,
+            None if trouble.incident.is_none() => State::Starting,
+            // Row 5 needs only what the channel itself said.
+            None if cannot_be_recovered(self.assembly(index).failure) => State::Misconfigured,
+            None => State::Unreachable,
             Some((Verdict::Off | Verdict::Gone, _)) if ordered => State::Stopped,
             Some((Verdict::Off | Verdict::Gone | Verdict::Down | Verdict::Hung, _)) => State::Failed,
             Some((Verdict::InTransition, _)) => State::InTransition,
@@ -451,6 +473,11 @@ impl Engine {
             _ => Rung::RebootSoft,
         }
     }
+}
+
+/// A failure of a channel that only a person can mend.
+const fn cannot_be_recovered(failure: ChannelFailure) -> bool {
+    matches!(failure, ChannelFailure::AuthenticationFailed | ChannelFailure::HostKey)
 }
 
 /// What a verdict rests on, as a clause.

@@ -217,7 +217,13 @@ impl Engine {
         let part = self.assembly_mut(index);
         (part.state, part.since) = (to, now);
         let incident = part.trouble.as_ref().and_then(|trouble| trouble.incident);
-        let reason = self.assembly_reason(index);
+        let reason = match part.channel {
+            // One word; the detail is told with the incident and the verdict.
+            ChannelHealth::Dead | ChannelHealth::Suspected if part.misses > 0 => {
+                format!("channel {}", part.failure)
+            }
+            _ => self.assembly_reason(index),
+        };
         self.report(About::Assembly(index), EventKind::StateChanged, now, |it| {
             (it.from, it.to, it.reason, it.incident) = (Some(from), Some(to), reason.into(), incident);
         });

@@ -317,7 +317,7 @@ impl Engine {
         trouble.reason = clause.into();
         (trouble.passing_since, trouble.last_failed) = (None, Some(now));
         trouble.first_failed.get_or_insert(began);
-        trouble.confirmed_by = probes;
+        (trouble.confirmed, trouble.confirmed_by) = (enough, probes);
         let in_grace = starting
             && (trouble.start == Start::Wanted || trouble.grace_until.is_some_and(|until| now < until));
         if !enough || in_grace {

@@ -93,6 +93,8 @@ pub(crate) struct ServiceTrouble {
     pub(crate) pending_since: Option<Timestamp>,
     /// The newest failed probe had this to say; how many confirmed it.
     pub(crate) confirmed_by: u8,
+    /// As many failed as are enough.
+    pub(crate) confirmed: bool,
     pub(crate) demand: Demand,
     /// Do not try before.
     pub(crate) wait_until: Option<Timestamp>,

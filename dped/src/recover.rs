@@ -62,7 +62,7 @@ impl Engine {
             return;
         }
         let fresh_for = self.definition().service(index).probe.interval * 2;
-        let fresh = trouble.last_failed.is_some_and(|at| now.since(at) <= fresh_for);
+        let fresh = trouble.confirmed && trouble.last_failed.is_some_and(|at| now.since(at) <= fresh_for);
         let since = trouble.first_failed.unwrap_or(now);
         self.service_trouble(index).wait_until = None;
         if !fresh || self.waits_for_dependency(index, since, now) {
@@ -101,7 +101,7 @@ impl Engine {
     }
 
     /// Counts a failure. True: the current rung is due now.
-    fn count_service(&mut self, index: ServiceIndex, now: Timestamp) -> bool {
+    pub(crate) fn count_service(&mut self, index: ServiceIndex, now: Timestamp) -> bool {
         let window = self.service_window();
         let restartable = self.definition().service(index).restart.is_some();
         let trouble = self.service_trouble(index);
@@ -236,7 +236,7 @@ impl Engine {
             Cause::Escalated(service) => {
                 let fresh_for = self.definition().service(service).probe.interval * 2;
                 let part = self.service(service);
-                let seen = part.trouble.as_ref().and_then(|trouble| trouble.last_failed);
+                let seen = part.trouble.as_ref().filter(|it| it.confirmed).and_then(|it| it.last_failed);
                 let failed = matches!(part.state, State::Failed | State::Exhausted);
                 if !failed && self.assembly(index).channel == ChannelHealth::Healthy {
                     // Its fault is over or not certain any more: each service is judged for itself again.

@@ -27,16 +27,21 @@ impl Engine {
         }
         match service {
             None => self.drop_evidence(index, now),
-            Some(service) => {
-                self.assembly_mut(index).void_before = now;
-                let part = self.service_mut(service);
-                (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
-                part.poll.hasten(now);
-                let trouble = self.service_trouble(service);
-                (trouble.first_failed, trouble.last_failed, trouble.pending_since, trouble.passing_since) =
-                    (None, None, None, None);
-            }
+            Some(service) => self.look_afresh(service, now),
         }
+    }
+
+    /// What was seen of a service before its restart ended says nothing of it any more.
+    pub(crate) fn look_afresh(&mut self, service: ServiceIndex, now: Timestamp) {
+        let index = self.definition().service(service).assembly;
+        self.assembly_mut(index).void_before = now;
+        let part = self.service_mut(service);
+        (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
+        part.poll.hasten(now);
+        let trouble = self.service_trouble(service);
+        (trouble.first_failed, trouble.last_failed, trouble.pending_since, trouble.passing_since) =
+            (None, None, None, None);
+        (trouble.confirmed, trouble.confirmed_by) = (false, 0);
     }
 
     /// Whether a verification watches this service.
@@ -83,6 +88,13 @@ impl Engine {
         let stable_for = self.definition().service(service).probe.stable_for;
         let passing = part.trouble.as_ref().and_then(|trouble| trouble.passing_since);
         passing.is_some_and(|since| part.passed >= since.after(stable_for))
+    }
+
+    /// Its newest probe, of those that began after the action, passed.
+    fn service_passes(&self, service: ServiceIndex) -> bool {
+        let part = self.service(service);
+        let passing = part.trouble.as_ref().and_then(|trouble| trouble.passing_since);
+        passing.is_some_and(|since| part.passed >= since)
     }
 
     /// What is misconfigured, and what waits for a dependency elsewhere, no reboot of this machine could mend.
@@ -145,13 +157,9 @@ impl Engine {
         let Some(recovery) = &self.assembly(index).recovery else { return };
         let incident = recovery.incident;
         if let Some(service) = recovery.service {
-            let trouble = self.service_trouble(service);
-            trouble.reason = reason.into();
-            if trouble.last_failed.is_none() {
-                // The action itself said so, and no probe did yet.
-                (trouble.last_failed, trouble.confirmed_by) = (Some(now), 0);
-            }
-            return self.end_recovery(index, Some(false), reason, now);
+            self.service_trouble(service).reason = reason.into();
+            self.end_recovery(index, Some(false), reason, now);
+            return self.count_failed_restart(service, now);
         }
         let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
         let fails = |service: &ServiceIndex| {
@@ -166,6 +174,16 @@ impl Engine {
         trouble.cause = unwell.map_or(Cause::Channel, Cause::Escalated);
         trouble.reason = reason.into();
         self.end_recovery(index, Some(false), reason, now);
+    }
+
+    /// A restart that itself failed is a failure now, whatever the next probe says: that one only decides whether it is tried again.
+    fn count_failed_restart(&mut self, service: ServiceIndex, now: Timestamp) {
+        let index = self.definition().service(service).assembly;
+        let trouble = self.service_trouble(service);
+        let counts = trouble.last_failed.is_none() && trouble.demand == Demand::Fault;
+        if counts && self.held_back(index).is_none() && self.dependency_down(service).is_none() {
+            self.count_service(service, now);
+        }
     }
 
     /// The recovery is over: it worked, it did not, or that cannot be said.
@@ -199,9 +217,10 @@ impl Engine {
                         .trouble
                         .as_ref()
                         .is_some_and(|trouble| trouble.last_failed.is_some());
-                    // A service that waits for a dependency elsewhere is judged for itself once the machine is well.
+                    // What ran on, ran: whatever became of the machine. A service that waits for a dependency elsewhere is judged for
+                    // itself once the machine is well.
                     let mine = match worked {
-                        Some(true) if self.service_stable(service) => Some(true),
+                        _ if self.service_passes(service) => Some(true),
                         Some(false) if fails => Some(false),
                         _ => None,
                     };

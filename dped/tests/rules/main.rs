@@ -2,8 +2,10 @@
 
 mod counting;
 mod dependencies;
+mod failing;
 mod gate;
 mod guard;
 mod isolation;
 mod observing;
 mod site;
+mod telling;

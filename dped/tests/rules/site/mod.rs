@@ -116,6 +116,8 @@ pub(crate) struct Site {
     /// The next probe results are void.
     pub(crate) lagging: bool,
     pub(crate) latency: Duration,
+    /// What a failing channel has to say besides how it fails.
+    pub(crate) details: Box<str>,
     /// What becomes of the next actions' outcomes.
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) acts: Vec<(Timestamp, Action)>,
@@ -204,6 +206,7 @@ impl Site {
             refuses: None,
             lagging: false,
             latency: seconds(0.01),
+            details: "".into(),
             outcomes: Vec::new(),
             acts: Vec::new(),
             events: Vec::new(),

@@ -118,7 +118,7 @@ impl Site {
                     Target::Channel(index) => {
                         let failure =
                             self.hosts[usize::from(index.0)].way.unwrap_or(ChannelFailure::TimedOut);
-                        Observation::Channel(failure, "".into())
+                        Observation::Channel(failure, self.details.clone())
                     }
                     Target::Service(service) => {
                         let assembly = self.engine.definition().service(service).assembly;
