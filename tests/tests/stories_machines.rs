@@ -106,6 +106,10 @@ fn a_hung_machine_without_any_peer_is_only_reported() -> Result<()> {
         let definition = format!("{SHOP_ON_GUESTS}{timing}{}", watched(web, &["app"]));
         let cpe = Controller::start(site, &definition, &site.cpe_toml())?;
         cpe.wait_for_state("shop", "healthy", SOON)?;
+        assert!(cpe.stderr_tail().contains("only reported"), "its start says so: {}", cpe.stderr_tail());
+        let definition = cpe.deployables().join("story.toml").display().to_string();
+        let checked = cpe.demand(&["check", &definition])?;
+        assert!(checked.contains("only reported"), "cpe check says so: {checked}");
 
         web.hang()?;
         cpe.wait_for_state("shop/web", "unreachable", SOON)?;
