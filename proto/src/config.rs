@@ -14,6 +14,7 @@ pub use infrastructures::{CommandSettings, FenceSettings, Infrastructure, Infras
 use crate::definition::{Window, name, ssh_user};
 use crate::document::{Diagnostic, HostPort, Report, Schema, Table, parse_size};
 use crate::id::Name;
+use crate::ssh::{self, JumpHost, Passphrase, read_passphrase};
 
 /// The controller's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +61,10 @@ pub struct Ssh {
     pub port: u16,
     /// What proves who we are.
     pub login: Login,
+    /// Where the passphrase of that private key is; none: it is not encrypted.
+    pub passphrase: Option<Passphrase>,
+    /// The jump host that assemblies are reached through (none).
+    pub jump: Option<JumpHost>,
     /// Files of known hosts (/etc/ssh/ssh_known_hosts). They are read, never written.
     pub known_hosts: Vec<PathBuf>,
     /// The most connections that are being set up at a time (64).
@@ -144,8 +149,18 @@ const CONFIG: Schema = Schema {
 const LISTEN: Schema = Schema { title: "[listen]", keys: &["api", "metrics"], later: &[] };
 const SSH: Schema = Schema {
     title: "[ssh]",
-    keys: &["user", "port", "identity", "agent", "known_hosts", "connecting", "connects_per_second"],
-    later: &[("jump", "connections are direct")],
+    keys: &[
+        "user",
+        "port",
+        "identity",
+        "passphrase",
+        "agent",
+        "jump",
+        "known_hosts",
+        "connecting",
+        "connects_per_second",
+    ],
+    later: &[],
 };
 const JOURNAL: Schema = Schema { title: "[journal]", keys: &["keep", "max_size"], later: &[] };
 const NOTIFY: Schema = Schema {
@@ -163,10 +178,11 @@ const IN_FLIGHT: Schema = Schema {
 const MACHINE_RUNGS: Schema = Schema { title: "machine_rungs", keys: &["count", "within"], later: &[] };
 
 /// Every kind of table of cpe.toml with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 12] = [
+pub const SCHEMAS: [&Schema; 13] = [
     &CONFIG,
     &LISTEN,
     &SSH,
+    &ssh::PASSPHRASE,
     &JOURNAL,
     &NOTIFY,
     &CANARY,
@@ -286,6 +302,8 @@ fn read_ssh(root: &Table<'_>, folder: &Path) -> Ssh {
         user: "dped".to_owned(),
         port: 22,
         login: Login::Identity("/etc/cpe/id_ed25519".into()),
+        passphrase: None,
+        jump: None,
         known_hosts: vec!["/etc/ssh/ssh_known_hosts".into()],
         connecting: 64,
         connects_per_second: 100,
@@ -309,6 +327,13 @@ fn read_ssh(root: &Table<'_>, folder: &Path) -> Ssh {
     } else if agent {
         ssh.login = Login::Agent;
     }
+    ssh.passphrase = read_passphrase(&table, |text| path(text, folder));
+    if agent && table.has("passphrase") {
+        let message =
+            "both `passphrase` and `agent = true` in [ssh], but an agent's keys are unlocked already";
+        table.report().error(table.at_key("passphrase"), message);
+    }
+    ssh.jump = table.parse("jump", JumpHost::parse);
     if ssh.known_hosts.is_empty() {
         let message = "`known_hosts` is empty: no machine is known, so none is logged in to";
         table.report().warning(table.at_key("known_hosts"), message);

@@ -22,5 +22,6 @@ pub mod id;
 pub mod infrastructure;
 pub mod observation;
 pub mod rung;
+pub mod ssh;
 pub mod state;
 pub mod time;

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cpe_proto::config::{Budgets, Config, InfrastructureKind, Login, SCHEMAS};
+use cpe_proto::config::{Budgets, Config, InfrastructureKind, Login, SCHEMAS, Ssh};
 use cpe_proto::definition::Definition;
 use cpe_proto::document::Diagnostic;
 use cpe_proto::fence::FenceValue;
 use cpe_proto::id::Name;
+use cpe_proto::ssh::{JumpHost, Passphrase};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
@@ -41,10 +42,10 @@ fn the_reference_says_the_defaults_and_has_every_key_with_a_comment() {
     let text = std::fs::read_to_string(folder().join("reference.toml")).expect("the reference is there");
     let config = Config::parse("/etc/cpe/cpe.toml", &text).expect("it is right");
     let default = Config::parse("/etc/cpe/cpe.toml", "").expect("an empty file is valid");
-    assert_eq!(
-        (&config.listen, &config.ssh, config.journal),
-        (&default.listen, &default.ssh, default.journal)
-    );
+    let ssh = Ssh { passphrase: None, jump: None, ..config.ssh.clone() };
+    assert_eq!(config.ssh.passphrase, Some(Passphrase::Credential("ssh".to_owned())));
+    assert_eq!(config.ssh.jump, JumpHost::parse("dped@bastion.example.org:22").ok());
+    assert_eq!((&config.listen, &ssh, config.journal), (&default.listen, &default.ssh, default.journal));
     assert_eq!((config.budgets, config.lag_budget), (default.budgets, default.lag_budget));
     assert_eq!(config.canaries[0].tcp.port, 22);
     let InfrastructureKind::Command(lab) = kind(&config, "lab") else { panic!("a command") };

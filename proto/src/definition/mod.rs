@@ -27,6 +27,7 @@ pub use settings::{Escalation, OnOrder, ProbeSettings, Timing, Window};
 use crate::fence::FenceOptions;
 use crate::id::{AssemblyIndex, Name, ServiceIndex};
 use crate::rung::Rung;
+use crate::ssh::{Passphrase, Route};
 
 /// An application: a named set of assemblies and the order between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +127,10 @@ pub struct SshOverride {
     pub port: Option<u16>,
     /// The private key's file.
     pub identity: Option<String>,
+    /// Where the passphrase of that key is; none: it is not encrypted.
+    pub passphrase: Option<Passphrase>,
+    /// How it is reached.
+    pub route: Option<Route>,
 }
 
 /// Something that must run in an assembly.

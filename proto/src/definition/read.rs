@@ -11,6 +11,7 @@ use crate::document::{Host, Table, Text, plain_text};
 use crate::fence::{self, FenceOptions};
 use crate::id::{Name, NameError};
 use crate::rung::Rung;
+use crate::ssh::{Passphrase, Route, read_passphrase};
 
 /// The most assemblies of one deployable.
 pub const ASSEMBLIES_MAX: usize = 1000;
@@ -229,7 +230,21 @@ fn read_ssh(table: &Table<'_>) -> SshOverride {
             true => plain_text(text),
             false => Err("an absolute path"),
         }),
+        passphrase: read_ssh_passphrase(table),
+        route: table.parse("jump", Route::parse),
     }
+}
+
+fn read_ssh_passphrase(table: &Table<'_>) -> Option<Passphrase> {
+    let passphrase = read_passphrase(table, |text| match text.starts_with('/') {
+        true => plain_text(text).map(PathBuf::from),
+        false => Err("an absolute path"),
+    });
+    if table.has("passphrase") && !table.has("identity") {
+        let message = format!("`passphrase` without `identity` in {}, whose key is it?", table.title());
+        table.report().error(table.at_key("passphrase"), message);
+    }
+    passphrase
 }
 
 /// A user to log in as.

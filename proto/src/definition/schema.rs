@@ -2,7 +2,7 @@
 //! them; a test holds the two together.
 
 use crate::document::Schema;
-use crate::fence;
+use crate::{fence, ssh};
 
 pub(super) const DEFINITION: Schema = Schema {
     title: "the definition",
@@ -65,11 +65,8 @@ pub(super) const ASSEMBLY: Schema = Schema {
 
 pub(super) const ADOPT: Schema = Schema { title: "adopt", keys: &["tag"], later: &[] };
 
-pub(super) const SSH: Schema = Schema {
-    title: "ssh",
-    keys: &["user", "port", "identity"],
-    later: &[("jump", "expected `user`, `port` or `identity`")],
-};
+pub(super) const SSH: Schema =
+    Schema { title: "ssh", keys: &["user", "port", "identity", "passphrase", "jump"], later: &[] };
 
 /// What is said of a kind that is planned.
 const KINDS: &str = "the kinds are `systemd`, `process`, `tcp` and `command`";
@@ -101,7 +98,7 @@ pub(super) const RESTART: Schema = Schema {
 };
 
 /// Every kind of table with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 11] = [
+pub const SCHEMAS: [&Schema; 12] = [
     &DEFINITION,
     &PROBE,
     &ESCALATION,
@@ -110,6 +107,7 @@ pub const SCHEMAS: [&Schema; 11] = [
     &ASSEMBLY,
     &ADOPT,
     &SSH,
+    &ssh::PASSPHRASE,
     &fence::VALUE,
     &SERVICE,
     &RESTART,
