@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cpe_proto::definition::Deployable;
 use cpe_proto::event::{Event, EventKind};
@@ -262,7 +263,15 @@ impl Engine {
         now: Timestamp,
     ) -> AssemblyPart {
         let settings = &definition.assembly(index).probe;
-        let spread = self.random.fork(u64::from(index.0)).within(settings.interval);
+        // Assemblies are spread, what belongs to one is not: over the longest of its intervals, so that those of many do not meet.
+        let services =
+            definition.services_of(index).map(|service| definition.service(service).probe.interval);
+        let longest = services.fold(settings.interval, Duration::max);
+        let spread = self.random.fork(u64::from(index.0)).within(longest);
+        let phase = now.after(spread);
+        let first = Duration::from_micros(
+            u64::try_from(spread.as_micros() % settings.interval.as_micros().max(1)).unwrap_or(0),
+        );
         AssemblyPart {
             state: match self.desired {
                 Desired::Running => State::Starting,
@@ -276,7 +285,8 @@ impl Engine {
             answered: Timestamp::ZERO,
             void_before: Timestamp::ZERO,
             grace_until: now.after(settings.startup_grace),
-            poll: Poll::due_at(now.after(spread)),
+            poll: Poll::due_at(now.after(first)),
+            phase,
             address: None,
             trouble: None,
             recovery: None,

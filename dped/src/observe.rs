@@ -13,7 +13,7 @@ use crate::engine::{About, Desired, Engine};
 use crate::health::{self, ChannelEvent, ChannelHealth, HealthEvent};
 use crate::judge::{Judgement, judge};
 use crate::output::{Output, Target};
-use crate::parts::{Demand, Phase, Start, probe_id};
+use crate::parts::{AssemblyPart, Demand, Phase, Start, probe_id};
 use crate::timer::LOST_AFTER;
 
 impl Engine {
@@ -126,7 +126,7 @@ impl Engine {
         let settings = self.definition().assembly(index).probe;
         let part = self.assembly_mut(index);
         let began = part.poll.began;
-        part.poll.ended(now, settings.interval);
+        part.poll.ended(now, settings.interval, part.phase);
         if void || began < part.void_before {
             if began < part.void_before {
                 part.poll.hasten(now);
@@ -202,9 +202,8 @@ impl Engine {
         part.grace_until = Timestamp::ZERO;
         let recovers = part.recovery.is_some();
         if recovers {
-            let confirm = self.definition().assembly(index).probe.confirm_interval;
-            let part = self.assembly_mut(index);
-            part.poll.due = part.poll.due.min(began.after(confirm).max(now));
+            let settings = self.definition().assembly(index).probe;
+            self.assembly_mut(index).poll.confirms(&settings, now);
         }
         if let Some(trouble) = &mut self.assembly_mut(index).trouble {
             (trouble.first_failed, trouble.last_failed, trouble.dead_since) = (None, None, None);
@@ -227,10 +226,10 @@ impl Engine {
         let definition = self.definition().clone();
         let service = definition.service(index);
         let assembly = service.assembly;
-        let void_before = self.assembly(assembly).void_before;
+        let AssemblyPart { void_before, phase, .. } = *self.assembly(assembly);
         let part = self.service_mut(index);
         let began = part.poll.began;
-        part.poll.ended(now, service.probe.interval);
+        part.poll.ended(now, service.probe.interval, phase);
         if void || began < void_before {
             if began < void_before {
                 part.poll.hasten(now);
@@ -258,8 +257,7 @@ impl Engine {
             }
         }
         if self.verifies(index) {
-            let poll = &mut self.service_mut(index).poll;
-            poll.due = poll.due.min(began.after(service.probe.confirm_interval).max(now));
+            self.service_mut(index).poll.confirms(&service.probe, now);
         }
     }
 

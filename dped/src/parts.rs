@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_proto::decision::{Decision, Refusal, Verdict};
+use cpe_proto::definition::ProbeSettings;
 use cpe_proto::id::{ActionId, IncidentId, ProbeId, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
@@ -34,16 +35,34 @@ impl Poll {
         Self { due, began: Timestamp::ZERO, flight: None }
     }
 
-    /// The one in flight ended: next due at max(start + interval, end).
-    pub(crate) fn ended(&mut self, now: Timestamp, interval: Duration) {
+    /// The one in flight ended: next due at max(start + interval, end), or before that when its assembly's next turn is: what has one
+    /// interval is then due together, and is asked in one round trip. Intervals that are multiples of each other meet.
+    pub(crate) fn ended(&mut self, now: Timestamp, interval: Duration, phase: Timestamp) {
         self.flight = None;
-        self.due = self.began.after(interval).max(now);
+        let latest = self.began.after(interval);
+        self.due = latest.before(beyond_turn(latest, interval, phase)).max(now);
+    }
+
+    /// A recovery is verified at the pace of confirmations, not in turns.
+    pub(crate) fn confirms(&mut self, settings: &ProbeSettings, now: Timestamp) {
+        self.due = self.began.after(settings.confirm_interval.min(settings.interval)).max(now);
     }
 
     /// Not later than now, as soon as none is in flight.
     pub(crate) fn hasten(&mut self, now: Timestamp) {
         self.due = self.due.min(now);
     }
+}
+
+/// How far a time lies beyond the newest turn: turns lie whole intervals away from the phase, before it and after it.
+fn beyond_turn(at: Timestamp, interval: Duration, phase: Timestamp) -> Duration {
+    let step = interval.as_micros().max(1);
+    let beyond = if at >= phase {
+        at.since(phase).as_micros() % step
+    } else {
+        (step - phase.since(at).as_micros() % step) % step
+    };
+    Duration::from_micros(u64::try_from(beyond).unwrap_or(0))
 }
 
 pub(crate) fn probe_id(number: NonZeroU64) -> ProbeId {
@@ -166,6 +185,8 @@ pub(crate) struct AssemblyPart {
     /// Not having been healthy is no fault before that.
     pub(crate) grace_until: Timestamp,
     pub(crate) poll: Poll,
+    /// Its turns lie whole intervals away from this.
+    pub(crate) phase: Timestamp,
     pub(crate) address: Option<Arc<str>>,
     pub(crate) trouble: Option<Box<AssemblyTrouble>>,
     pub(crate) recovery: Option<Box<Recovery>>,

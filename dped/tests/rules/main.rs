@@ -7,5 +7,6 @@ mod gate;
 mod guard;
 mod isolation;
 mod observing;
+mod phase;
 mod site;
 mod telling;
