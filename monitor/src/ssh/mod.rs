@@ -4,6 +4,7 @@
 
 mod act;
 mod certificate;
+mod configured;
 mod connect;
 mod exec;
 mod fallback;
