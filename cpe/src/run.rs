@@ -165,13 +165,14 @@ fn infrastructures(config: &Config) -> BTreeMap<Name, Arc<Adapter>> {
 fn ssh_settings(config: &Config) -> ssh::Settings {
     let ssh = &config.ssh;
     let identity = match &ssh.login {
-        Login::Identity(file) => Some(Identity::File(file.clone())),
+        Login::Identity(file) => Some(Identity::configured(file.clone(), ssh.passphrase.as_ref())),
         Login::Agent => std::env::var_os("SSH_AUTH_SOCK").map(|socket| Identity::Agent(socket.into())),
     };
     ssh::Settings {
         user: ssh.user.clone(),
         port: ssh.port,
         identities: identity.into_iter().collect(),
+        jump: ssh.jump.as_ref().map(Into::into),
         known_hosts: ssh.known_hosts.clone(),
         connect_concurrency: usize::try_from(ssh.connecting).unwrap_or(usize::MAX),
         connects_per_second: ssh.connects_per_second,

@@ -197,11 +197,16 @@ fn unaddressed(target: Target) -> Observation {
 }
 
 fn endpoint(definition: &Deployable, assembly: &Assembly, address: &str) -> Endpoint {
+    let ssh = &assembly.ssh;
     Endpoint {
         label: format!("{}/{}", definition.name, assembly.name),
         address: address.to_owned(),
-        port: assembly.ssh.port,
-        user: assembly.ssh.user.clone(),
-        identity: assembly.ssh.identity.as_ref().map(|file| Identity::File(file.into())),
+        port: ssh.port,
+        user: ssh.user.clone(),
+        identity: ssh
+            .identity
+            .as_ref()
+            .map(|file| Identity::configured(file.into(), ssh.passphrase.as_ref())),
+        route: ssh.route.as_ref().map(Into::into),
     }
 }
