@@ -183,6 +183,30 @@ fn why_not_tells_what_stands_in_the_way_and_until_when() {
 }
 
 #[test]
+fn an_audit_finds_a_record_that_cannot_be_true_and_names_it() {
+    let mut site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "incident_closed");
+    let living = site.cpe(&["audit"]).done();
+    assert!(living.ends_with("1 decisions, 1 actions, 1 incidents: no rule was broken\n"), "{living}");
+    site.kill_controller();
+    let journal = site.state_dir().join("journal.sqlite");
+    let forge = |from: &str, to: &str| {
+        let sql = "UPDATE decisions SET body = replace(body, ?1, ?2)";
+        let forged = rusqlite::Connection::open(&journal).unwrap().execute(sql, [from, to]).unwrap();
+        assert_eq!(forged, 1);
+    };
+    forge("\"per_service\"", "\"hung\"");
+    let said = site.cpe(&["audit", "--state-dir", site.state_dir().to_str().unwrap()]);
+    assert_eq!(said.code, 1);
+    let lie = "rule 7: the recorded facts give per_service (row 13), the record says hung (decision 1)\n";
+    assert!(said.stdout.starts_with(lie), "{}", said.stdout);
+    forge("\"hung\"", "\"per_service\"");
+    assert_eq!(site.cpe(&["audit", "/nonexistent/journal.sqlite"]).code, 1);
+}
+
+#[test]
 fn a_second_controller_on_the_same_state_is_refused() {
     let site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
     let second = site.cpe(&["run"]);

@@ -94,6 +94,7 @@
 //! ```
 
 mod action;
+pub mod audit;
 mod backoff;
 mod dependency;
 pub mod describe;

@@ -2,6 +2,7 @@
 //! `run` and `demo` are dispatched by `main.rs`. Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 the controller cannot be reached.
 
 mod ask;
+mod audit;
 mod check;
 
 use std::fmt;
@@ -66,10 +67,29 @@ pub enum Command {
     Pause(Pause),
     /// Allow recovery again
     Resume(Resume),
+    /// Check the rules that may not be broken against a journal, offline, also while cpe runs; exit 1 on any finding
+    Audit(Audit),
     /// Forget the counts of what is exhausted and try anew, now
     Retry(Retry),
     /// Say that you know of an incident: it is marked, and nobody is notified of it any more
     Ack(Ack),
+}
+
+/// `cpe audit`.
+#[derive(Clone, Debug, Args)]
+pub struct Audit {
+    /// A journal, or the folder that it is in; without one: that of the configuration
+    #[arg(conflicts_with = "state_dir")]
+    journal: Option<PathBuf>,
+    /// The folder of the journal
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// An incident may be open for so long without a person having been told
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "6h")]
+    open_for: Duration,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 /// `cpe retry`.
@@ -266,6 +286,7 @@ impl Failure {
 pub fn execute(command: &Command, config: &Path) -> Exit {
     let done = match command {
         Command::Check(check) => check::check(check),
+        Command::Audit(audit) => audit::audit(audit, config),
         Command::Run | Command::Demo | Command::DemoInfra(_) => return Exit::Usage,
         ask => ask::ask(ask, config),
     };

@@ -13,7 +13,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 fn the_command_line_is_well_formed_and_explains_itself() {
     Cli::command().debug_assert();
     let mut help = Cli::command().term_width(100).render_long_help().to_string();
-    for name in ["check", "status", "events", "why", "maintenance", "pause", "resume"] {
+    for name in ["check", "status", "events", "why", "maintenance", "pause", "resume", "audit"] {
         let mut root = Cli::command().term_width(100);
         root.build();
         help += &format!("\n== {name}\n{}", root.find_subcommand_mut(name).unwrap().render_help());
@@ -38,6 +38,9 @@ fn everything_of_the_manual_can_be_typed() {
         "events shop --follow --json --since 1h",
         "why shop/web/nginx",
         "why shop#3",
+        "audit",
+        "audit /tmp/journal.sqlite --json",
+        "audit --state-dir /var/lib/cpe --open-for 1h",
         "why-not shop/web/nginx",
         "why-not * --json",
         "start shop",

@@ -2,6 +2,7 @@
 //! before each action: is the intent durable? `writer.rs` is the only thread that writes; `store.rs` holds the SQL of writing,
 //! `read.rs` that of reading, `schema.rs` the tables, `retention.rs` what is deleted, `lock.rs` that there is one cpe per state_dir.
 
+mod audit;
 mod lock;
 mod read;
 mod record;
@@ -22,9 +23,10 @@ use cpe_proto::event::{Event, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
+pub use audit::{AuditError, records};
 pub use lock::LockError;
 pub use read::{EventQuery, Latest, WhyQuery};
-pub use record::{Desired, Maintenance, NextIds, Pause, StartState};
+pub use record::{Desired, Maintenance, NextIds, Notified, Pause, StartState};
 
 use crate::clock;
 use crate::glob::Glob;
@@ -37,6 +39,11 @@ const ROOM_RECORDS: usize = 16_384;
 const ROOM_URGENT: usize = 1_024;
 /// Events that a subscriber may lag behind before it has to read the journal again.
 const LIVE_EVENTS: usize = 4_096;
+
+/// The key of the time up to which retention has deleted, in `meta`.
+const RETAINED_AFTER: &str = "retained_after";
+/// The key of the time at which records were lost last, in `meta`.
+const LOST_AT: &str = "lost_at";
 
 /// Where the journal is and how much of it is kept.
 #[derive(Clone, Debug)]
@@ -97,6 +104,9 @@ pub enum JournalError {
         /// Which action.
         action: ActionId,
     },
+    /// A person was told of that state of that incident before.
+    #[error("told before")]
+    Told,
     /// The query failed.
     #[error("the journal cannot be read: {0}")]
     Read(Arc<str>),
@@ -280,6 +290,19 @@ impl Journal {
     /// [`JournalError`]: it would not survive a restart.
     pub async fn set_desired(&self, deployable: Name, desired: Desired) -> Result<(), JournalError> {
         self.durable(Record::Desired { time: clock::wall_ms(), deployable, desired }).await
+    }
+
+    /// Keeps that a person is about to be told, durably.
+    ///
+    /// # Errors
+    /// [`JournalError::Told`]: that state of that incident was told before. Others: it would not survive a restart.
+    pub async fn notified(&self, notified: Notified) -> Result<(), JournalError> {
+        self.durable(Record::Notified(notified)).await
+    }
+
+    /// Keeps what became of a notification, as one clause. Not awaited.
+    pub fn notified_outcome(&self, notified: Notified, outcome: &str) {
+        self.append(Record::NotifiedOutcome { notified, outcome: outcome.to_owned() });
     }
 
     /// Events as they are written, in order. One that lags behind is told so and reads the rest with [`Self::events`].

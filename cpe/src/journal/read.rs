@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cpe_proto::api::{Acknowledged, Incident, IntentRecord};
+use cpe_proto::api::{Acknowledged, Incident};
 use cpe_proto::decision::Decision;
 use cpe_proto::event::EventRecord;
 use cpe_proto::id::{IncidentId, Name};
@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params, params_fro
 use tokio::sync::Semaphore;
 
 use super::JournalError;
+use super::audit::intent;
 use super::record::Maintenance;
 use super::store::{from_json, int, maintenance, name, uint};
 use crate::glob::{Glob, GlobError};
@@ -197,7 +198,8 @@ fn events(connection: &Connection, query: &EventQuery) -> rusqlite::Result<Vec<E
     rows.collect()
 }
 
-fn event(row: &Row<'_>) -> rusqlite::Result<EventRecord> {
+/// An event with its number, time and deployable.
+pub(super) fn event(row: &Row<'_>) -> rusqlite::Result<EventRecord> {
     let deployable: Option<String> = row.get(2)?;
     Ok(EventRecord {
         seq: uint(row.get(0)?),
@@ -339,14 +341,7 @@ fn fill(connection: &Connection, incident: &mut Incident) -> rusqlite::Result<()
         .prepare_cached(
             "SELECT time, body, outcome, resolved FROM intents WHERE deployable = ?1 AND incident = ?2 ORDER BY action LIMIT ?3",
         )?
-        .query_map(of, |row| {
-            Ok(IntentRecord {
-                time: uint(row.get(0)?),
-                intent: from_json(1, &row.get::<_, String>(1)?)?,
-                outcome: row.get(2)?,
-                resolved: row.get::<_, Option<i64>>(3)?.map(uint),
-            })
-        })?
+        .query_map(of, intent)?
         .collect::<rusqlite::Result<_>>()?;
     incident.acknowledged = connection
         .prepare_cached("SELECT time, ordered_by FROM acknowledged WHERE deployable = ?1 AND incident = ?2")?

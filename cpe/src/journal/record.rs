@@ -60,6 +60,11 @@ pub(super) enum Record {
         incident: IncidentId,
         by: String,
     },
+    Notified(Notified),
+    NotifiedOutcome {
+        notified: Notified,
+        outcome: String,
+    },
     Desired {
         time: u64,
         deployable: Name,
@@ -88,6 +93,21 @@ pub struct Maintenance {
     pub reason: String,
     /// Who ordered it.
     pub by: String,
+}
+
+/// That a person is told something, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notified {
+    /// When, in milliseconds since 1970-01-01T00:00:00Z.
+    pub time: u64,
+    /// Of which deployable.
+    pub deployable: Name,
+    /// Of which incident; without one it may be told again.
+    pub incident: Option<IncidentId>,
+    /// What distinguishes it from what else is told of that incident.
+    pub state: String,
+    /// One sentence.
+    pub message: String,
 }
 
 /// Recovery that an operator stopped.
@@ -163,6 +183,8 @@ pub struct StartState {
     pub maintenance: Vec<Maintenance>,
     /// Every pause that was not resumed.
     pub pauses: Vec<Pause>,
+    /// Open incidents of which a person was told.
+    pub told: BTreeSet<(Name, IncidentId)>,
     /// Incidents that an operator knows of and that are open.
     pub acknowledged: BTreeSet<(Name, IncidentId)>,
     /// What operators want, where they ever said so.

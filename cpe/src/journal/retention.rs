@@ -3,8 +3,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Settings;
-use super::store::{int, uint};
+use super::store::{int, set_meta, uint};
+use super::{RETAINED_AFTER, Settings};
 
 /// The most rows of each table that one pass deletes.
 const PASS_ROWS: i64 = 2_000;
@@ -82,6 +82,9 @@ fn delete(connection: &mut Connection, before: u64) -> rusqlite::Result<i64> {
     ] {
         let rows = transaction.prepare_cached(sql)?.execute(params![int(before), PASS_ROWS])?;
         most = most.max(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+    if most > 0 {
+        set_meta(&transaction, RETAINED_AFTER, before)?;
     }
     transaction.commit()?;
     Ok(most)

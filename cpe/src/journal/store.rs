@@ -9,7 +9,7 @@ use cpe_proto::event::{EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::record::{Desired, Maintenance, NextIds, Pause, Record, StartState};
+use super::record::{Desired, Maintenance, NextIds, Notified, Pause, Record, StartState};
 use super::{OpenError, schema};
 
 /// Numbers of events that are set aside durably, so that one that was shown but not yet written is never used again.
@@ -55,7 +55,8 @@ impl Store {
             ids: ids(&transaction)?,
             maintenance: maintenance(&transaction)?,
             pauses: pauses(&transaction)?,
-            acknowledged: acknowledged(&transaction)?,
+            acknowledged: marked(&transaction, "acknowledged")?,
+            told: marked(&transaction, "notifications")?,
             desired: desired(&transaction)?,
             unresolved: unresolved(&transaction)?,
             open_incidents: open_incidents(&transaction)?,
@@ -126,7 +127,7 @@ pub(super) enum Entry<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     New,
-    /// An intent with a number that was used before.
+    /// An intent with a number that was used before, or a notification that was given before.
     Duplicate,
 }
 
@@ -219,6 +220,20 @@ fn apply_record(
                 )?
                 .execute(params![deployable.as_str(), int(incident.0), int(*time), by])?;
         }
+        Record::Notified(notified) => return insert_notified(transaction, notified),
+        Record::NotifiedOutcome { notified, outcome } => {
+            transaction
+                .prepare_cached(
+                    "UPDATE notifications SET outcome = ?4 WHERE id = (SELECT max(id) FROM notifications
+                     WHERE deployable = ?1 AND incident IS ?2 AND state = ?3)",
+                )?
+                .execute(params![
+                    notified.deployable.as_str(),
+                    notified.incident.map(|incident| int(incident.0)),
+                    notified.state,
+                    outcome
+                ])?;
+        }
         Record::Desired { time, deployable, desired } => {
             transaction
                 .prepare_cached(
@@ -261,6 +276,17 @@ fn insert_intent(transaction: &Transaction<'_>, time: u64, intent: &Intent) -> r
     let changed = transaction
         .prepare_cached("INSERT OR IGNORE INTO intents (deployable, action, incident, time, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![intent.deployable.as_str(), int(intent.action.0), incident, int(time), json(intent)?])?;
+    Ok(if changed == 0 { Written::Duplicate } else { Written::New })
+}
+
+fn insert_notified(transaction: &Transaction<'_>, notified: &Notified) -> rusqlite::Result<Written> {
+    let Notified { time, deployable, incident, state, message } = notified;
+    let incident = incident.map(|incident| int(incident.0));
+    let changed = transaction
+        .prepare_cached(
+            "INSERT OR IGNORE INTO notifications (time, deployable, incident, state, message) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![int(*time), deployable.as_str(), incident, state, message])?;
     Ok(if changed == 0 { Written::Duplicate } else { Written::New })
 }
 
@@ -331,10 +357,14 @@ fn pauses(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Pause>> {
     rows.collect()
 }
 
-fn acknowledged(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeSet<(Name, IncidentId)>> {
-    let mut statement = transaction.prepare(
-        "SELECT deployable, incident FROM acknowledged JOIN incidents USING (deployable, incident) WHERE closed IS NULL",
-    )?;
+/// The open incidents that have a row in that table.
+fn marked(
+    transaction: &Transaction<'_>,
+    table: &'static str,
+) -> rusqlite::Result<BTreeSet<(Name, IncidentId)>> {
+    let mut statement = transaction.prepare(&format!(
+        "SELECT DISTINCT deployable, incident FROM {table} JOIN incidents USING (deployable, incident) WHERE closed IS NULL"
+    ))?;
     let rows = statement.query_map([], |row| Ok((name(row.get(0)?)?, IncidentId(uint(row.get(1)?)))))?;
     rows.collect()
 }
@@ -362,13 +392,13 @@ fn open_incidents(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<(Name, 
     rows.collect()
 }
 
-fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<u64>> {
+pub(super) fn meta(connection: &Connection, key: &str) -> rusqlite::Result<Option<u64>> {
     let value: Option<i64> =
         connection.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()?;
     Ok(value.map(uint))
 }
 
-fn set_meta(connection: &Connection, key: &str, value: u64) -> rusqlite::Result<()> {
+pub(super) fn set_meta(connection: &Connection, key: &str, value: u64) -> rusqlite::Result<()> {
     connection
         .prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?
         .execute(params![key, int(value)])?;

@@ -12,8 +12,8 @@ use cpe_proto::event::{Event, EventKind, EventRecord};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, oneshot, watch};
 
 use super::record::{Message, Record};
-use super::store::{Durability, Entry, Store, Written};
-use super::{JournalError, OpenError, Settings, Writable, retention};
+use super::store::{Durability, Entry, Store, Written, set_meta};
+use super::{JournalError, LOST_AT, OpenError, Settings, Writable, retention};
 use crate::clock;
 use crate::metrics::Metrics;
 
@@ -230,6 +230,7 @@ impl Writer {
                     deployable: intent.deployable.clone(),
                     action: intent.action,
                 }),
+                (Some(Written::Duplicate), Record::Notified(_)) => Err(JournalError::Told),
                 _ => Ok(()),
             };
             // Who waits may have given up.
@@ -294,6 +295,10 @@ impl Writer {
             return;
         }
         self.dropped_told = dropped;
+        // An audit must not take what was lost for what was never recorded.
+        if let Err(error) = set_meta(&self.store.connection, LOST_AT, clock::wall_ms()) {
+            tracing::warn!(%error, "that records were lost could not be kept");
+        }
         tracing::error!(records = news, "the journal was too slow or not writable: records were lost");
         self.tell(&format!(
             "{news} records were lost while the journal was too slow or could not be written"

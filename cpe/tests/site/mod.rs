@@ -1,6 +1,7 @@
 //! A live fleet, the files of a management node, and the real `cpe` program beside them, for tests. Everything ends with it.
 #![allow(clippy::unwrap_used, reason = "what fails here is a test's failure")]
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,6 +87,10 @@ impl Site {
         self.wait("rounds of probes", || (rounds() >= before + more).then_some(()));
     }
 
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.world.config_file().with_file_name("state")
+    }
+
     pub(crate) fn fleet(&self) -> &Fleet {
         &self.world.fleet
     }
@@ -162,11 +167,16 @@ impl Site {
 }
 
 impl Drop for Site {
+    /// Every story ends with an audit of its journal.
     fn drop(&mut self) {
         if let Some(mut controller) = self.controller.take() {
             // It may have ended by itself: then there is nothing to end.
             let _ = controller.kill();
             let _ = controller.wait();
+        }
+        if !std::thread::panicking() {
+            let audit = self.cpe(&["audit"]);
+            assert_eq!(audit.code, 0, "{}{}", audit.stdout, audit.stderr);
         }
     }
 }

@@ -1,0 +1,147 @@
+//! What the auditor needs, read from a journal's file: by a connection that cannot write, in one transaction, also while a cpe writes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use cpe_proto::api::IntentRecord;
+use cpe_proto::id::{IncidentId, Name};
+use dped::audit::{DecisionRecord, Hold, HoldKind, IncidentRecord, Notified, Records};
+use rusqlite::{Connection, OpenFlags, Row};
+
+use super::read::event;
+use super::store::{from_json, meta, name, uint};
+use super::{LOST_AT, RETAINED_AFTER, schema};
+use crate::clock;
+
+/// Why a journal cannot be audited.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// SQLite's own reason.
+    #[error("cannot read the journal {path}: {source}; give a state_dir or the file journal.sqlite in it")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// Another version of cpe wrote it.
+    #[error(
+        "the journal {path} has schema {found}, this cpe audits {known}: use the cpe that wrote it, or, if it is older, start this \
+         version once on a copy"
+    )]
+    Version {
+        /// The file.
+        path: String,
+        /// Its version.
+        found: i64,
+        /// What is known here.
+        known: i64,
+    },
+}
+
+/// All that the auditor looks at.
+///
+/// # Errors
+/// [`AuditError`]: there is no journal, it is damaged, or of another version.
+pub fn records(path: &Path, open_max: Duration) -> Result<Records, AuditError> {
+    let failed = |source| AuditError::Read { path: path.display().to_string(), source };
+    let mut connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    let found = schema::version(&connection).map_err(failed)?;
+    if found != schema::VERSION {
+        let path = path.display().to_string();
+        return Err(AuditError::Version { path, found, known: schema::VERSION });
+    }
+    read(&mut connection, open_max).map_err(failed)
+}
+
+fn read(connection: &mut Connection, open_max: Duration) -> rusqlite::Result<Records> {
+    let transaction = connection.transaction()?;
+    let kept = meta(&transaction, RETAINED_AFTER)?.max(meta(&transaction, LOST_AT)?).unwrap_or(0);
+    Ok(Records {
+        now: clock::wall_ms(),
+        complete_since: kept,
+        open_max: u64::try_from(open_max.as_millis()).unwrap_or(u64::MAX),
+        decisions: all(
+            &transaction,
+            "SELECT id, time, deployable, body FROM decisions ORDER BY id",
+            decision,
+        )?,
+        intents: all(
+            &transaction,
+            "SELECT time, body, outcome, resolved FROM intents ORDER BY time, deployable, action",
+            intent,
+        )?,
+        // Only the kinds that a rule looks at: most events are of states.
+        events: all(
+            &transaction,
+            "SELECT seq, time, deployable, body FROM events
+             WHERE kind IN ('recovery_finished', 'recovery_refused', 'maintenance_changed', 'breaker_changed')
+                OR (kind = 'state_changed' AND body ->> 'to' = 'exhausted') ORDER BY seq",
+            event,
+        )?,
+        incidents: all(
+            &transaction,
+            "SELECT deployable, incident, assembly, service, opened, closed FROM incidents",
+            incident,
+        )?,
+        notifications: all(
+            &transaction,
+            "SELECT time, deployable, incident FROM notifications WHERE deployable IS NOT NULL ORDER BY time",
+            notified,
+        )?,
+        holds: all(&transaction, "SELECT time, kind, name, began FROM holds ORDER BY time, id", hold)?,
+    })
+}
+
+fn all<T>(
+    connection: &Connection,
+    sql: &str,
+    row: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection.prepare(sql)?.query_map([], row)?.collect()
+}
+
+fn decision(row: &Row<'_>) -> rusqlite::Result<DecisionRecord> {
+    Ok(DecisionRecord {
+        number: uint(row.get(0)?),
+        time: uint(row.get(1)?),
+        deployable: name(row.get(2)?)?,
+        decision: from_json(3, &row.get::<_, String>(3)?)?,
+    })
+}
+
+/// An intent with its outcome.
+pub(super) fn intent(row: &Row<'_>) -> rusqlite::Result<IntentRecord> {
+    Ok(IntentRecord {
+        time: uint(row.get(0)?),
+        intent: from_json(1, &row.get::<_, String>(1)?)?,
+        outcome: row.get(2)?,
+        resolved: row.get::<_, Option<i64>>(3)?.map(uint),
+    })
+}
+
+fn incident(row: &Row<'_>) -> rusqlite::Result<IncidentRecord> {
+    let part = |text: Option<String>| text.map(name).transpose();
+    Ok(IncidentRecord {
+        deployable: name(row.get(0)?)?,
+        incident: IncidentId(uint(row.get(1)?)),
+        assembly: part(row.get(2)?)?,
+        service: part(row.get(3)?)?,
+        opened: uint(row.get(4)?),
+        closed: row.get::<_, Option<i64>>(5)?.map(uint),
+    })
+}
+
+fn notified(row: &Row<'_>) -> rusqlite::Result<Notified> {
+    let deployable: Name = name(row.get(1)?)?;
+    let incident = row.get::<_, Option<i64>>(2)?.map(|incident| IncidentId(uint(incident)));
+    Ok(Notified { time: uint(row.get(0)?), deployable, incident })
+}
+
+fn hold(row: &Row<'_>) -> rusqlite::Result<Hold> {
+    let kind: String = row.get(1)?;
+    let kind = if kind == "pause" { HoldKind::Pause } else { HoldKind::Maintenance };
+    Ok(Hold { time: uint(row.get(0)?), kind, name: row.get(2)?, began: row.get(3)? })
+}
