@@ -1,25 +1,39 @@
 //! The fleet guard: the one gate above all engines (policy.md section 6). Called in the process, synchronously, with its own state only:
-//! budgets as leases that expire, and which paths were proven by whom. If the journal cannot be written, nothing is admitted.
-//!
-//! Self-trust by canaries, held domains and the fleet breaker have their place in [`Guard::self_trusted`] and [`Guard::held_domain`]:
-//! none is configured yet, so nothing is distrusted or held.
+//! self-trust (`guard/trust.rs`), common causes and their holds (`guard/holds.rs`), budgets as leases that expire (`guard/lease.rs`),
+//! and which paths were proven by whom (`guard/path.rs`). What it cannot know it does not admit.
 
+mod breaker;
+mod holds;
 mod lease;
 mod path;
+mod population;
+mod trust;
 
 use std::time::Duration;
 
-use cpe_proto::decision::{Answer, Refusal, Value};
+use cpe_proto::decision::{Answer, ChannelFact, Refusal, Value};
 use cpe_proto::id::{ActionId, AssemblyIndex, Name};
+use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
 
 use crate::describe::{span, value};
 use crate::output::Request;
+use breaker::Room;
+use holds::Holds;
+pub use holds::{GuardOutput, Scope};
 use lease::{Lease, Leases};
 use path::Paths;
+pub use population::HealthClass;
+use trust::Trust;
 
-/// The budgets, with policy.md section 6's values as the default.
+/// The network path of all assemblies that name no other.
+pub const DEFAULT_PATH: &str = "default";
+
+/// When the controller has not trusted itself for so long, that is told.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// Its numbers, with policy.md section 6's values as the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardSettings {
     /// In flight in one deployable (1).
@@ -36,6 +50,30 @@ pub struct GuardSettings {
     pub machine_rungs_within: Duration,
     /// A lease that was not released ends after this (30 min): longer than `action_give_up` and a verification together.
     pub lease: Duration,
+    /// What left health within this counts together (2 min).
+    pub window: Duration,
+    /// A domain is held at so many (3) ...
+    pub domain_count: usize,
+    /// ... that are so much of it, in percent (20).
+    pub domain_percent: usize,
+    /// The fleet breaker opens at so many (5) ...
+    pub fleet_count: usize,
+    /// ... that are so much of the fleet, in percent (30).
+    pub fleet_percent: usize,
+    /// A hold lasts (2 min).
+    pub hold: Duration,
+    /// After a failed repair in a slow start, the next is (30 min) later.
+    pub retry_after: Duration,
+    /// A repair that is over has worked when its assembly is healthy within this (30 s).
+    pub verified_within: Duration,
+    /// A slow start in which nobody wanted anything for this (10 min) is over.
+    pub quiet: Duration,
+    /// Between two ticks, above this all evidence is void (3 s).
+    pub gap: Duration,
+    /// After a lag above its budget, trust returns when there was none for this (1 s).
+    pub late_settle: Duration,
+    /// A canary's answer counts for this (10 s).
+    pub canary_fresh: Duration,
 }
 
 impl Default for GuardSettings {
@@ -48,6 +86,18 @@ impl Default for GuardSettings {
             machine_rungs: 10,
             machine_rungs_within: Duration::from_secs(600),
             lease: Duration::from_secs(1800),
+            window: Duration::from_secs(120),
+            domain_count: 3,
+            domain_percent: 20,
+            fleet_count: 5,
+            fleet_percent: 30,
+            hold: Duration::from_secs(120),
+            retry_after: Duration::from_secs(1800),
+            verified_within: Duration::from_secs(30),
+            quiet: Duration::from_secs(600),
+            gap: Duration::from_secs(3),
+            late_settle: Duration::from_secs(1),
+            canary_fresh: Duration::from_secs(10),
         }
     }
 }
@@ -67,8 +117,21 @@ pub struct Guard {
     settings: GuardSettings,
     leases: Leases,
     paths: Paths,
+    trust: Trust,
+    holds: Holds,
+    /// Since when it does not trust itself, and whether that was told.
+    distrust: Option<(Timestamp, bool)>,
     journal_writable: bool,
     paused: bool,
+}
+
+/// Who proved a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prover {
+    /// An assembly of that deployable.
+    Peer(Name, AssemblyIndex),
+    /// A canary, by its place among those of its path.
+    Canary(usize),
 }
 
 impl Guard {
@@ -79,6 +142,9 @@ impl Guard {
             settings,
             leases: Leases::default(),
             paths: Paths::default(),
+            trust: Trust::default(),
+            holds: Holds::default(),
+            distrust: None,
             journal_writable: true,
             paused: false,
         }
@@ -100,16 +166,94 @@ impl Guard {
         self.paused
     }
 
-    /// Whether the controller trusts itself. No canaries are configured: trusted.
-    #[must_use]
-    pub const fn self_trusted(&self) -> bool {
-        true
+    /// A path has so many canaries. Until they answer it is not trusted.
+    pub fn expect_canaries(&mut self, path: &str, canaries: usize) {
+        self.trust.expect(path, canaries);
     }
 
-    /// The held domain among these. No domain is ever held yet.
+    /// A canary answered or did not.
+    pub fn canary(&mut self, path: &str, index: usize, answered: bool, now: Timestamp) {
+        self.trust.canary(path, index, answered, now);
+    }
+
+    /// Our own lag was measured; `late`: above its budget.
+    pub fn lag(&mut self, now: Timestamp, late: bool) {
+        if late {
+            self.trust.late(now, &self.settings);
+        }
+    }
+
+    /// A tick, about once a second: what time brings. A gap between two of them voids what was known of ourselves.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.trust.tick(now, &self.settings);
+        self.leases.expire(now, self.settings.machine_rungs_within);
+        let trusted = self.trusted(now);
+        self.holds.advance(trusted.is_ok(), &self.settings, now);
+        self.tell_trust(trusted, now);
+    }
+
+    /// What it says by itself; none: nothing more for now.
+    pub fn poll_output(&mut self) -> Option<GuardOutput> {
+        self.holds.poll_output()
+    }
+
+    /// Trust on all paths that have canaries.
+    fn trusted(&self, now: Timestamp) -> Result<(), String> {
+        self.trust.own(now, &self.settings)?;
+        self.trust.paths().try_for_each(|path| self.trust.on_path(path, now, &self.settings).map(drop))
+    }
+
+    fn tell_trust(&mut self, trusted: Result<(), String>, now: Timestamp) {
+        match (trusted, self.distrust) {
+            (Ok(()), None) => {}
+            (Ok(()), Some((_, told))) => {
+                self.distrust = None;
+                if told {
+                    self.holds.tell(Scope::Itself, "cpe trusts itself again".to_owned(), false);
+                }
+            }
+            (Err(_), None) => self.distrust = Some((now, false)),
+            (Err(why), Some((since, false))) if now.since(since) >= TOLD_AFTER => {
+                self.distrust = Some((since, true));
+                let said = format!("cpe does not trust itself: {why}; nothing that rests on absence is done");
+                self.holds.tell(Scope::Itself, said, true);
+            }
+            (Err(_), Some(_)) => {}
+        }
+    }
+
+    /// Whether the controller trusts itself on that path: isolation row 1.
     #[must_use]
-    pub fn held_domain(&self, _domains: &[Name]) -> Option<Name> {
-        None
+    pub fn self_trusted(&self, path: &str, now: Timestamp) -> bool {
+        self.trust.on_path(path, now, &self.settings).is_ok()
+    }
+
+    /// The held domain among these: isolation row 2. A domain in slow start is not: its members are judged, and admitted a few at a time.
+    #[must_use]
+    pub fn held_domain(&self, domains: &[Name]) -> Option<Name> {
+        self.holds.held(domains).cloned()
+    }
+
+    /// What is held or in slow start now.
+    pub fn holds(&self) -> impl Iterator<Item = &Scope> {
+        self.holds.scopes()
+    }
+
+    /// An assembly's health changed, or is seen for the first time.
+    pub fn health(
+        &mut self,
+        deployable: &Name,
+        assembly: AssemblyIndex,
+        domains: &[Name],
+        class: HealthClass,
+        now: Timestamp,
+    ) {
+        self.holds.health(&(deployable.clone(), assembly), domains, class, &self.settings, now);
+    }
+
+    /// A deployable is managed no more, or its assemblies are others.
+    pub fn forget(&mut self, deployable: &Name) {
+        self.holds.forget(deployable);
     }
 
     /// Admits or refuses, with everything that was looked at, in order; the last value decided a refusal. An admission is a lease:
@@ -122,8 +266,11 @@ impl Guard {
         now: Timestamp,
     ) -> (Answer, Vec<Value>) {
         self.leases.expire(now, self.settings.machine_rungs_within);
+        if !only_budgets(request) {
+            self.holds.wants(&(key.clone(), request.assembly), place.domains, &self.settings, now);
+        }
         let mut gates = Vec::with_capacity(8);
-        let answer = match self.refusal(key, request, place, &mut gates) {
+        let answer = match self.refusal(key, request, place, now, &mut gates) {
             Some(refusal) => Answer::Refused(refusal),
             None => {
                 self.grant(key, request, place, now);
@@ -138,14 +285,14 @@ impl Guard {
         key: &Name,
         request: &Request,
         place: &Place<'_>,
+        now: Timestamp,
         gates: &mut Vec<Value>,
     ) -> Option<Refusal> {
         gates.push(value("fleet", if self.paused { "paused" } else { "not paused" }));
         if self.paused {
             return Some(Refusal::Paused);
         }
-        gates.push(value("self", "trusted, none configured"));
-        if !self.self_trusted() || !request.facts.self_trusted {
+        if self.untrusted(request, now, gates) {
             return Some(Refusal::Untrusted);
         }
         let (age, limit) = (span(request.evidence_age), span(request.evidence_age_max));
@@ -153,14 +300,57 @@ impl Guard {
         if request.evidence_age > request.evidence_age_max {
             return Some(Refusal::Evidence);
         }
-        if self.held_domain(place.domains).is_some() {
-            return Some(Refusal::DomainHeld);
+        if let Some(refusal) = self.held(request, place, now, gates) {
+            return Some(refusal);
         }
         if self.over_budget(key, request, place, gates) {
             return Some(Refusal::Budget);
         }
         gates.push(value("journal", if self.journal_writable { "writable" } else { "not writable" }));
         (!self.journal_writable).then_some(Refusal::Journal)
+    }
+
+    /// What rests on absence needs our trust in ourselves; what was concluded without it is not acted upon at all.
+    fn untrusted(&self, request: &Request, now: Timestamp, gates: &mut Vec<Value>) -> bool {
+        let trusted = self.trust.on_path(DEFAULT_PATH, now, &self.settings);
+        let (said, distrusted) = match trusted {
+            _ if !request.facts.self_trusted => ("not trusted when it was concluded".to_owned(), true),
+            Ok(said) => (said, false),
+            Err(why) if only_budgets(request) => (format!("not trusted ({why}), not needed"), false),
+            Err(why) => (format!("not trusted: {why}"), true),
+        };
+        gates.push(value("self", said));
+        distrusted
+    }
+
+    /// Whether a common cause holds it back: the fleet's, then those of its domains.
+    fn held(
+        &self,
+        request: &Request,
+        place: &Place<'_>,
+        now: Timestamp,
+        gates: &mut Vec<Value>,
+    ) -> Option<Refusal> {
+        if only_budgets(request) {
+            return None;
+        }
+        for (scope, breaker) in self.holds.over(place.domains) {
+            let refusal = if scope == Scope::Fleet { Refusal::BreakerOpen } else { Refusal::DomainHeld };
+            let (said, closed) = match breaker.room() {
+                Room::Yes(used, width) => (format!("slow start, {used} of {width}"), false),
+                Room::Full(used, width) => (format!("slow start, {used} of {width}"), true),
+                Room::Closed(until) => (format!("for {} more", span(until.since(now))), true),
+            };
+            gates.push(value(&format!("hold, {scope}"), said));
+            if closed {
+                return Some(refusal);
+            }
+            if scope == Scope::Fleet && request.facts.instance.is_none_or(|it| it == InstanceState::Unknown) {
+                gates.push(value("infrastructure", "does not answer"));
+                return Some(refusal);
+            }
+        }
+        None
     }
 
     /// Whether a budget is spent; it stops at the first that is.
@@ -223,11 +413,15 @@ impl Guard {
             until: now.after(self.settings.lease),
         };
         self.leases.add(key, request.action, lease);
+        if !only_budgets(request) {
+            self.holds.admit(&(key.clone(), request.assembly), place.domains, request.action, now);
+        }
     }
 
     /// A lease ends. One that is not there is no error: it expired, or was never granted.
-    pub fn release(&mut self, key: &Name, action: ActionId, _now: Timestamp) {
+    pub fn release(&mut self, key: &Name, action: ActionId, now: Timestamp) {
         self.leases.remove(key, action);
+        self.holds.release(key, action, now);
     }
 
     /// How many leases are out.
@@ -251,4 +445,26 @@ impl Guard {
     ) -> Option<(Duration, (Name, AssemblyIndex))> {
         self.paths.answered_by_another(path, except, now)
     }
+
+    /// How long ago a canary of that path or another assembly on it answered, whichever is newer, and who.
+    #[must_use]
+    pub fn path_proof(
+        &self,
+        path: &str,
+        except: (&Name, AssemblyIndex),
+        now: Timestamp,
+    ) -> Option<(Duration, Prover)> {
+        let canary = self.trust.answered(path, now, &self.settings);
+        let canary = canary.map(|(ago, index)| (ago, Prover::Canary(index)));
+        let peer = self.path_answered(path, except, now);
+        let peer = peer.map(|(ago, (name, index))| (ago, Prover::Peer(name, index)));
+        [canary, peer].into_iter().flatten().min_by_key(|(ago, _)| *ago)
+    }
+}
+
+/// A restart or a step of a start or stop, on positive evidence over a healthy channel: neither the domain's nor the fleet's breaker
+/// matters to it, nor what we think of our network.
+fn only_budgets(request: &Request) -> bool {
+    request.rung.is_none_or(|rung| rung == Rung::RestartService)
+        && request.facts.channel == ChannelFact::Healthy
 }

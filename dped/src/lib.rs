@@ -124,7 +124,7 @@ pub mod window;
 pub use action::OUTCOME_LOST_AFTER;
 pub use engine::{Desired, Engine, Seed};
 pub use gate::ADMISSION_TIMEOUT;
-pub use guard::{Guard, GuardSettings, Place};
+pub use guard::{Guard, GuardOutput, GuardSettings, HealthClass, Place, Prover, Scope};
 pub use incident::SETTLE_FACTOR;
 pub use input::{ActionOutcome, Input, Order, Surroundings};
 pub use output::{Act, Action, Output, Request, Target};

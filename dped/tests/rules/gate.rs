@@ -56,7 +56,7 @@ fn every_decision_holds_what_it_rests_on() {
             "paused: no",
             "in flight, assembly: 0 of 1",
             "fleet: not paused",
-            "self: trusted, none configured",
+            "self: trusted, no canaries: peers prove the path",
             "age of the evidence: 0 s, at most 4 s",
             "in flight, deployable: 0 of 1",
             "in flight, infrastructure prod: 0 of 10",
