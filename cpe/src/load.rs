@@ -24,7 +24,17 @@ pub fn config(path: &Path) -> Result<Config, Vec<Diagnostic>> {
     let text = String::from_utf8(text).map_err(|_| {
         vec![Diagnostic::error(&file, Position::START, "not UTF-8, expected TOML".to_owned())]
     })?;
-    Config::parse(&file, &text)
+    let config = Config::parse(&file, &text)?;
+    let secrets: Vec<String> = config.written_secrets().collect();
+    let open = || std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0);
+    if secrets.is_empty() || !open() {
+        return Ok(config);
+    }
+    let message = format!(
+        "everybody on this machine can read this file, and it holds `{}`, expected {{ file = \"/path\" }} with a file that only cpe can read (or chmod o-r this one)",
+        secrets.join("`, `")
+    );
+    Err(vec![Diagnostic::error(&file, Position::START, message)])
 }
 
 /// All `*.toml` files of a directory, in the order of their names.
@@ -252,6 +262,28 @@ mod tests {
 
     fn names(changes: &Changes) -> Vec<&str> {
         changes.defined.iter().map(|it| it.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_secret_in_a_configuration_that_everybody_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let rack = |password: &str| {
+            format!(
+                "[infrastructures.rack7]\nkind = \"fence\"\nagent = \"fence_apc\"\noptions = {{ password = {password} }}\n"
+            )
+        };
+        let of = |password: &str, mode: u32| {
+            let file = write(directory.path(), "cpe.toml", &rack(password));
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            config(&file)
+        };
+        let said = of("\"hunter2\"", 0o644).unwrap_err()[0].to_string();
+        assert!(said.contains("holds `infrastructures.rack7.options.password`, expected { file"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        let warned = of("\"hunter2\"", 0o640).unwrap().warnings;
+        assert!(warned[0].message.starts_with("`password` is written in this file"), "{warned:?}");
+        assert_eq!(of("{ file = \"/run/secret\" }", 0o644).unwrap().warnings, []);
     }
 
     #[test]
