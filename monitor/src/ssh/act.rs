@@ -9,6 +9,9 @@ use super::connect::Client;
 use super::exec::{self, Outcome};
 use super::settings::{Act, ActError, ServiceAct};
 
+/// How the forced command (`packaging/cpe-guest`) begins what it says.
+const FORCED: &str = "cpe-guest: ";
+
 /// Does it and says how it ended.
 pub(super) async fn run(
     handle: Arc<Handle<Client>>,
@@ -52,6 +55,9 @@ fn judge(outcome: Outcome, act: &Act, user: &str) -> Result<String, ActError> {
     };
     if status == Some(0) {
         return Ok(output.into());
+    }
+    if output.starts_with(FORCED) {
+        return Err(ActError::NotRunnable(output.into()));
     }
     if status == Some(127) || status == Some(126) || sudo_refused(&output) {
         let verb = act.act.verb();

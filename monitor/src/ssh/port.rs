@@ -70,7 +70,7 @@ impl Port {
             }
             ChannelOpenFailure::ResourceShortage => Observation::NotObserved,
             _ => Observation::NotRunnable(
-                "sshd does not allow it: set AllowTcpForwarding local (or PermitOpen) in its sshd_config for this user".into(),
+                "sshd does not allow it: set AllowTcpForwarding local (or PermitOpen) in its sshd_config for this user, and port-forwarding for a key with `restrict`".into(),
             ),
         }
     }

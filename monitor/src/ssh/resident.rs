@@ -247,6 +247,16 @@ mod tests {
     }
 
     #[test]
+    fn the_forced_commands_copy_is_this_program() {
+        let script = include_str!("../../../packaging/cpe-guest");
+        for part in [format!("main='{MAIN}'\n"), format!("worker='{WORKER}'\n")] {
+            assert!(script.contains(&part), "packaging/cpe-guest needs:\n{part}");
+        }
+        assert!(command().starts_with(&format!("exec /bin/sh -c ': cpe-resident {VERSION};")));
+        assert!(script.contains(&format!("\"exec /bin/sh -c ': cpe-resident {VERSION};\"*)")));
+    }
+
+    #[test]
     fn each_answer_is_read() {
         let words = "Id=a.service LoadState=loaded ActiveState=active SubState=running";
         for (body, reply) in [

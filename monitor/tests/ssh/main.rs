@@ -5,8 +5,10 @@
 
 mod acts;
 mod channel;
+mod forced;
 mod guest;
 mod hosts;
+mod ipv6;
 mod jumps;
 mod probes;
 mod trouble;
