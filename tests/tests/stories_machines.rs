@@ -83,6 +83,8 @@ fn a_frozen_machine_is_rebooted_hard_once_peers_prove_the_path() -> Result<()> {
         }
         let events = cpe.demand(&["events", "shop/web"])?;
         assert!(events.contains("rebooted (hard) (hung: "), "no sentence on the reboot:\n{events}");
+        let isolated = cpe.events()?.iter().filter(|event| event.is("fault_isolated")).count();
+        assert_eq!(isolated, 1, "one conclusion of one fault:\n{events}");
         Ok(())
     })
 }

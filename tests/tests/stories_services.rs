@@ -90,6 +90,9 @@ fn a_unit_that_dies_again_after_each_restart_climbs_to_reboots_and_ends_exhauste
         let reboots: Vec<_> = recoveries.iter().filter(|done| done.starts_with("reboot")).collect();
         assert_eq!(reboots, ["reboot-soft web", "reboot-hard web"], "{recoveries:?}");
         assert_eq!(site.infra_deeds()?, ["reboot-soft web", "reboot-hard web"]);
+        let slandered =
+            cpe.events()?.into_iter().find(|event| event.subject() == "web/app" && event.became("unknown"));
+        assert_eq!(slandered, None, "app came up with each reboot");
         let escalated = cpe.events()?.iter().filter(|event| event.is("escalated")).count();
         assert!(escalated >= 2, "from the service to the assembly, and to the end: {escalated}");
         let exhausted = cpe.events()?.into_iter().find(|event| event.became("exhausted"));
