@@ -14,12 +14,13 @@ use russh::{ChannelId, ChannelOpenFailure, Preferred, cipher, kex, mac};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::jump::{Tunnel, Way};
+use super::jump::{Through, Way};
 use super::known_hosts::{KnownHosts, Verdict};
 use super::login::login;
 use super::monitor::{Shared, Trust};
 use super::settings::{Endpoint, Identity, Jump, Settings};
 use super::socket::{self, Line, Socket};
+use super::tunnel;
 
 /// How long a session to a jump host may take to prove that it lives, when one that it carried was ended.
 const LIVES_MAX: Duration = Duration::from_secs(2);
@@ -359,11 +360,13 @@ async fn open_through(
     progress.at(0);
     shared.gate.turn().await;
     progress.at(2);
-    let Tunnel { stream, link } = way.open(link, &peer.address, peer.port).await?;
+    let Through { stream, link } = way.open(link, &peer.address, peer.port).await?;
     progress.at(3);
-    let split = socket::split_channel(stream).await;
-    match split {
-        Ok((line, socket)) => Ok(Opened { line, socket, via: Some(link) }),
+    match tunnel::open(*stream).await {
+        Ok(ends) => {
+            let (line, socket) = socket::of_tunnel(ends);
+            Ok(Opened { line, socket, via: Some(link) })
+        }
         Err(error) => {
             let text = format!("the server ended the connection: {error}");
             Err(Link::blame(Some(&link), Failure::new(ChannelFailure::Protocol, &text)).await)

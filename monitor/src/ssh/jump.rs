@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cpe_proto::observation::{ChannelFailure, detail};
-use russh::ChannelOpenFailure;
 use russh::client::Msg;
+use russh::{ChannelOpenFailure, ChannelStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::connect::{self, Failure, Link, Peer, Progress};
@@ -123,7 +123,7 @@ impl Way {
 
     /// Has the jump host connect to an assembly. An open cannot be taken back: one that nobody waits for any more is closed
     /// when it comes.
-    pub(super) async fn open(&self, link: Arc<Link>, host: &str, port: u16) -> Result<Tunnel, Failure> {
+    pub(super) async fn open(&self, link: Arc<Link>, host: &str, port: u16) -> Result<Through, Failure> {
         let Ok(permit) = Arc::clone(&self.opening).acquire_owned().await else {
             return Err(self.fault("too many connections"));
         };
@@ -137,12 +137,12 @@ impl Way {
         told.await.unwrap_or_else(|_| Err(self.fault("the session to it was lost")))
     }
 
-    async fn opened(&self, link: Arc<Link>, host: String, port: u16) -> Result<Tunnel, Failure> {
+    async fn opened(&self, link: Arc<Link>, host: String, port: u16) -> Result<Through, Failure> {
         let opened = link.handle.channel_open_direct_tcpip(&*host, port.into(), "127.0.0.1", 0).await;
         let reason = match opened {
             Ok(channel) => {
                 self.hop.heard_now();
-                return Ok(Tunnel { stream: Box::new(channel.into_stream()), link });
+                return Ok(Through { stream: Box::new(channel.into_stream()), link });
             }
             Err(russh::Error::ChannelOpenFailure(reason)) => reason,
             Err(_) => return Err(self.fault("the session to it was lost")),
@@ -170,8 +170,8 @@ impl Way {
 }
 
 /// A connection through a jump host, and the session that carries it.
-pub(super) struct Tunnel {
-    pub(super) stream: Box<russh::ChannelStream<Msg>>,
+pub(super) struct Through {
+    pub(super) stream: Box<ChannelStream<Msg>>,
     pub(super) link: Arc<Link>,
 }
 

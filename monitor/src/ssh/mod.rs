@@ -23,6 +23,7 @@ mod settings;
 mod shell;
 mod socket;
 mod task;
+mod tunnel;
 
 pub use monitor::{Counters, Monitor};
 pub use session::Session;

@@ -17,7 +17,8 @@ pub struct Settings {
     pub port: u16,
     /// The keys to offer, in this order, where an endpoint does not say.
     pub identities: Vec<Identity>,
-    /// The jump host that assemblies are reached through, where an endpoint does not say (none).
+    /// The jump host that assemblies are reached through, where an endpoint does not say (none). One that is itself an assembly, by
+    /// the same address and port, is reached directly.
     pub jump: Option<Jump>,
     /// The files of known host keys, as sshd(8) describes them. A file that does not exist is an empty one.
     pub known_hosts: Vec<PathBuf>,
@@ -122,6 +123,11 @@ pub struct Jump {
 impl Jump {
     /// The port, where none is given.
     pub(super) const PORT: u16 = 22;
+
+    /// Whether that is its own address.
+    pub(super) fn is_at(&self, address: &str, port: u16) -> bool {
+        self.address.eq_ignore_ascii_case(address) && self.port.unwrap_or(Self::PORT) == port
+    }
 }
 
 impl fmt::Display for Jump {

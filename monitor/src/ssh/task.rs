@@ -87,11 +87,7 @@ pub(super) async fn run(
     // Not bounded, but what it can hold is: one event for each probe that waits and one for a connection.
     let (events, mut reports) = mpsc::unbounded_channel();
     let waiting = Waiting::new(Arc::clone(&answers));
-    let way = match &endpoint.route {
-        Some(Route::Direct) => None,
-        Some(Route::Jump(jump)) => Some(shared.jumps.way(jump)),
-        None => shared.settings.jump.as_ref().map(|jump| shared.jumps.way(jump)),
-    };
+    let way = way(&shared, &endpoint);
     let endpoint = Arc::new(endpoint);
     let (state, generation, shell_failed, due) = (State::Idle, 0, false, false);
     let mut task =
@@ -108,6 +104,20 @@ pub(super) async fn run(
         }
         if std::mem::take(&mut task.due) {
             task.send().await;
+        }
+    }
+}
+
+/// The way through a jump host, where there is one. The jump host of all may itself be an assembly: it is reached directly, or its own
+/// death could never be told.
+fn way(shared: &Shared, endpoint: &Endpoint) -> Option<Way> {
+    match &endpoint.route {
+        Some(Route::Direct) => None,
+        Some(Route::Jump(jump)) => Some(shared.jumps.way(jump)),
+        None => {
+            let jump = shared.settings.jump.as_ref()?;
+            let port = endpoint.port.unwrap_or(shared.settings.port);
+            (!jump.is_at(&endpoint.address, port)).then(|| shared.jumps.way(jump))
         }
     }
 }

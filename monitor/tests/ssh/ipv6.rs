@@ -1,6 +1,6 @@
 //! Assemblies with IPv6 addresses. They need a loopback that has one.
 
-use cpe_monitor::ssh::{Endpoint, Jump, Settings};
+use cpe_monitor::ssh::{Endpoint, Jump, Route, Settings};
 use cpe_proto::definition::Check;
 use cpe_proto::observation::{ChannelFailure, Observation};
 
@@ -62,11 +62,12 @@ async fn a_refused_port_is_told_over_ipv6_as_over_ipv4() {
 async fn a_jump_host_and_what_is_behind_it_may_have_ipv6_addresses() {
     let guest = guest();
     let jump = Jump { user: None, address: "::1".to_owned(), port: Some(guest.port) };
-    let settings = Settings { jump: Some(jump), ..knows(&guest, "[::1]:*") };
-    let mut watch = Watch::with(settings.clone(), endpoint(&guest));
+    let (settings, route) = (knows(&guest, "[::1]:*"), Some(Route::Jump(jump)));
+    let behind = Endpoint { route, ..endpoint(&guest) };
+    let mut watch = Watch::with(settings.clone(), behind.clone());
     assert_eq!(watch.channel().await, Observation::Alive);
     assert_eq!(watch.monitor.counters().open, 2, "one within the other");
-    let closed = Endpoint { port: Some(free_port()), ..endpoint(&guest) };
+    let closed = Endpoint { port: Some(free_port()), ..behind };
     let seen = Watch::with(settings, closed).channel().await;
     let (cause, detail) = failure(&seen);
     assert_eq!(cause, ChannelFailure::Refused);

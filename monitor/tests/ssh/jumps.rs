@@ -8,7 +8,7 @@ use cpe_proto::observation::{ChannelFailure, Observation};
 use crate::guest::{Guest, Kind, free_port, keygen};
 use crate::watch::{Watch, command, failure, state, unit};
 
-const SOON: Duration = Duration::from_millis(900);
+const SOON: Duration = Duration::from_secs(2);
 
 /// A jump host and an assembly behind it.
 struct Site {
@@ -45,6 +45,15 @@ impl Site {
 
     fn name(&self) -> String {
         format!("jump host 127.0.0.1:{}", self.bastion.port)
+    }
+
+    /// What an assembly at that port says, when the session to the jump host is there already.
+    async fn port(&self, port: u16) -> Observation {
+        let mut first = self.watch();
+        assert_eq!(first.channel().await, Observation::Alive);
+        let endpoint = Endpoint { port: Some(port), ..self.web.endpoint() };
+        let mut watch = Watch::under(first.monitor.clone(), endpoint);
+        watch.ask_timed(&[(Probe::Channel, SOON)]).await.remove(0)
     }
 
     /// Asserts that this is the jump host's trouble, and proves nothing of the assembly.
@@ -101,10 +110,8 @@ async fn what_the_jump_host_meets_at_the_assembly_is_the_assemblys() {
     assert!(detail.contains("Connection refused") && detail.contains(&site.name()), "{detail}");
 
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = Some(listener.local_addr().unwrap().port());
-    let mut watch = Watch::with(site.settings(), Endpoint { port, ..site.web.endpoint() });
-    let seen = watch.ask_timed(&[(Probe::Channel, SOON)]).await;
-    assert_eq!(failure(&seen[0]).0, ChannelFailure::TimedOut, "{seen:?}");
+    let seen = site.port(listener.local_addr().unwrap().port()).await;
+    assert_eq!(failure(&seen).0, ChannelFailure::TimedOut, "{seen:?}");
 
     let settings = site.settings();
     site.web.write("known_hosts", "");
@@ -197,12 +204,52 @@ async fn a_jump_host_that_forbids_forwarding_is_told_with_what_to_change() {
 async fn an_open_that_is_given_up_leaves_no_connection_behind() {
     let site = Site::new();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = Some(listener.local_addr().unwrap().port());
-    let mut watch = Watch::with(site.settings(), Endpoint { port, ..site.web.endpoint() });
-    let seen = watch.ask_timed(&[(Probe::Channel, SOON)]).await;
-    assert_eq!(failure(&seen[0]).0, ChannelFailure::TimedOut, "{seen:?}");
+    let seen = site.port(listener.local_addr().unwrap().port()).await;
+    assert_eq!(failure(&seen).0, ChannelFailure::TimedOut, "{seen:?}");
     let (mut stream, _) = listener.accept().unwrap();
     // Ends only when the jump host closes it.
     let ended = tokio::task::spawn_blocking(move || std::io::copy(&mut stream, &mut std::io::sink()));
     tokio::time::timeout(crate::guest::PATIENCE, ended).await.expect("it is closed").unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jump_host_that_is_itself_an_assembly_is_reached_directly() {
+    let site = Site::new();
+    let mut watch = Watch::with(site.settings(), site.bastion.endpoint());
+    assert_eq!(watch.channel().await, Observation::Alive);
+    assert_eq!((site.bastion.sessions().len(), watch.monitor.counters().open), (1, 1));
+    let itself = Endpoint { port: Some(free_port()), ..site.bastion.endpoint() };
+    let jump = Jump { port: itself.port, ..site.jump() };
+    let settings = Settings { jump: Some(jump), ..site.settings() };
+    let seen = Watch::with(settings, itself).channel().await;
+    assert_eq!(failure(&seen).0, ChannelFailure::Refused, "its own death is told: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_busy_sessions_share_a_jump_host_without_holding_each_other_up() {
+    let site = Site::new();
+    let monitor = Monitor::new(site.settings()).unwrap();
+    let talk: Vec<Probe> = std::iter::once(Probe::Channel)
+        .chain((0..30).map(|index| command(&format!("printf {index}; head -c 3000 /dev/zero | tr '\\0' x"))))
+        .collect();
+    let sessions = (0..8).map(|_| {
+        let (mut watch, talk) = (Watch::under(monitor.clone(), site.web.endpoint()), talk.clone());
+        tokio::spawn(async move {
+            for _ in 0..2 {
+                let seen = watch.ask(&talk).await;
+                assert_eq!(seen[0], Observation::Alive);
+                for (index, observation) in seen.iter().skip(1).enumerate() {
+                    let told = matches!(observation, Observation::Exited(0, text) if text.starts_with(&index.to_string()));
+                    assert!(told, "{observation:?}");
+                }
+            }
+            watch
+        })
+    });
+    let mut open = Vec::new();
+    for session in sessions.collect::<Vec<_>>() {
+        open.push(session.await.unwrap());
+    }
+    assert_eq!(monitor.counters().connected, 9, "eight, and that to the jump host");
+    assert_eq!(site.bastion.sessions().len(), 1);
 }
