@@ -44,6 +44,14 @@ use metadata::{Action, Metadata};
 use options::{Needs, Options};
 use power::Power;
 
+/// What an agent could do that prints this as its metadata.
+///
+/// # Errors
+/// What is wrong with it, and what was expected.
+pub fn capabilities_of(metadata: &[u8]) -> Result<Capabilities, String> {
+    Metadata::parse(metadata).map(|metadata| metadata.capabilities())
+}
+
 /// One fence agent of cpe.toml, with its device.
 #[derive(Clone, Debug)]
 pub struct Fence {

@@ -15,6 +15,10 @@ use cpe_proto::fence::FenceOptions;
 use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
 use serde::Serialize;
 
+/// The longest detail of an answer, in characters.
+#[cfg(any(feature = "command", feature = "fence"))]
+const DETAIL_MAX_CHARS: usize = 1000;
+
 /// One infrastructure of cpe.toml.
 #[derive(Debug)]
 pub enum Infrastructure {

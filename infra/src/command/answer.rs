@@ -7,11 +7,8 @@ use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::InstanceAnswer;
 use crate::process::one_line;
-
-/// The longest detail that is kept, in characters.
-const DETAIL_MAX_CHARS: usize = 1000;
+use crate::{DETAIL_MAX_CHARS, InstanceAnswer};
 
 #[derive(Deserialize)]
 struct Instance {

@@ -324,6 +324,20 @@ mod tests {
     }
 
     #[test]
+    fn a_document_that_breaks_off_or_is_damaged_anywhere_is_refused_or_read_and_never_more() {
+        let whole = ask("fence_kdump");
+        let read = |bytes: &[u8]| Metadata::parse(bytes).map(|agent| agent.capabilities().0.len());
+        assert_eq!(read(&whole), Ok(0));
+        let end = whole.trim_ascii_end().len();
+        for at in 0..end {
+            assert!(read(&whole[..at]).is_err(), "{at} bytes of it");
+            let mut damaged = whole.clone();
+            damaged[at] = b'<';
+            assert!(read(&damaged).is_ok_and(|can| can == 0) || read(&damaged).is_err());
+        }
+    }
+
+    #[test]
     fn hostile_documents_are_refused_and_cost_little() {
         let said = |text: &str| Metadata::parse(text.as_bytes()).expect_err("it is refused");
         let laughs = "<!DOCTYPE x [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;&a;&a;\">]><resource-agent>&b;</resource-agent>";

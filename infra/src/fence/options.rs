@@ -154,7 +154,7 @@ fn check_required(metadata: &Metadata, given: &BTreeMap<&str, &FenceValue>) -> R
     if missing.is_empty() {
         return Ok(());
     }
-    let all = missing.join("`, `");
+    let all = one_line(&missing.join("`, `"), 300);
     let place = if PLUG.iter().any(|plug| missing.contains(plug)) {
         "; a machine's outlet is the `fence` of its assembly, as { plug = \"7\" }"
     } else {

@@ -9,7 +9,8 @@ use super::Shared;
 use super::agent::{OFF, Trouble};
 use super::metadata::{Action, Metadata, Reboot};
 use super::options::Options;
-use crate::{Error, InstanceAnswer};
+use crate::process::one_line;
+use crate::{DETAIL_MAX_CHARS, Error, InstanceAnswer};
 
 /// Between two looks at a machine that is not yet as it was told to be; devices take a moment.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -52,7 +53,7 @@ impl Power<'_> {
             Operation::Stop => {
                 let detail =
                     self.verified(Action::Off, self.deadline).await.map_err(|trouble| self.error(trouble))?;
-                Ok(answer(InstanceState::Off, detail))
+                Ok(answer(InstanceState::Off, &detail))
             }
             Operation::RebootHard => match self.metadata.reboot() {
                 Some(Reboot::Verified) => self.off_and_on().await,
@@ -72,9 +73,9 @@ impl Power<'_> {
     /// What cannot be known is no error: it is an answer that nothing is concluded from.
     async fn status(&self) -> Result<InstanceAnswer, Error> {
         match self.look(self.deadline).await {
-            Ok(seen) => Ok(answer(seen.state(), String::new())),
+            Ok(seen) => Ok(answer(seen.state(), "")),
             Err(Trouble::Exit { status, said, .. }) => {
-                Ok(answer(InstanceState::Unknown, format!("the agent's status ended with {status}{said}")))
+                Ok(answer(InstanceState::Unknown, &format!("the agent's status ended with {status}{said}")))
             }
             Err(trouble) => Err(self.error(trouble)),
         }
@@ -84,11 +85,11 @@ impl Power<'_> {
         if self.metadata.does(Action::Status) {
             let detail =
                 self.verified(Action::On, self.deadline).await.map_err(|trouble| self.error(trouble))?;
-            return Ok(answer(InstanceState::Active, detail));
+            return Ok(answer(InstanceState::Active, &detail));
         }
         let done = self.shared.call(Action::On, self.options, self.deadline).await;
         done.map_err(|trouble| self.error(trouble))?;
-        Ok(answer(InstanceState::Active, "on, not verified: the agent has no status".to_owned()))
+        Ok(answer(InstanceState::Active, "on, not verified: the agent has no status"))
     }
 
     /// Off is tried for two thirds of the time, so that there is some left to switch the machine on again.
@@ -97,14 +98,14 @@ impl Power<'_> {
         let off = self.verified(Action::Off, self.deadline - left / 3).await;
         let off = off.map_err(|trouble| self.error(trouble))?;
         let trouble = match self.verified(Action::On, self.deadline).await {
-            Ok(on) => return Ok(answer(InstanceState::Active, format!("{off}; {on}"))),
+            Ok(on) => return Ok(answer(InstanceState::Active, &format!("{off}; {on}"))),
             Err(trouble) => self.error(trouble),
         };
         // That it was off is known. If it still is, that is an answer, by which it is started again.
         let detail = format!("{off}; but then: {trouble}");
         match self.look(self.deadline + LOOK_AGAIN).await {
-            Ok(seen) => Ok(answer(seen.state(), detail)),
-            Err(_) => Ok(answer(InstanceState::Unknown, detail)),
+            Ok(seen) => Ok(answer(seen.state(), &detail)),
+            Err(_) => Ok(answer(InstanceState::Unknown, &detail)),
         }
     }
 
@@ -116,13 +117,13 @@ impl Power<'_> {
             true => self.look(self.deadline).await.map_or(InstanceState::Unknown, |seen| seen.state()),
             false => InstanceState::Unknown,
         };
-        Ok(answer(state, detail.to_owned()))
+        Ok(answer(state, detail))
     }
 
     /// Tells the device until it says that it is so, or until the deadline. The answer says how often it was told; the trouble is
-    /// the last one.
+    /// the last one that was not of the deadline's making.
     async fn verified(&self, action: Action, deadline: Instant) -> Result<String, Trouble> {
-        let (mut begun, mut attempts, mut pause) = (false, 0_u32, LOOK_AGAIN);
+        let (mut last, mut attempts, mut pause) = (None, 0_u32, LOOK_AGAIN);
         loop {
             attempts += 1;
             let trouble = match self.shared.call(action, self.options, deadline).await {
@@ -130,13 +131,14 @@ impl Power<'_> {
                     Ok(()) => return Ok(told(action, attempts)),
                     Err(trouble) => trouble,
                 },
-                Err(Trouble::NotBegun(detail)) if !begun => return Err(Trouble::NotBegun(detail)),
+                Err(Trouble::NotBegun(detail)) if last.is_none() => return Err(Trouble::NotBegun(detail)),
                 Err(trouble) => trouble,
             };
-            begun = true;
+            let trouble = self.telling(last, trouble);
             if deadline.saturating_duration_since(Instant::now()) <= pause {
                 return Err(after(trouble, action, attempts));
             }
+            last = Some(trouble);
             tokio::time::sleep(pause).await;
             pause = (2 * pause).min(TRY_AGAIN_MAX);
         }
@@ -166,9 +168,18 @@ impl Power<'_> {
                 }
                 (Err(trouble), _) => trouble,
             };
-            last = Some(trouble);
+            last = Some(self.telling(last, trouble));
         }
         Err(last.unwrap_or_else(|| Trouble::Doubt(format!("nobody looked after {word}"))))
+    }
+
+    /// Of two troubles the one that says more: a call that only the deadline cut short says nothing of the device.
+    fn telling(&self, last: Option<Trouble>, trouble: Trouble) -> Trouble {
+        match (last, trouble) {
+            (Some(last), Trouble::NotBegun(_)) => last,
+            (Some(last), Trouble::Late { after, .. }) if after < self.shared.settings.timeout => last,
+            (_, trouble) => trouble,
+        }
     }
 
     async fn look(&self, deadline: Instant) -> Result<Seen, Trouble> {
@@ -184,8 +195,8 @@ impl Power<'_> {
     }
 }
 
-fn answer(state: InstanceState, detail: String) -> InstanceAnswer {
-    InstanceAnswer { state, instance: None, address: None, detail }
+fn answer(state: InstanceState, detail: &str) -> InstanceAnswer {
+    InstanceAnswer { state, instance: None, address: None, detail: one_line(detail, DETAIL_MAX_CHARS) }
 }
 
 fn told(action: Action, attempts: u32) -> String {

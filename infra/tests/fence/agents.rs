@@ -62,8 +62,9 @@ async fn fence_dummy_switches_its_file() {
 async fn fence_dummy_that_fails_to_switch_leaves_it_unresolved() {
     installed("fence_dummy");
     let fence = infrastructure(&settings("fence_dummy", &[("type", "fail"), ("power_timeout", "1")]));
+    fence.capabilities().await.expect("it says that it works");
     let own = options(&[("status_file", "/nonexistent/status")]);
-    let error = fence.perform(Operation::Stop, &request(own), Duration::from_secs(5)).await;
+    let error = fence.perform(Operation::Stop, &request(own), Duration::from_secs(10)).await;
     let error = error.expect_err("it fails");
     assert!(error.is_unresolved() && error.to_string().contains("Timed out waiting to power OFF"), "{error}");
 }

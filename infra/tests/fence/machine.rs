@@ -102,12 +102,12 @@ async fn a_machine_is_switched_on_and_off_and_rebooted() {
 async fn an_agent_that_lies_about_off_is_not_believed_and_nothing_is_switched_on_after_it() {
     let rack = Rack::new("fence_machine", &[("way", "lies")]);
     rack.done(Operation::Start).await;
-    let error = rack.perform(Operation::Stop, Duration::from_secs(4)).await.expect_err("it lives");
+    let error = rack.perform(Operation::Stop, Duration::from_secs(6)).await.expect_err("it lives");
     assert!(error.is_unresolved(), "{error}");
     let said = error.to_string();
     assert!(said.contains("it said that off was done, and then that the machine is active"), "{said}");
     let before = rack.called().len();
-    let error = rack.perform(Operation::RebootHard, Duration::from_secs(4)).await.expect_err("it lives");
+    let error = rack.perform(Operation::RebootHard, Duration::from_secs(9)).await.expect_err("it lives");
     assert!(error.is_unresolved(), "{error}");
     let after = rack.called().split_off(before);
     assert!(!after.contains(&"on".to_owned()) && after.contains(&"off".to_owned()), "{after:?}");
@@ -131,7 +131,7 @@ async fn off_is_tried_again_until_it_is_seen() {
 
 #[tokio::test]
 async fn a_call_that_hangs_is_ended_with_what_it_started_and_tried_again() {
-    let short = |settings| FenceSettings { timeout: Duration::from_secs(3), ..settings };
+    let short = |settings| FenceSettings { timeout: Duration::from_secs(6), ..settings };
     let rack = Rack::with("fence_machine", &[("way", "hangs-once")], short);
     rack.done(Operation::Start).await;
     let off = rack.done(Operation::Stop).await;
@@ -144,7 +144,7 @@ async fn a_call_that_hangs_is_ended_with_what_it_started_and_tried_again() {
 async fn a_device_that_hangs_for_good_leaves_the_machine_unresolved() {
     let rack = Rack::new("fence_machine", &[("way", "hangs")]);
     rack.done(Operation::Start).await;
-    let error = rack.perform(Operation::Stop, Duration::from_secs(2)).await.expect_err("it hangs");
+    let error = rack.perform(Operation::Stop, Duration::from_secs(5)).await.expect_err("it hangs");
     assert!(matches!(error, Error::TimedOut { .. }) && error.is_unresolved(), "{error}");
     assert!(!lives(number_in(&rack.file("child")).expect("it had a child")));
 }
@@ -156,7 +156,7 @@ async fn a_machine_that_is_off_for_certain_but_does_not_come_on_is_told_as_off()
     let broken = options(&[("plug", "7"), ("way", "on-fails")]);
     let answer = rack
         .infrastructure
-        .perform(Operation::RebootHard, &request(broken), Duration::from_secs(4))
+        .perform(Operation::RebootHard, &request(broken), Duration::from_secs(12))
         .await
         .expect("that it is off is known");
     assert_eq!(answer.state, InstanceState::Off);
@@ -177,7 +177,7 @@ async fn a_status_that_fails_is_unknown_and_never_off() {
         assert_eq!(answer.state, InstanceState::Unknown, "{way}");
         assert!(answer.detail.contains(said), "{way}: {}", answer.detail);
         // And off that cannot be seen is not off.
-        let error = rack.perform(Operation::Stop, Duration::from_secs(2)).await.expect_err("it is not seen");
+        let error = rack.perform(Operation::Stop, Duration::from_secs(5)).await.expect_err("it is not seen");
         assert!(error.is_unresolved(), "{error}");
     }
 }
@@ -191,7 +191,7 @@ async fn a_secret_is_in_no_error_no_argument_no_environment_and_no_debug_output(
         settings.options.insert("password".to_owned(), FenceValue::File(file.clone()));
         settings
     });
-    let error = rack.perform(Operation::Stop, Duration::from_secs(2)).await.expect_err("it fails");
+    let error = rack.perform(Operation::Stop, Duration::from_secs(5)).await.expect_err("it fails");
     let said = format!("{error} {error:?} {:?} {:?}", rack.infrastructure, rack.settings);
     assert!(said.contains("Unable to connect as admin:(hidden) to the device"), "{said}");
     let called = std::fs::read_to_string(rack.file("called")).expect("it was called");
