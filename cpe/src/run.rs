@@ -77,7 +77,7 @@ impl Controller {
             .await?
             .context("[ssh] of the configuration")?;
         let infrastructures = infrastructures(&config);
-        let notifier = Notifier::new(config.notify.clone(), Arc::clone(&metrics));
+        let notifier = Notifier::new(config.notify.clone(), Arc::clone(&metrics), journal.clone());
         let guard = Guard::new(guard_settings(&config));
         let lag = Lag::new(config.lag_budget);
         for adapter in infrastructures.values() {

@@ -96,6 +96,47 @@ pub struct JournalLimits {
 pub struct Notify {
     /// A program that gets each notification as JSON on its standard input.
     pub command: Option<PathBuf>,
+    /// Where each notification is posted to as JSON.
+    pub webhook: Option<Webhook>,
+}
+
+/// An address that notifications are posted to. Its path is often a secret: only its host is ever shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Webhook(String);
+
+impl Webhook {
+    /// Parses `http://HOST/PATH` or `https://HOST/PATH`.
+    ///
+    /// # Errors
+    /// What is expected instead.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str = "an address, as \"https://chat.example.org/hooks/...\"";
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or(EXPECTED)?;
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+        if host.is_empty() || host.contains('@') || !plain || text.len() > 2_048 {
+            return Err(EXPECTED);
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The whole address.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Its host and port: what may be shown.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.split('/').nth(2).unwrap_or_default().split(['?', '#']).next().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Webhook({})", self.host())
+    }
 }
 
 /// Something outside of what is watched that answers as long as our own network works.
@@ -165,8 +206,8 @@ const SSH: Schema = Schema {
 const JOURNAL: Schema = Schema { title: "[journal]", keys: &["keep", "max_size"], later: &[] };
 const NOTIFY: Schema = Schema {
     title: "[notify]",
-    keys: &["command"],
-    later: &[("webhook", "`command` can call curl"), ("email", "`command` can call sendmail")],
+    keys: &["command", "webhook"],
+    later: &[("email", "`command` can call sendmail")],
 };
 const CANARY: Schema = Schema { title: "[[canaries]]", keys: &["path", "tcp"], later: &[] };
 const BUDGETS: Schema = Schema { title: "[budgets]", keys: &["in_flight", "machine_rungs"], later: &[] };
@@ -220,10 +261,12 @@ impl Config {
 
     /// The secrets that the file itself holds, as the paths of their keys. Only cpe should be able to read such a file.
     pub fn written_secrets(&self) -> impl Iterator<Item = String> {
-        self.infrastructures.iter().flat_map(|(name, infrastructure)| {
+        let webhook = self.notify.webhook.iter().map(|_| "notify.webhook".to_owned());
+        let options = self.infrastructures.iter().flat_map(|(name, infrastructure)| {
             let written = infrastructure.written_secrets();
             written.map(move |key| format!("infrastructures.{name}.options.{key}"))
-        })
+        });
+        webhook.chain(options)
     }
 
     /// Parses a file's bytes.
@@ -238,6 +281,7 @@ impl Config {
 
 fn read(root: &Table<'_>, folder: &Path) -> Config {
     let path = |key: &str, default: &str| path_of(root, key, folder).unwrap_or_else(|| default.into());
+    let notify = root.table("notify", &NOTIFY);
     let lag = root.duration("lag_budget", Duration::from_millis(10), Duration::from_secs(60));
     Config {
         deployables: path("deployables", "/etc/cpe/deployables"),
@@ -246,13 +290,27 @@ fn read(root: &Table<'_>, folder: &Path) -> Config {
         ssh: read_ssh(root, folder),
         journal: read_journal(root),
         notify: Notify {
-            command: root.table("notify", &NOTIFY).and_then(|table| path_of(&table, "command", folder)),
+            command: notify.as_ref().and_then(|table| path_of(table, "command", folder)),
+            webhook: notify.as_ref().and_then(read_webhook),
         },
         canaries: read_canaries(root),
         infrastructures: infrastructures::read(root, folder),
         budgets: root.table("budgets", &BUDGETS).map(|table| read_budgets(&table)).unwrap_or_default(),
         lag_budget: lag.unwrap_or(Duration::from_millis(250)),
         warnings: Vec::new(),
+    }
+}
+
+/// The address itself is in no message.
+fn read_webhook(table: &Table<'_>) -> Option<Webhook> {
+    let text = table.text("webhook")?;
+    match Webhook::parse(text.text) {
+        Ok(webhook) => Some(webhook),
+        Err(expected) => {
+            let message = format!("`webhook` in [notify] cannot be asked, expected {expected}");
+            table.report().error(table.at_key("webhook"), message);
+            None
+        }
     }
 }
 

@@ -48,6 +48,9 @@ fn the_reference_says_the_defaults_and_has_every_key_with_a_comment() {
     assert_eq!((&config.listen, &ssh, config.journal), (&default.listen, &default.ssh, default.journal));
     assert_eq!((config.budgets, config.lag_budget), (default.budgets, default.lag_budget));
     assert_eq!(config.canaries[0].tcp.port, 22);
+    let webhook = config.notify.webhook.as_ref().expect("it is given");
+    assert_eq!(format!("{webhook:?}"), "Webhook(chat.example.org)", "its path may be a secret");
+    assert!(config.written_secrets().any(|key| key == "notify.webhook"));
     let InfrastructureKind::Command(lab) = kind(&config, "lab") else { panic!("a command") };
     assert_eq!((lab.timeout, lab.in_flight), (Duration::from_secs(30), 10));
     let InfrastructureKind::Fence(rack) = kind(&config, "rack7") else { panic!("an agent") };

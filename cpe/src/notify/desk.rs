@@ -1,0 +1,304 @@
+//! The one task that decides who is told what: nothing twice for the same state of an incident (kept in the journal before it is sent, so
+//! that a restart does not tell it again), nothing of what an operator knows, at most so many in a time, the rest as a digest; and that an
+//! incident of which a person was told is over. One more task for each channel, so that a slow one delays no other.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_proto::config::Notify;
+use cpe_proto::event::{EventKind, EventRecord};
+use cpe_proto::id::{IncidentId, Name};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::{Notification, Pace, Phase, command, webhook};
+use crate::clock;
+use crate::journal::{Journal, JournalError, Notified, WhyQuery};
+use crate::metrics::Metrics;
+
+/// Notifications that wait for one channel; what is above goes into a digest.
+const CHANNEL_QUEUE: usize = 64;
+/// Messages that a digest spells out; the others are counted.
+const DIGEST_MESSAGES: usize = 50;
+/// Incidents that are remembered of each kind.
+const REMEMBERED: usize = 10_000;
+/// A journal that is slower is not waited for: a person is told first.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The state of an incident that is over, in the journal.
+const CLOSED: &str = "closed";
+
+/// What the desk is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    Tell { time: u64, deployable: Name, incident: Option<IncidentId>, message: String },
+    Acknowledge(Name, IncidentId),
+}
+
+type Key = (Name, IncidentId);
+
+pub(super) struct Desk {
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    pace: Pace,
+    channels: Vec<mpsc::Sender<(Notification, Option<Notified>)>>,
+    acknowledged: BTreeSet<Key>,
+    /// Open incidents of which a person was told.
+    told: BTreeSet<Key>,
+    /// What was told while the journal could not be written.
+    unwritten: BTreeSet<(Key, String)>,
+    tokens: u32,
+    refilled: Instant,
+    overflow: Vec<String>,
+    overflowed: usize,
+}
+
+impl Desk {
+    pub(super) fn new(notify: Notify, metrics: Arc<Metrics>, journal: Journal, pace: Pace) -> Self {
+        let mut channels = Vec::new();
+        let start = journal.start_state();
+        let (told, acknowledged) = (start.told.clone(), start.acknowledged.clone());
+        let mut add = |way: Way| {
+            let (sender, receive) = mpsc::channel(CHANNEL_QUEUE);
+            tokio::spawn(deliver(way, receive, Arc::clone(&metrics), journal.clone()));
+            channels.push(sender);
+        };
+        if let Some(program) = notify.command {
+            add(Way::Command(program, pace.program));
+        }
+        if let Some(address) = notify.webhook {
+            match webhook::Poster::new(address, pace.first_wait) {
+                Ok(poster) => add(Way::Webhook(poster)),
+                Err(error) => {
+                    tracing::error!(%error, "[notify] webhook cannot be used: nobody is told that way");
+                }
+            }
+        }
+        Self {
+            journal,
+            metrics,
+            pace,
+            channels,
+            acknowledged,
+            told,
+            unwritten: BTreeSet::new(),
+            tokens: pace.burst,
+            refilled: Instant::now(),
+            overflow: Vec::new(),
+            overflowed: 0,
+        }
+    }
+
+    /// Until the last notifier is gone.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        let mut live = self.journal.subscribe();
+        let mut follows = true;
+        loop {
+            let due = self.refilled + self.pace.every;
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Order::Tell { time, deployable, incident, message }) => {
+                        self.tell(time, deployable, incident, message).await;
+                    }
+                    Some(Order::Acknowledge(deployable, incident)) => {
+                        remember(&mut self.acknowledged, (deployable, incident));
+                    }
+                    None => return,
+                },
+                event = live.recv(), if follows => match event {
+                    Ok(record) => self.seen(&record).await,
+                    Err(RecvError::Lagged(_)) => self.look_for_closed().await,
+                    Err(RecvError::Closed) => follows = false,
+                },
+                () = tokio::time::sleep_until(due), if self.tokens < self.pace.burst => {
+                    self.tokens += 1;
+                    self.refilled = Instant::now();
+                    self.digest();
+                }
+            }
+        }
+    }
+
+    async fn tell(&mut self, time: u64, deployable: Name, incident: Option<IncidentId>, message: String) {
+        if let Some(incident) = incident {
+            let key = (deployable.clone(), incident);
+            if self.acknowledged.contains(&key) {
+                return;
+            }
+            remember(&mut self.told, key);
+        }
+        let state = state_of(&message);
+        self.send(Notified { time, deployable, incident, state, message }, Phase::Open).await;
+    }
+
+    async fn seen(&mut self, record: &EventRecord) {
+        if record.event.kind != EventKind::IncidentClosed {
+            return;
+        }
+        let (Some(deployable), Some(incident)) = (&record.deployable, record.event.incident) else { return };
+        let message = format!("{}: over: {}", record.subject(), record.event.reason);
+        self.closed((deployable.clone(), incident), record.time, message).await;
+    }
+
+    async fn closed(&mut self, key: Key, time: u64, message: String) {
+        let known = self.acknowledged.remove(&key);
+        if !self.told.remove(&key) || known {
+            return;
+        }
+        let (deployable, incident) = key;
+        let state = CLOSED.to_owned();
+        self.send(Notified { time, deployable, incident: Some(incident), state, message }, Phase::Closed)
+            .await;
+    }
+
+    /// Events were missed: the journal says which incidents are over.
+    async fn look_for_closed(&mut self) {
+        let everything = WhyQuery::Name(crate::glob::Glob::everything());
+        let Ok(open) = self.journal.open_incidents(everything).await else { return };
+        let open: BTreeSet<Key> = open.into_iter().collect();
+        for key in self.told.difference(&open).cloned().collect::<Vec<_>>() {
+            let message = format!("{}#{}: over", key.0, key.1);
+            self.closed(key, clock::wall_ms(), message).await;
+        }
+    }
+
+    /// Sends it unless that state of that incident was told before.
+    async fn send(&mut self, notified: Notified, state: Phase) {
+        let kept = tokio::time::timeout(JOURNAL_TIMEOUT, self.journal.notified(notified.clone())).await;
+        match kept {
+            Ok(Ok(())) => {}
+            Ok(Err(JournalError::Told)) => return,
+            // Telling goes on without a journal; then it is this process that knows what was told.
+            Ok(Err(_)) | Err(_) => {
+                if let Some(incident) = notified.incident {
+                    let key = ((notified.deployable.clone(), incident), notified.state.clone());
+                    if self.unwritten.len() >= REMEMBERED {
+                        self.unwritten.clear();
+                    }
+                    if !self.unwritten.insert(key) {
+                        return;
+                    }
+                }
+            }
+        }
+        if self.channels.is_empty() {
+            self.journal.notified_outcome(notified, "nobody is configured to be told");
+            return;
+        }
+        let thread = notified.incident.map(|incident| format!("{}#{incident}", notified.deployable));
+        let of = thread.clone().unwrap_or_else(|| notified.deployable.to_string());
+        let notification = Notification {
+            id: format!("{of}-{}", notified.time),
+            time: notified.time,
+            state,
+            deployable: Some(notified.deployable.clone()),
+            incident: thread,
+            message: notified.message.clone(),
+            messages: Vec::new(),
+        };
+        if self.tokens == 0 || !self.post(&notification, Some(&notified)) {
+            self.overflowed += 1;
+            if self.overflow.len() < DIGEST_MESSAGES {
+                self.overflow.push(notification.message);
+            }
+            self.journal.notified_outcome(notified, "told in a digest");
+            return;
+        }
+        if self.tokens == self.pace.burst {
+            self.refilled = Instant::now();
+        }
+        self.tokens -= 1;
+    }
+
+    /// What was too much, as one.
+    fn digest(&mut self) {
+        if self.overflowed == 0 || self.tokens == 0 {
+            return;
+        }
+        let time = clock::wall_ms();
+        let digest = Notification {
+            id: format!("digest-{time}"),
+            time,
+            state: Phase::Digest,
+            deployable: None,
+            incident: None,
+            message: format!("{} more notifications; `cpe status` shows what is wrong", self.overflowed),
+            messages: self.overflow.clone(),
+        };
+        if self.post(&digest, None) {
+            self.tokens -= 1;
+            self.overflowed = 0;
+            self.overflow.clear();
+        }
+    }
+
+    /// False: a channel has no room.
+    fn post(&self, notification: &Notification, kept: Option<&Notified>) -> bool {
+        if self.channels.iter().any(|channel| channel.capacity() == 0 && !channel.is_closed()) {
+            return false;
+        }
+        for channel in &self.channels {
+            if channel.try_send((notification.clone(), kept.cloned())).is_err() {
+                self.metrics.notifications.dropped.inc();
+            }
+        }
+        true
+    }
+}
+
+/// What a message says of its incident, without how long and how often: the same state is told once.
+fn state_of(message: &str) -> String {
+    message.chars().filter(|character| !character.is_ascii_digit()).take(300).collect()
+}
+
+fn remember(set: &mut BTreeSet<Key>, key: Key) {
+    set.insert(key);
+    if set.len() > REMEMBERED {
+        set.pop_first();
+    }
+}
+
+/// How one channel tells.
+enum Way {
+    Command(PathBuf, Duration),
+    Webhook(webhook::Poster),
+}
+
+async fn deliver(
+    way: Way,
+    mut queue: mpsc::Receiver<(Notification, Option<Notified>)>,
+    metrics: Arc<Metrics>,
+    journal: Journal,
+) {
+    while let Some((notification, kept)) = queue.recv().await {
+        // Names and texts only: it cannot fail.
+        let body = serde_json::to_vec(&notification).unwrap_or_default();
+        let (word, done) = match &way {
+            Way::Command(program, timeout) => {
+                let called = command::call(program, body, *timeout).await;
+                ("command", called.map_err(|error| format!("{}: {error}", program.display())))
+            }
+            Way::Webhook(poster) => {
+                let posted = poster.post(&notification.id, &body).await;
+                ("webhook", posted.map_err(|error| error.to_string()))
+            }
+        };
+        let outcome = match done {
+            Ok(()) => {
+                metrics.notifications.sent.inc();
+                format!("told by {word}")
+            }
+            Err(error) => {
+                metrics.notifications.failed.inc();
+                let message = &notification.message;
+                tracing::error!(%error, message, "a person could not be notified");
+                format!("not told by {word}: {error}")
+            }
+        };
+        if let Some(kept) = kept {
+            journal.notified_outcome(kept, &outcome);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! How a person is told: by the operator's own program (`command.rs`), by a POST (`webhook.rs`), or both. What is told once, how often and
+//! what goes into a digest is decided in `desk.rs`. Nothing here reaches an engine: telling never waits.
+
+mod command;
+mod desk;
+mod webhook;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_proto::config::Notify;
+use cpe_proto::id::{IncidentId, Name};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use desk::{Desk, Order};
+
+/// Notifications that wait to be looked at; above it the newest are dropped and counted.
+const QUEUE: usize = 256;
+
+/// How fast people are told, and how long a channel may take.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// So many at once ...
+    burst: u32,
+    /// ... and one more after each of this; what is above goes into a digest.
+    every: Duration,
+    /// The program's deadline.
+    program: Duration,
+    /// Between the first two attempts of a POST; doubled each time.
+    first_wait: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            burst: 10,
+            every: Duration::from_secs(15),
+            program: Duration::from_secs(30),
+            first_wait: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Where an incident stands, for who is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Phase {
+    /// Something needs a person.
+    Open,
+    /// It is over.
+    Closed,
+    /// Several that were too many to be told one by one.
+    Digest,
+}
+
+/// What a person is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Notification {
+    /// The same for each attempt to send it, and for no other.
+    id: String,
+    /// In milliseconds since 1970-01-01T00:00:00Z.
+    time: u64,
+    state: Phase,
+    /// Absent in a digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployable: Option<Name>,
+    /// `shop#3`, as `cpe why` takes it: the same from the first notification of an incident to its close.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<String>,
+    /// One sentence.
+    message: String,
+    /// What a digest is of, the first ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    messages: Vec<String>,
+}
+
+/// The way to a person. Clones share one queue.
+#[derive(Clone, Debug)]
+pub struct Notifier {
+    orders: mpsc::Sender<Order>,
+    metrics: Arc<Metrics>,
+}
+
+impl Notifier {
+    /// A notifier with tasks of its own; without a command or webhook it only records what would be told. Within a runtime.
+    #[must_use]
+    pub fn new(notify: Notify, metrics: Arc<Metrics>, journal: Journal) -> Self {
+        Self::with_pace(notify, metrics, journal, Pace::default())
+    }
+
+    fn with_pace(notify: Notify, metrics: Arc<Metrics>, journal: Journal, pace: Pace) -> Self {
+        let (orders, receive) = mpsc::channel(QUEUE);
+        let desk = Desk::new(notify, Arc::clone(&metrics), journal, pace);
+        tokio::spawn(desk.run(receive));
+        Self { orders, metrics }
+    }
+
+    /// Tells a person, soon. Never waits.
+    pub fn notify(&self, deployable: &Name, incident: Option<IncidentId>, message: &str) {
+        let order = Order::Tell {
+            time: clock::wall_ms(),
+            deployable: deployable.clone(),
+            incident,
+            message: message.to_owned(),
+        };
+        if self.orders.try_send(order).is_err() {
+            self.metrics.notifications.dropped.inc();
+            tracing::error!(%deployable, message, "too many notifications wait: this one is dropped");
+        }
+    }
+
+    /// An operator knows of an incident: no more of it is told.
+    pub fn acknowledge(&self, deployable: &Name, incident: IncidentId) {
+        let order = Order::Acknowledge(deployable.clone(), incident);
+        if self.orders.try_send(order).is_err() {
+            tracing::warn!(%deployable, "too many notifications wait: one more of that incident may be told");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
