@@ -11,6 +11,7 @@ use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
+pub use cpe_proto::snapshot::Desired;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
@@ -35,23 +36,14 @@ pub struct Seed {
     pub maintenance: Vec<Option<AssemblyIndex>>,
 }
 
-/// What was ordered of a deployable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Desired {
-    /// It should run.
-    #[default]
-    Running,
-    /// Its services should be stopped.
-    Stopped,
-}
-
 /// The policy engine of one deployable.
 ///
 /// # The calling contract
 /// * Give it what happened with [`handle_input`](Self::handle_input), in the order in which it happened.
 /// * After each input, and when the time of [`poll_timeout`](Self::poll_timeout) has come, call
 ///   [`handle_timeout`](Self::handle_timeout) (at that time or later, never earlier).
-/// * After either, take outputs with [`poll_output`](Self::poll_output) until there is none, in order, and carry each out.
+/// * After either, ask [`take_persist`](Self::take_persist), and write down the snapshot if it says so; then take outputs with
+///   [`poll_output`](Self::poll_output) until there is none, in order, and carry each out.
 /// * `now` never runs backwards. It is the only clock the engine has.
 ///
 /// The shell answers each [`Output::Probe`] once by its timeout, and each [`Output::Act`] once by its own. Answers may be late, lost or
@@ -62,8 +54,8 @@ pub struct Engine {
     assemblies: Vec<AssemblyPart>,
     services: Vec<ServicePart>,
     outputs: VecDeque<Output>,
-    next_action: u64,
-    next_incident: u64,
+    pub(crate) next_action: u64,
+    pub(crate) next_incident: u64,
     next_probe: u64,
     pub(crate) random: Random,
     pub(crate) desired: Desired,
@@ -73,12 +65,24 @@ pub struct Engine {
     pub(crate) since: Timestamp,
     /// Something changed that another assembly may wait for.
     pub(crate) changed: bool,
+    /// What the last snapshot holds, as a digest.
+    persisted: Option<u64>,
 }
 
 impl Engine {
     /// An engine that begins to watch: everything is `starting` (or `stopped`), and the first probes are spread over the interval.
     #[must_use]
     pub fn new(definition: Arc<Deployable>, seed: Seed, now: Timestamp) -> Self {
+        let mut engine = Self::bare(definition, seed, now);
+        for index in engine.definition.assembly_indices() {
+            engine.begin_assembly(index, now);
+        }
+        engine.advance(now);
+        engine
+    }
+
+    /// An engine that has not begun anything yet.
+    pub(crate) fn bare(definition: Arc<Deployable>, seed: Seed, now: Timestamp) -> Self {
         let state = match seed.desired {
             Desired::Running => State::Starting,
             Desired::Stopped => State::Stopped,
@@ -97,6 +101,7 @@ impl Engine {
             state,
             since: now,
             changed: false,
+            persisted: None,
             definition,
         };
         let definition = Arc::clone(&engine.definition);
@@ -113,10 +118,6 @@ impl Engine {
         {
             engine.assembly_mut(index).maintenance = true;
         }
-        for index in definition.assembly_indices() {
-            engine.begin_assembly(index, now);
-        }
-        engine.advance(now);
         engine
     }
 
@@ -143,6 +144,20 @@ impl Engine {
 
     /// A deadline passed, or nothing: calling it too often is harmless.
     pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.advance(now);
+    }
+
+    /// Whether that changed which must outlive this process since it was last asked. If so, write down [`snapshot`](Self::snapshot) before
+    /// outputs are carried out: what is begun must be known to whoever comes after us.
+    #[must_use]
+    pub fn take_persist(&mut self) -> bool {
+        let digest = self.digest();
+        self.persisted.replace(digest) != Some(digest)
+    }
+
+    /// After a restore: nothing is told of states that are only assumed.
+    pub(crate) fn first_look(&mut self, now: Timestamp) {
+        self.assume_deployable_state();
         self.advance(now);
     }
 

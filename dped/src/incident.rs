@@ -208,6 +208,15 @@ impl Engine {
         }
     }
 
+    /// After a restore: what follows from what is known is no change.
+    pub(crate) fn assume_state(&mut self, index: AssemblyIndex) {
+        self.assembly_mut(index).state = self.assembly_state(index);
+    }
+
+    pub(crate) fn assume_deployable_state(&mut self) {
+        self.state = self.deployable_state();
+    }
+
     /// Tells when an assembly's state has changed.
     pub(crate) fn derive_assembly(&mut self, index: AssemblyIndex, now: Timestamp) {
         let (from, to) = (self.assembly(index).state, self.assembly_state(index));
@@ -246,7 +255,7 @@ impl Engine {
     }
 
     /// The worst of its parts; degraded while some still serve.
-    pub(crate) fn derive_deployable(&mut self, now: Timestamp) {
+    fn deployable_state(&self) -> State {
         let states = || self.definition().assembly_indices().map(|index| self.assembly(index).state);
         let worst = worst(states()).unwrap_or(State::Healthy);
         let serves = || {
@@ -258,8 +267,12 @@ impl Engine {
         };
         // A machine that somebody stopped is missing where the others serve.
         let missing = self.desired == Desired::Running && states().any(|state| state == State::Stopped);
-        let to = if (worst > State::Degraded || missing) && serves() { State::Degraded } else { worst };
-        let from = self.state;
+        if (worst > State::Degraded || missing) && serves() { State::Degraded } else { worst }
+    }
+
+    /// Tells when the deployable's state has changed.
+    pub(crate) fn derive_deployable(&mut self, now: Timestamp) {
+        let (from, to) = (self.state, self.deployable_state());
         if from == to {
             return;
         }

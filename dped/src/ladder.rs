@@ -13,7 +13,7 @@ use cpe_proto::time::Timestamp;
 use crate::window::Failures;
 
 /// How far one scope has climbed. Decays only with proven-healthy time.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ladder {
     /// The failures that may still count.
     pub failures: Failures,

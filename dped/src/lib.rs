@@ -115,6 +115,7 @@ mod parts;
 mod plan;
 mod random;
 mod recover;
+mod snapshot;
 pub mod systemd;
 mod timer;
 mod verify;

@@ -133,7 +133,7 @@ pub(crate) struct ServiceTrouble {
 }
 
 /// What a fault asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Demand {
     /// Nothing.
     #[default]
@@ -194,7 +194,7 @@ pub(crate) struct AssemblyPart {
 }
 
 /// Why the assembly scope has a fault.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Cause {
     /// Its channel is dead.
     #[default]

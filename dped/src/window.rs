@@ -2,13 +2,27 @@
 //! The window slides with engine time. What is done about a full window is `ladder.rs`'s.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use cpe_proto::definition::Window;
 use cpe_proto::time::Timestamp;
 
 /// The failures of one scope that may still count; at most N - 1 of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Failures(Vec<Timestamp>);
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Failures(Vec<Failure>);
+
+/// When one was, and how much longer ago than the clock can say: it may lie before the boot, in an earlier process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Failure {
+    at: Timestamp,
+    before: Duration,
+}
+
+impl Failure {
+    fn age(self, now: Timestamp) -> Duration {
+        now.since(self.at).saturating_add(self.before)
+    }
+}
 
 /// What one more failure came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +38,8 @@ pub struct Count {
 impl Failures {
     /// Counts one more. Two failures lie within T when they are not more than T apart.
     pub fn add(&mut self, window: Window, now: Timestamp) -> Count {
-        self.0.retain(|at| now.since(*at) <= window.within);
-        self.0.push(now);
+        self.0.retain(|failure| failure.age(now) <= window.within);
+        self.0.push(Failure { at: now, before: Duration::ZERO });
         let failure = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
         let full = failure >= window.failures.get();
         if full {
@@ -37,7 +51,7 @@ impl Failures {
     /// How many would count now.
     #[must_use]
     pub fn count(&self, window: Window, now: Timestamp) -> usize {
-        self.0.iter().filter(|at| now.since(**at) <= window.within).count()
+        self.0.iter().filter(|failure| failure.age(now) <= window.within).count()
     }
 
     /// Begins anew.
@@ -45,17 +59,22 @@ impl Failures {
         self.0 = Vec::new();
     }
 
-    /// The newest.
+    /// How long ago each was, oldest first.
+    pub fn ages(&self, now: Timestamp) -> impl Iterator<Item = Duration> + '_ {
+        self.0.iter().map(move |failure| failure.age(now))
+    }
+
+    /// Failures of these ages, oldest first.
     #[must_use]
-    pub fn newest(&self) -> Option<Timestamp> {
-        self.0.last().copied()
+    pub fn from_ages(ages: impl Iterator<Item = Duration>, now: Timestamp) -> Self {
+        let known = now.since_boot();
+        let failure = |age: Duration| Failure { at: now.before(age), before: age.saturating_sub(known) };
+        Self(ages.map(failure).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// `failures = 3, within = "1s"`, failures at these tenths of seconds: the count of each, a full one as 0.

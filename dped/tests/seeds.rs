@@ -1,4 +1,4 @@
-//! Random worlds for an hour each: faults, lost, late and doubled outcomes, refusals, operators. What may never happen is checked at
+//! Random worlds for an hour each: faults, lost, late and doubled outcomes, refusals, operators, restarts of cpe. What may never happen is checked at
 //! each output (`rules/site/mod.rs`); then the faults stop, and everything must be healthy again within a bound. `CPE_SEEDS=N` sets how many
 //! worlds; `CPE_SEED=N` runs one and prints its story.
 
@@ -59,9 +59,14 @@ fn live(seed: u64) -> String {
         if dice.one_in(40) {
             site.redefine(if dice.one_in(2) { &more } else { &definition });
         }
+        if dice.one_in(25) {
+            let down = dice.within(120.0);
+            site.restart(down);
+        }
         dice.fault(&mut site);
         site.run(dice.within(60.0));
     }
+    assert_eq!(site.unwritten, [], "actions that no snapshot knew\n{}", site.transcript());
     heal(&mut site);
     if definition.contains("observe") {
         return site.transcript();

@@ -8,5 +8,6 @@ mod guard;
 mod isolation;
 mod observing;
 mod phase;
+mod restart;
 mod site;
 mod telling;

@@ -15,6 +15,7 @@ use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, Name, ProbeId, ServiceI
 use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
 use cpe_proto::observation::{ChannelFailure, Observation, UnitState};
 use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::Snapshot;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 use dped::{
@@ -143,6 +144,14 @@ pub(crate) struct Site {
     pub(crate) lossy: Option<u64>,
     /// One was.
     lost: bool,
+    /// What the engine last asked to be written down, and when.
+    pub(crate) written: Option<(Snapshot, Timestamp)>,
+    /// How often it asked.
+    pub(crate) writes: usize,
+    /// Actions that were begun and were not in what was last written.
+    pub(crate) unwritten: Vec<ActionId>,
+    /// Actions of earlier processes: whether their outcomes come is a matter of luck.
+    orphans: BTreeSet<ActionId>,
 }
 
 /// What the world last told the engine of a target.
@@ -228,6 +237,10 @@ impl Site {
             desired,
             lossy: None,
             lost: false,
+            written: None,
+            writes: 0,
+            unwritten: Vec::new(),
+            orphans: BTreeSet::new(),
         };
         site.carry_out();
         site
@@ -265,6 +278,27 @@ impl Site {
 
     pub(crate) fn input(&mut self, input: Input) {
         self.engine.handle_input(input, self.now);
+        self.carry_out();
+    }
+
+    /// cpe ends without warning and is started so many seconds later, with what was written down.
+    pub(crate) fn restart(&mut self, down: f64) {
+        self.end_process(seconds(down));
+        let definition = Arc::clone(self.engine.definition());
+        let seed = Seed {
+            first_action: ActionId(self.acts.last().map_or(1, |(_, action)| action.action.0 + 1)),
+            first_incident: IncidentId(1),
+            random: self.sequence,
+            desired: self.desired,
+            maintenance: self.maintained.iter().copied().collect(),
+        };
+        self.line("", &format!("cpe is started again after {down:.0} s"));
+        self.engine = match &self.written {
+            Some((snapshot, at)) => {
+                Engine::restore(definition, seed, snapshot, self.now.since(*at), self.now)
+            }
+            None => Engine::new(definition, seed, self.now),
+        };
         self.carry_out();
     }
 

@@ -30,6 +30,37 @@ impl Site {
         true
     }
 
+    /// What a process knew and had in flight is gone; what it had begun goes on in the world.
+    pub(super) fn end_process(&mut self, down: Duration) {
+        self.queue.retain(|_, it| matches!(it, Happening::Ended { .. } | Happening::Outcome { .. }));
+        // Nobody waits for their ends any more; that they are looked at first is seen by what was seen since.
+        let open = std::mem::take(&mut self.open_acts);
+        self.orphans.extend(open.into_values().map(|(action, _)| action));
+        self.flights.clear();
+        self.last_seen.clear();
+        self.pending.clear();
+        self.leases.clear();
+        self.guard = Guard::new(GuardSettings::default());
+        let end = self.now.after(down);
+        while let Some(((at, _), _)) = self.queue.first_key_value().filter(|((at, _), _)| *at <= end) {
+            self.now = *at;
+            self.age_world();
+            self.note_truth();
+            match self.queue.pop_first() {
+                Some((_, Happening::Ended { action }))
+                    if !self.is_history(&Happening::Ended { action: action.clone() }) =>
+                {
+                    self.end_act(&action);
+                }
+                // Nobody is there to hear of it.
+                _ => {}
+            }
+        }
+        self.now = end;
+        self.age_world();
+        self.note_truth();
+    }
+
     /// Machines boot and units die by themselves.
     fn age_world(&mut self) {
         let now = self.now;
@@ -132,6 +163,7 @@ impl Site {
                 self.tell_probe(probe, target, observation);
             }
             Happening::Ended { action } => self.end_act(&action),
+            Happening::Outcome { action, .. } if self.orphans.contains(&action) && action.0 % 3 != 0 => {}
             Happening::Outcome { action, outcome } => {
                 self.open_acts.retain(|_, (open, _)| *open != action);
                 self.engine.handle_input(Input::Acted { action, outcome }, self.now);
@@ -232,6 +264,10 @@ impl Site {
 
     /// Carries out what the engine asks for.
     pub(super) fn carry_out(&mut self) {
+        if self.engine.take_persist() {
+            self.written = Some((self.engine.snapshot(self.now), self.now));
+            self.writes += 1;
+        }
         let mut rounds = 0;
         while let Some(output) = self.engine.poll_output() {
             rounds += 1;
@@ -349,6 +385,14 @@ impl Site {
 
     fn act(&mut self, action: Action) {
         self.check_act(&action);
+        let written = self.written.iter().flat_map(|(snapshot, _)| &snapshot.assemblies);
+        let mut numbers = written.flat_map(|it| {
+            let recovery = it.recovery.as_ref().map(|recovery| recovery.action);
+            recovery.into_iter().chain(it.step.as_ref().map(|step| step.action))
+        });
+        if !numbers.any(|number| number == action.action) {
+            self.unwritten.push(action.action);
+        }
         // Without an outcome it is over, for the engine, when it must count as unresolved.
         let over = self.now.after(action.timeout).after(dped::OUTCOME_LOST_AFTER);
         self.open_acts.insert(action.assembly, (action.action, over));
@@ -526,7 +570,7 @@ impl Site {
         format!("{}/{}", definition.assembly(part.assembly).name, part.name)
     }
 
-    fn line(&mut self, word: &str, text: &str) {
+    pub(super) fn line(&mut self, word: &str, text: &str) {
         let at = self.now.since(Timestamp::from_boot(Duration::from_secs(1000)));
         self.lines.push(format!("{:>9.2}  {word:<18} {text}", at.as_secs_f64()));
     }

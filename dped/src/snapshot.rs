@@ -1,0 +1,433 @@
+//! What outlives a restart (policy.md section 8): an engine written down, and taken up again. Counts, ladders, incidents and what is in
+//! flight stay; evidence begins anew. The data is `cpe_proto::snapshot`'s; when it is to be written says [`Engine::take_persist`].
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_proto::definition::{Deployable, Machine};
+use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
+use cpe_proto::snapshot::{
+    AssemblySnapshot, LadderSnapshot, Past, RecoverySnapshot, SNAPSHOT_VERSION, ServiceSnapshot, Snapshot,
+    Standing, StepSnapshot,
+};
+use cpe_proto::state::State;
+use cpe_proto::time::Timestamp;
+
+use crate::engine::{Desired, Engine, Seed};
+use crate::ladder::Ladder;
+use crate::output::{Act, Output};
+use crate::parts::{Cause, Demand, Phase, Recovery, Start, Step};
+use crate::window::Failures;
+
+/// From what was written down to the clock of this process.
+#[derive(Clone, Copy)]
+struct Resumed {
+    /// Since it was written: time spent down counts as elapsed.
+    elapsed: Duration,
+    now: Timestamp,
+}
+
+impl Resumed {
+    fn left(self, left: impl Into<Duration>) -> Timestamp {
+        self.now.after(left.into().saturating_sub(self.elapsed))
+    }
+
+    fn age(self, age: impl Into<Duration>) -> Duration {
+        age.into().saturating_add(self.elapsed)
+    }
+}
+
+impl Engine {
+    /// What must outlive this process. Small, and free of evidence.
+    #[must_use]
+    pub fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let (next_action, next_incident) = self.next_numbers();
+        Snapshot {
+            version: SNAPSHOT_VERSION,
+            next_action,
+            next_incident,
+            desired: self.desired,
+            paused: self.paused,
+            assemblies: self
+                .definition()
+                .assembly_indices()
+                .map(|index| self.assembly_snapshot(index, now))
+                .collect(),
+        }
+    }
+
+    /// Takes up what another process has written down `elapsed` ago. What was ordered and what is in maintenance is the seed's: orders are
+    /// kept by the shell before they are answered. An action that was in flight is unresolved: it is looked at, never repeated.
+    ///
+    /// A snapshot of another version says nothing: everything begins anew, as with [`Engine::new`].
+    #[must_use]
+    pub fn restore(
+        definition: Arc<Deployable>,
+        seed: Seed,
+        snapshot: &Snapshot,
+        elapsed: Duration,
+        now: Timestamp,
+    ) -> Self {
+        if snapshot.version != SNAPSHOT_VERSION {
+            return Self::new(definition, seed, now);
+        }
+        let ordered = seed.desired;
+        let seed = Seed {
+            first_action: seed.first_action.max(snapshot.next_action),
+            first_incident: seed.first_incident.max(snapshot.next_incident),
+            desired: snapshot.desired,
+            ..seed
+        };
+        let mut engine = Self::bare(Arc::clone(&definition), seed, now);
+        engine.paused = snapshot.paused;
+        let resumed = Resumed { elapsed, now };
+        for index in definition.assembly_indices() {
+            let assembly = definition.assembly(index);
+            let subject = subject(&assembly.machine);
+            let kept =
+                snapshot.assemblies.iter().find(|it| it.name == assembly.name && it.subject == subject);
+            match kept {
+                Some(kept) => engine.restore_assembly(index, kept, resumed),
+                None => engine.begin_assembly(index, now),
+            }
+        }
+        match ordered {
+            // Each does nothing where that is what was being carried out.
+            Desired::Running => engine.order_start(now),
+            Desired::Stopped => engine.order_stop(now),
+        }
+        engine.first_look(now);
+        engine
+    }
+
+    /// Stands for all that a snapshot holds, but for the time that passes.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hash = DefaultHasher::new();
+        (self.desired, self.paused, self.next_numbers().1).hash(&mut hash);
+        for index in self.definition().assembly_indices() {
+            let part = self.assembly(index);
+            if let Some(it) = &part.trouble {
+                (it.incident, &it.ladder, it.demand, it.cause, it.first, it.backed_off, it.drift)
+                    .hash(&mut hash);
+            }
+            if let Some(it) = part.recovery.as_ref().filter(|it| given_out(it.phase)) {
+                (it.action, matches!(it.phase, Phase::Acting { .. })).hash(&mut hash);
+            }
+            if let Some(it) = part.step.as_ref().filter(|it| given_out(it.phase)) {
+                it.action.hash(&mut hash);
+            }
+            for service in self.definition().services_of(index) {
+                self.standing(service).hash(&mut hash);
+                if let Some(it) = &self.service(service).trouble {
+                    (it.incident, &it.ladder, it.demand == Demand::Attempt).hash(&mut hash);
+                }
+            }
+        }
+        hash.finish()
+    }
+
+    // ---- written down
+
+    fn assembly_snapshot(&self, index: AssemblyIndex, now: Timestamp) -> AssemblySnapshot {
+        let assembly = self.definition().assembly(index);
+        let part = self.assembly(index);
+        let given_out_recovery = part.recovery.as_ref().filter(|it| given_out(it.phase));
+        let unended = given_out_recovery.filter(|it| matches!(it.phase, Phase::Acting { .. }));
+        let past = part.trouble.as_ref().map(|trouble| {
+            let mut ladder = trouble.ladder.clone();
+            if let Some(recovery) = unended.filter(|it| it.service.is_none()) {
+                ladder.attempted(recovery.rung);
+            }
+            let escalated = match trouble.cause {
+                Cause::Escalated(_) if trouble.demand == Demand::Nothing => None,
+                Cause::Channel => None,
+                Cause::Escalated(service) => Some(self.definition().service(service).name.clone()),
+            };
+            Past {
+                incident: trouble.incident,
+                ladder: ladder_snapshot(&ladder, now),
+                attempt: (trouble.demand == Demand::Attempt).then(|| trouble.counted.clone()),
+                wait: trouble.wait_until.map(|until| until.since(now).into()),
+                backed_off: trouble.backed_off,
+                first: trouble.first,
+                escalated,
+            }
+        });
+        AssemblySnapshot {
+            name: assembly.name.clone(),
+            subject: subject(&assembly.machine),
+            drift: part.trouble.as_ref().is_some_and(|trouble| trouble.drift),
+            grace: (part.grace_until > now).then(|| part.grace_until.since(now).into()),
+            past: past.filter(|past| *past != Past::default()),
+            recovery: given_out_recovery.map(|it| RecoverySnapshot {
+                action: it.action,
+                rung: it.rung,
+                service: it.service.map(|service| self.definition().service(service).name.clone()),
+                incident: it.incident,
+                age: now.since(it.began).into(),
+            }),
+            step: part.step.as_ref().and_then(|step| self.step_snapshot(step, now)),
+            services: self
+                .definition()
+                .services_of(index)
+                .map(|service| {
+                    let unended = unended.filter(|it| it.service == Some(service));
+                    self.service_snapshot(service, unended.map(|it| &**it), now)
+                })
+                .collect(),
+        }
+    }
+
+    fn step_snapshot(&self, step: &Step, now: Timestamp) -> Option<StepSnapshot> {
+        let Phase::Acting { until } = step.phase else { return None };
+        let towards = match step.act {
+            Act::StopService(_) => Desired::Stopped,
+            _ => Desired::Running,
+        };
+        Some(StepSnapshot {
+            action: step.action,
+            service: self.definition().service(step.service).name.clone(),
+            towards,
+            left: until.since(now).into(),
+        })
+    }
+
+    fn service_snapshot(
+        &self,
+        index: ServiceIndex,
+        unended: Option<&Recovery>,
+        now: Timestamp,
+    ) -> ServiceSnapshot {
+        let service = self.definition().service(index);
+        let trouble = self.service(index).trouble.as_ref();
+        let past = trouble.map(|trouble| {
+            let mut ladder = trouble.ladder.clone();
+            if let Some(recovery) = unended {
+                ladder.attempted(recovery.rung);
+            }
+            Past {
+                incident: trouble.incident,
+                ladder: ladder_snapshot(&ladder, now),
+                attempt: (trouble.demand == Demand::Attempt).then(|| trouble.counted.clone()),
+                wait: trouble.wait_until.map(|until| until.since(now).into()),
+                ..Past::default()
+            }
+        });
+        let grace = trouble.and_then(|trouble| trouble.grace_until).filter(|until| *until > now);
+        ServiceSnapshot {
+            name: service.name.clone(),
+            subject: subject(&service.check),
+            standing: self.standing(index),
+            grace: grace.map(|until| until.since(now).into()),
+            past: past.filter(|past| *past != Past::default()),
+        }
+    }
+
+    fn standing(&self, index: ServiceIndex) -> Standing {
+        let part = self.service(index);
+        let start = part.trouble.as_ref().map_or(Start::No, |trouble| trouble.start);
+        match (part.state, start) {
+            (State::Stopped, _) => Standing::Stopped,
+            (State::Misconfigured, _) => Standing::Misconfigured,
+            (State::Exhausted, _) => Standing::Exhausted,
+            (State::Failed, _) => Standing::Failed,
+            (_, Start::Wanted) => Standing::ToStart,
+            (_, Start::Begun) => Standing::Started,
+            (_, Start::No) => Standing::Watched,
+        }
+    }
+
+    // ---- taken up again
+
+    fn restore_assembly(&mut self, index: AssemblyIndex, kept: &AssemblySnapshot, resumed: Resumed) {
+        let definition = Arc::clone(self.definition());
+        self.assembly_mut(index).grace_until = kept.grace.map_or(Timestamp::ZERO, |left| resumed.left(left));
+        if !matches!(definition.assembly(index).machine, Machine::Address(_)) {
+            self.output(Output::AskInstance(index));
+        }
+        if kept.drift {
+            let trouble = self.assembly_trouble(index);
+            (trouble.drift, trouble.reason) =
+                (true, "the infrastructure has not said yet whether it has an instance".into());
+        }
+        for service in definition.services_of(index) {
+            let part = definition.service(service);
+            let subject = subject(&part.check);
+            let kept = kept.services.iter().find(|it| it.name == part.name && it.subject == subject);
+            match kept {
+                Some(kept) => self.restore_service(service, kept, resumed),
+                None if self.desired == Desired::Running => {
+                    self.service_trouble(service).start = Start::Wanted;
+                }
+                None => {}
+            }
+        }
+        if let Some(past) = &kept.past {
+            self.restore_assembly_past(index, past, resumed);
+        }
+        if let Some(recovery) = &kept.recovery {
+            self.restore_recovery(index, recovery, resumed);
+        }
+        if let Some(step) = &kept.step {
+            self.restore_step(index, step, resumed);
+        }
+        self.assume_state(index);
+    }
+
+    fn restore_assembly_past(&mut self, index: AssemblyIndex, past: &Past, resumed: Resumed) {
+        let within = self.assembly_window().within;
+        let service =
+            past.escalated.as_ref().map(|name| self.definition().service_named(index, name.as_str()));
+        let trouble = self.assembly_trouble(index);
+        trouble.incident = past.incident;
+        trouble.ladder = ladder_of(&past.ladder, within, resumed);
+        (trouble.first, trouble.backed_off) = (past.first, past.backed_off);
+        let (cause, still) = match service {
+            None => (Cause::Channel, true),
+            Some(Some(service)) => (Cause::Escalated(service), true),
+            Some(None) => (Cause::Channel, false),
+        };
+        trouble.cause = cause;
+        match &past.attempt {
+            Some(counted) if still => {
+                (trouble.demand, trouble.counted) = (Demand::Attempt, counted.clone());
+                trouble.wait_until = past.wait.map(|left| resumed.left(left));
+            }
+            None if still && cause != Cause::Channel => trouble.demand = Demand::Fault,
+            _ => {}
+        }
+    }
+
+    fn restore_service(&mut self, index: ServiceIndex, kept: &ServiceSnapshot, resumed: Resumed) {
+        let within = self.service_window().within;
+        self.service_mut(index).state = match (kept.standing, self.desired) {
+            (Standing::Stopped, _) => State::Stopped,
+            (Standing::Misconfigured, _) => State::Misconfigured,
+            (Standing::Exhausted, _) => State::Exhausted,
+            (Standing::Failed, Desired::Running) => State::Failed,
+            (_, Desired::Stopped) => State::Unknown,
+            (_, Desired::Running) => State::Starting,
+        };
+        let start = match kept.standing {
+            Standing::ToStart => Start::Wanted,
+            Standing::Started => Start::Begun,
+            _ => Start::No,
+        };
+        if start != Start::No {
+            let grace_until = kept.grace.map(|left| resumed.left(left));
+            let trouble = self.service_trouble(index);
+            (trouble.start, trouble.grace_until) = (start, grace_until);
+        }
+        let Some(past) = &kept.past else { return };
+        let trouble = self.service_trouble(index);
+        trouble.incident = past.incident;
+        trouble.ladder = ladder_of(&past.ladder, within, resumed);
+        if let Some(counted) = &past.attempt {
+            (trouble.demand, trouble.counted) = (Demand::Attempt, counted.clone());
+            trouble.wait_until = past.wait.map(|left| resumed.left(left));
+        }
+        if matches!(kept.standing, Standing::Exhausted | Standing::Failed) {
+            trouble.reason = "known from before cpe was restarted; not looked at yet".into();
+        }
+    }
+
+    fn restore_recovery(&mut self, index: AssemblyIndex, kept: &RecoverySnapshot, resumed: Resumed) {
+        let service = kept.service.as_ref().map(|name| self.definition().service_named(index, name.as_str()));
+        let service = match service {
+            // What it was done to is not defined any more: let go.
+            Some(None) => return,
+            Some(found) => found,
+            None => None,
+        };
+        let age = resumed.age(kept.age);
+        let give_up = self.definition().timing.action_give_up;
+        let look = self.definition().assembly(index).probe.startup_grace;
+        let recovery = Recovery {
+            action: kept.action,
+            rung: kept.rung,
+            service,
+            incident: kept.incident,
+            // However long nobody looked: it is looked at before it is given up.
+            phase: Phase::Unresolved { until: resumed.now.after(give_up.saturating_sub(age).max(look)) },
+            began: resumed.now.before(age),
+            decision: None,
+        };
+        self.assembly_mut(index).recovery = Some(Box::new(recovery));
+        let reason: Box<str> = "unresolved: in flight when cpe ended; looked at".into();
+        let of_machine: Vec<ServiceIndex> = match service {
+            Some(service) => {
+                self.service_trouble(service).reason = reason;
+                vec![service]
+            }
+            None => {
+                self.assembly_trouble(index).reason = reason;
+                self.definition().services_of(index).collect()
+            }
+        };
+        for service in of_machine {
+            let part = self.service_mut(service);
+            if !matches!(part.state, State::Stopped | State::Misconfigured) {
+                part.state = State::Recovering;
+            }
+        }
+    }
+
+    fn restore_step(&mut self, index: AssemblyIndex, kept: &StepSnapshot, resumed: Resumed) {
+        let Some(service) = self.definition().service_named(index, kept.service.as_str()) else { return };
+        let act = match kept.towards {
+            Desired::Running => Act::StartService(service),
+            Desired::Stopped => Act::StopService(service),
+        };
+        let phase = Phase::Acting { until: resumed.left(kept.left) };
+        self.assembly_mut(index).step = Some(Box::new(Step { action: kept.action, act, service, phase }));
+    }
+}
+
+/// Given out, and not known to have ended.
+const fn given_out(phase: Phase) -> bool {
+    !matches!(phase, Phase::Asked { .. })
+}
+
+fn ladder_snapshot(ladder: &Ladder, now: Timestamp) -> LadderSnapshot {
+    LadderSnapshot {
+        failures: ladder.failures.ages(now).map(Into::into).collect(),
+        rung: ladder.rung,
+        attempts: ladder.attempts,
+        climbed: ladder.climbed,
+        rebooted: ladder.rebooted,
+        rebuilt: ladder.rebuilt,
+        recreated: ladder.recreated,
+        given_up: ladder.given_up,
+        retry_in: (ladder.retry_at > now).then(|| ladder.retry_at.since(now).into()),
+    }
+}
+
+fn ladder_of(kept: &LadderSnapshot, within: Duration, resumed: Resumed) -> Ladder {
+    let ages = kept.failures.iter().map(|age| resumed.age(*age));
+    Ladder {
+        failures: Failures::from_ages(ages.filter(|age| *age <= within), resumed.now),
+        rung: kept.rung,
+        attempts: kept.attempts,
+        climbed: kept.climbed,
+        rebooted: kept.rebooted,
+        rebuilt: kept.rebuilt,
+        recreated: kept.recreated,
+        given_up: kept.given_up,
+        retry_at: kept.retry_in.map_or(Timestamp::ZERO, |left| resumed.left(left)),
+    }
+}
+
+/// A number that stands for a part of a definition: the FNV-1a hash (Fowler, Noll, Vo; 64 bits) of how it is printed. That another one
+/// is taken for the same by chance costs a count, nothing more.
+fn subject(part: &impl std::fmt::Debug) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    format!("{part:?}").bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+impl Engine {
+    /// The first numbers that were never used.
+    fn next_numbers(&self) -> (ActionId, IncidentId) {
+        (ActionId(self.next_action), IncidentId(self.next_incident))
+    }
+}

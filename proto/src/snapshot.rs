@@ -1,0 +1,264 @@
+//! What of an engine outlives its process: counts, ladders, open incidents, what is in flight. Never evidence: after a restart everything
+//! is looked at anew. Times are kept as ages and as what is left of a wait, because the clock of the next process may be another one
+//! (policy.md section 8). What these mean and how they are taken up again is dped's.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ActionId, IncidentId, Name};
+use crate::rung::Rung;
+
+/// The version that is written, and the only one that is read.
+pub const SNAPSHOT_VERSION: u32 = 1;
+
+/// A span in whole milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl From<Duration> for Millis {
+    fn from(span: Duration) -> Self {
+        Self(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Millis> for Duration {
+    fn from(span: Millis) -> Self {
+        Self::from_millis(span.0)
+    }
+}
+
+/// What was ordered of a deployable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Desired {
+    /// It should run.
+    #[default]
+    Running,
+    /// Its services should be stopped.
+    Stopped,
+}
+
+/// One engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// [`SNAPSHOT_VERSION`].
+    pub version: u32,
+    /// The first action number that was never used.
+    pub next_action: ActionId,
+    /// The first incident number that was never used.
+    pub next_incident: IncidentId,
+    /// What the engine was carrying out.
+    pub desired: Desired,
+    /// An operator stopped its recoveries.
+    pub paused: bool,
+    /// All of them, by name.
+    pub assemblies: Vec<AssemblySnapshot>,
+}
+
+/// One assembly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssemblySnapshot {
+    /// Its name.
+    pub name: Name,
+    /// Stands for the machine that all this is said of: another machine of the same name begins anew.
+    pub subject: u64,
+    /// It was not known to exist.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub drift: bool,
+    /// What is left of the time in which not having been healthy is no fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Millis>,
+    /// Its past, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past>,
+    /// Its recovery, or one of its services', that was given out and has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoverySnapshot>,
+    /// A step of an ordered start or stop that was given out and has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepSnapshot>,
+    /// All of them, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceSnapshot>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSnapshot {
+    /// Its name.
+    pub name: Name,
+    /// Stands for the check that all this rests on.
+    pub subject: u64,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub standing: Standing,
+    /// What is left of the time in which not having been healthy is no fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Millis>,
+    /// Its past, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<Past>,
+}
+
+/// Where a service stands, as far as that is no evidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Supposed to run, and judged for that.
+    #[default]
+    Watched,
+    /// To be probed, and started if it does not run.
+    ToStart,
+    /// Started; within its grace not having been healthy is no fault.
+    Started,
+    /// Stopped by an order.
+    Stopped,
+    /// Its fault was confirmed; nothing is done before it is confirmed anew.
+    Failed,
+    /// No recovery could help it.
+    Misconfigured,
+    /// Its ladder ended.
+    Exhausted,
+}
+
+/// What a service or an assembly carries on from one process to the next.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// Its open incident.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentId>,
+    /// How far it has climbed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ladder: LadderSnapshot,
+    /// A failure that is counted already and waits for its attempt: "failure 1 of 5 in 1 h".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Box<str>>,
+    /// What is left of the wait before that attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Millis>,
+    /// The wait before that attempt was set already.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub backed_off: bool,
+    /// That failure is the first that counts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub first: bool,
+    /// The service whose ladder ended in this one, which has a failure to count or to act on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalated: Option<Name>,
+}
+
+/// How far a scope has climbed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LadderSnapshot {
+    /// The ages of the failures that may still count, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Millis>,
+    /// The rung of the last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rung: Option<Rung>,
+    /// How many attempts of it there were.
+    #[serde(skip_serializing_if = "is_default")]
+    pub attempts: u32,
+    /// The window was full: reboots are over.
+    #[serde(skip_serializing_if = "is_default")]
+    pub climbed: bool,
+    /// A reboot was done.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rebooted: bool,
+    /// A rebuild was done.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rebuilt: bool,
+    /// A recreate was done.
+    #[serde(skip_serializing_if = "is_default")]
+    pub recreated: bool,
+    /// The ladder ended.
+    #[serde(skip_serializing_if = "is_default")]
+    pub given_up: bool,
+    /// What is left until the next attempt of a ladder that ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_in: Option<Millis>,
+}
+
+/// A recovery that was given out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverySnapshot {
+    /// Its number.
+    pub action: ActionId,
+    /// Its rung.
+    pub rung: Rung,
+    /// The service, for the service scope.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Name>,
+    /// Its incident.
+    pub incident: IncidentId,
+    /// How long ago it was given out.
+    pub age: Millis,
+}
+
+/// A step of an ordered start or stop that was given out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepSnapshot {
+    /// Its number.
+    pub action: ActionId,
+    /// The service.
+    pub service: Name,
+    /// Started or stopped.
+    pub towards: Desired,
+    /// What is left of its time.
+    pub left: Millis,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_healthy_is_small_and_all_of_it_reads_back() {
+        let name = |text: &str| Name::parse(text).unwrap();
+        let service = |text: &str, past| ServiceSnapshot {
+            name: name(text),
+            subject: 7,
+            standing: Standing::Watched,
+            grace: None,
+            past,
+        };
+        let ladder = LadderSnapshot {
+            failures: vec![Millis(90_000), Millis(30_000)],
+            rung: Some(Rung::RestartService),
+            attempts: 2,
+            ..LadderSnapshot::default()
+        };
+        let past = Past { incident: Some(IncidentId(4)), ladder, ..Past::default() };
+        let assembly = AssemblySnapshot {
+            name: name("web"),
+            subject: 7,
+            drift: false,
+            grace: None,
+            past: None,
+            recovery: None,
+            step: None,
+            services: vec![service("nginx", Some(past)), service("php", None)],
+        };
+        let snapshot = Snapshot {
+            version: SNAPSHOT_VERSION,
+            next_action: ActionId(9),
+            next_incident: IncidentId(5),
+            desired: Desired::Running,
+            paused: false,
+            assemblies: vec![assembly],
+        };
+        let text = serde_json::to_string(&snapshot).unwrap();
+        assert_eq!(
+            text,
+            r#"{"version":1,"next_action":9,"next_incident":5,"desired":"running","paused":false,"assemblies":[{"name":"web","subject":7,"services":[{"name":"nginx","subject":7,"past":{"incident":4,"ladder":{"failures":[90000,30000],"rung":"restart-service","attempts":2}}},{"name":"php","subject":7}]}]}"#
+        );
+        assert_eq!(serde_json::from_str::<Snapshot>(&text).unwrap(), snapshot);
+    }
+}
