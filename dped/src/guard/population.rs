@@ -74,10 +74,15 @@ impl Share {
 }
 
 impl Tally {
-    /// Over what was healthy in the window, also if only since its middle: what is healthy for a minute and leaves did leave.
+    /// Over what was healthy in the window, also if only since its middle: what is healthy for a minute and leaves did leave. What is
+    /// back is no loss: single faults that were repaired one after another have no common cause.
     fn share(&self) -> Share {
-        let down = self.losses.values().filter(|loss| !loss.back).count();
-        Share { left: self.losses.len(), of: self.healthy + down }
+        let left = self.down().count();
+        Share { left, of: self.healthy + left }
+    }
+
+    fn down(&self) -> impl Iterator<Item = &Key> {
+        self.losses.iter().filter(|(_, loss)| !loss.back).map(|(key, _)| key)
     }
 
     fn forget_before(&mut self, start: Timestamp) {
@@ -195,13 +200,13 @@ impl Population {
     /// Of the fleet, since the window began, and who left.
     pub(super) fn share_of_fleet(&mut self, start: Timestamp) -> (Share, Vec<Key>) {
         self.fleet.forget_before(start);
-        (self.fleet.share(), self.fleet.losses.keys().cloned().collect())
+        (self.fleet.share(), self.fleet.down().cloned().collect())
     }
 
     /// How many of those that left are not back.
     pub(super) fn down(&self, domain: Option<&Name>) -> usize {
         let tally = domain.map_or(Some(&self.fleet), |domain| self.domains.get(domain));
-        tally.map_or(0, |tally| tally.losses.values().filter(|loss| !loss.back).count())
+        tally.map_or(0, |tally| tally.down().count())
     }
 
     /// A hold is over: what it was for counts for no other.

@@ -44,14 +44,19 @@ fn what_left_longer_than_the_window_ago_does_not_count() {
 }
 
 #[test]
-fn what_left_and_came_back_within_the_window_counts() {
+fn single_faults_that_were_repaired_one_after_another_have_no_common_cause() {
     let mut yard = Yard::of(&[("az1", 10)]);
-    for index in 0..3 {
+    for index in 0..10 {
         yard.is("az1", index, Left);
         yard.pass(10);
         yard.is("az1", index, Healthy);
     }
-    assert!(yard.held("az1"));
+    assert_eq!(yard.guard.holds().count(), 0);
+    yard.is("az1", 0, Left);
+    yard.is("az1", 1, Left);
+    assert!(!yard.held("az1"));
+    yard.is("az1", 2, Left);
+    assert!(yard.held("az1"), "3 at a time, whatever they did before");
 }
 
 #[test]
