@@ -104,6 +104,29 @@ fn without_a_controller_the_exit_is_3_and_the_socket_is_named() {
 }
 
 #[test]
+fn shells_and_man_know_every_command_without_a_configuration() {
+    let dir = TempDir::new().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = cpe(&dir, &["completions", shell]);
+        assert_eq!(script.status.code(), Some(0), "{script:?}");
+        let script = text(&script.stdout);
+        for command in ["why-not", "maintenance", "audit", "pause"] {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+    }
+    assert_eq!(cpe(&dir, &["man", "man/man1"]).status.code(), Some(0));
+    for (page, holds) in [("cpe.1", "audit"), ("cpe-pause.1", "reason"), ("cpe-maintenance-on.1", "DURATION")]
+    {
+        let page = fs::read_to_string(dir.path().join("man/man1").join(page)).unwrap();
+        assert!(page.contains(".TH ") && page.contains(holds), "{page}");
+    }
+    write(&dir, "a-file", "");
+    let nowhere = cpe(&dir, &["man", "a-file/man1"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(text(&nowhere.stderr).contains("a-file/man1"), "{nowhere:?}");
+}
+
+#[test]
 fn wrong_usage_is_2_and_a_broken_configuration_is_1_with_its_place() {
     let dir = TempDir::new().unwrap();
     assert_eq!(cpe(&dir, &["statsu"]).status.code(), Some(2));

@@ -51,9 +51,13 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
         Command::Resume(what) => {
             order(api::Command::Resume { name: what.name.clone(), reason: what.reason.clone() }, client).await
         }
-        Command::Check(_) | Command::Audit(_) | Command::Run | Command::Demo | Command::DemoInfra(_) => {
-            Ok(Exit::Usage)
-        }
+        Command::Completions(_)
+        | Command::Man(_)
+        | Command::Check(_)
+        | Command::Audit(_)
+        | Command::Run
+        | Command::Demo
+        | Command::DemoInfra(_) => Ok(Exit::Usage),
     }
 }
 

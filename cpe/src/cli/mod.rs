@@ -4,6 +4,7 @@
 mod ask;
 mod audit;
 mod check;
+mod generate;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -69,6 +70,11 @@ pub enum Command {
     Resume(Resume),
     /// Check the rules that may not be broken against a journal, offline, also while cpe runs; exit 1 on any finding
     Audit(Audit),
+    /// What a shell needs to complete cpe's commands, on standard output: `source <(cpe completions bash)`
+    Completions(Completions),
+    /// Write the manual pages into a folder, for packages
+    #[command(hide = true)]
+    Man(Man),
     /// Forget the counts of what is exhausted and try anew, now
     Retry(Retry),
     /// Say that you know of an incident: it is marked, and nobody is notified of it any more
@@ -90,6 +96,21 @@ pub struct Audit {
     /// One JSON document
     #[arg(long)]
     json: bool,
+}
+
+/// `cpe completions`.
+#[derive(Clone, Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    shell: clap_complete::Shell,
+}
+
+/// `cpe man`.
+#[derive(Clone, Debug, Args)]
+pub struct Man {
+    /// The folder; made if it is missing
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
 }
 
 /// `cpe retry`.
@@ -287,6 +308,8 @@ pub fn execute(command: &Command, config: &Path) -> Exit {
     let done = match command {
         Command::Check(check) => check::check(check),
         Command::Audit(audit) => audit::audit(audit, config),
+        Command::Completions(wanted) => generate::completions(wanted.shell),
+        Command::Man(wanted) => generate::man(&wanted.directory),
         Command::Run | Command::Demo | Command::DemoInfra(_) => return Exit::Usage,
         ask => ask::ask(ask, config),
     };

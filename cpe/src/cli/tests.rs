@@ -41,6 +41,8 @@ fn everything_of_the_manual_can_be_typed() {
         "audit",
         "audit /tmp/journal.sqlite --json",
         "audit --state-dir /var/lib/cpe --open-for 1h",
+        "completions bash",
+        "man /tmp/man",
         "why-not shop/web/nginx",
         "why-not * --json",
         "start shop",
@@ -73,6 +75,7 @@ fn what_makes_no_sense_is_wrong_usage_and_says_why() {
         ("maintenance on shop --for 2h", "--reason"),
         ("pause shop", "--reason"),
         ("ack shop#x", "shop#3"),
+        ("completions dos", "possible values"),
     ] {
         let error = parse(line).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");
