@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cpe_proto::config::Config;
+use cpe_proto::config::{Config, InfrastructureKind};
 use cpe_proto::definition::{Definition, Deployable, check_set};
 use cpe_proto::document::{Diagnostic, FILE_MAX_BYTES, Position};
 use cpe_proto::id::Name;
@@ -37,6 +37,14 @@ pub fn config(path: &Path) -> Result<Config, Vec<Diagnostic>> {
     Err(vec![Diagnostic::error(&file, Position::START, message)])
 }
 
+/// The infrastructures of a configuration that are fence agents.
+#[must_use]
+pub fn fence_agents(config: &Config) -> BTreeSet<Name> {
+    let agents = config.infrastructures.iter();
+    let agents = agents.filter(|(_, entry)| matches!(entry.kind, InfrastructureKind::Fence(_)));
+    agents.map(|(name, _)| name.clone()).collect()
+}
+
 /// All `*.toml` files of a directory, in the order of their names.
 ///
 /// # Errors
@@ -58,6 +66,8 @@ pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 pub struct Context {
     /// The names of its infrastructures.
     pub infrastructures: BTreeSet<Name>,
+    /// Those of them that are fence agents.
+    pub fence_agents: BTreeSet<Name>,
     /// The port of its `[ssh]`.
     pub port: u16,
     /// Whether it has canaries.
@@ -224,8 +234,12 @@ fn by_name(definition: Definition) -> (Name, Definition) {
 fn definition(path: &Path, file: &str, context: Option<&Context>) -> Result<Definition, Vec<Diagnostic>> {
     let bytes = read(path).map_err(|error| vec![unreadable(file, &error)])?;
     let definition = Definition::parse_bytes(file, &bytes)?;
-    let unknown = context.and_then(|context| definition.check_infrastructure(&context.infrastructures));
-    unknown.map_or(Ok(definition), |error| Err(vec![error]))
+    let Some(context) = context else { return Ok(definition) };
+    if let Some(unknown) = definition.check_infrastructure(&context.infrastructures) {
+        return Err(vec![unknown]);
+    }
+    let wrong = definition.check_outlets(&context.fence_agents);
+    if wrong.is_empty() { Ok(definition) } else { Err(wrong) }
 }
 
 /// At most one byte more than is allowed, so that the parser can say that it is too much.

@@ -128,6 +128,7 @@ async fn read_definitions(config: &Config) -> anyhow::Result<(Definitions, Chang
     let directory = config.deployables.clone();
     let context = load::Context {
         infrastructures: config.infrastructures.keys().cloned().collect(),
+        fence_agents: load::fence_agents(config),
         port: config.ssh.port,
         canaries: !config.canaries.is_empty(),
     };

@@ -130,6 +130,26 @@ fn a_socket_path_that_the_kernel_would_not_take_is_refused() {
 }
 
 #[test]
+fn a_machine_of_a_fence_agent_has_an_outlet_and_an_address() {
+    let text = "name = \"shop\"\ninfrastructure = \"rack7\"\n[assemblies.right]\naddress = \"192.0.2.1\"\nfence = { plug = \"7\" }\n\
+                [assemblies.bare]\naddress = \"192.0.2.2\"\n[assemblies.made]\nimage = \"debian-12\"\nfence = { plug = \"8\" }\n";
+    let definition = Definition::parse("shop.toml", text).expect("it is right by itself");
+    let rack: BTreeSet<Name> = [Name::parse("rack7").expect("a name")].into();
+    let said = lines(&definition.check_outlets(&rack));
+    let expected = "shop.toml:7:1: no `fence` in assembly \"bare\", expected its outlet, as { plug = \"7\" }: [infrastructures.rack7] is a fence agent\n\
+                    shop.toml:9:1: assembly \"made\" has no `address`, expected one: [infrastructures.rack7] is a fence agent, which switches machines and knows nothing else of them\n";
+    assert_eq!(said, expected);
+    let said = lines(&definition.check_outlets(&BTreeSet::new()));
+    assert!(
+        said.starts_with(
+            "shop.toml:4:1: `fence` in assembly \"right\", but [infrastructures.rack7] is not a fence agent"
+        ),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 2);
+}
+
+#[test]
 fn a_definition_may_only_name_an_infrastructure_that_is_there() {
     let text = "name = \"shop\"\ninfrastructure = \"pord\"\n[assemblies.web]\naddress = \"192.0.2.1\"\n";
     let definition = Definition::parse("shop.toml", text).expect("it is right by itself");

@@ -65,6 +65,7 @@ fn read(paths: &[PathBuf]) -> Report {
 fn of_config(config: &Config) -> Context {
     Context {
         infrastructures: config.infrastructures.keys().cloned().collect(),
+        fence_agents: load::fence_agents(config),
         port: config.ssh.port,
         canaries: !config.canaries.is_empty(),
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::read::{self, Template};
 use super::resolve::Plan;
 use super::schema::DEFINITION;
-use super::{Deployable, set};
-use crate::document::{Diagnostic, Position, Report, Table, nearest};
+use super::{Assembly, Deployable, Machine, set};
+use crate::document::{DIAGNOSTICS_MAX, Diagnostic, Position, Report, Table, nearest};
 use crate::id::Name;
 
 /// A definition as it was loaded: what it says, and where.
@@ -75,6 +75,33 @@ impl Definition {
             "no infrastructure \"{named}\" in cpe.toml{near}, expected [infrastructures.{named}] there"
         );
         Some(Diagnostic::error(&self.file, self.places.infrastructure, message))
+    }
+
+    /// Errors where the infrastructure is one of these, those that are fence agents, and a machine has no outlet or is not one that
+    /// an agent can switch; and where it is none of them and a machine has one.
+    #[must_use]
+    pub fn check_outlets(&self, agents: &BTreeSet<Name>) -> Vec<Diagnostic> {
+        let Some(named) = &self.deployable.infrastructure else { return Vec::new() };
+        let is_agent = agents.contains(named);
+        let wrong = |assembly: &Assembly| {
+            let (name, known) = (&assembly.name, matches!(assembly.machine, Machine::Address(_)));
+            match (is_agent, assembly.fence.is_empty()) {
+                (true, true) => Some(format!(
+                    "no `fence` in assembly \"{name}\", expected its outlet, as {{ plug = \"7\" }}: [infrastructures.{named}] is a fence agent"
+                )),
+                (true, false) if !known => Some(format!(
+                    "assembly \"{name}\" has no `address`, expected one: [infrastructures.{named}] is a fence agent, which switches machines and knows nothing else of them"
+                )),
+                (false, false) => Some(format!(
+                    "`fence` in assembly \"{name}\", but [infrastructures.{named}] is not a fence agent, expected one, or no `fence`"
+                )),
+                (true, false) | (false, true) => None,
+            }
+        };
+        let each = self.deployable.assemblies.iter().zip(&self.places.machines);
+        let found =
+            each.filter_map(|(assembly, at)| Some(Diagnostic::error(&self.file, *at, wrong(assembly)?)));
+        found.take(DIAGNOSTICS_MAX).collect()
     }
 }
 
