@@ -13,7 +13,7 @@ use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::Observation;
 use cpe_proto::time::Timestamp;
-use dped::{Engine, Input, Output, Place, Request, Seed, Surroundings, Target};
+use dped::{Engine, HealthClass, Input, Output, Place, Prover, Request, Seed, Surroundings, Target};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep};
 
@@ -74,6 +74,10 @@ pub struct Driver {
     gaps: watch::Receiver<u64>,
     /// Instance ids by assembly, as far as the infrastructure told them.
     instances: Vec<Option<Arc<str>>>,
+    /// What the guard was told of each assembly's health.
+    classes: Vec<Option<HealthClass>>,
+    /// A state has changed since then.
+    restated: bool,
 }
 
 impl Driver {
@@ -92,6 +96,8 @@ impl Driver {
         let driver = Self {
             name: definition.name.clone(),
             instances: vec![None; definition.assemblies.len()],
+            classes: vec![None; definition.assemblies.len()],
+            restated: false,
             gaps: shared.lag.gaps(),
             engine: Engine::new(definition, seed, clock::now()),
             sessions,
@@ -172,6 +178,11 @@ impl Driver {
             instances[usize::from(same.0)] = self.instances[usize::from(index.0)].take();
         }
         self.instances = instances;
+        if !same_places(&before, &definition) {
+            self.shared.guard().forget(&self.name);
+        }
+        self.classes = vec![None; definition.assemblies.len()];
+        self.restated = true;
         self.shared.metrics.unloaded(&view::deployable(&self.engine, &self.sessions));
         self.engine.handle_input(Input::Definition(definition), clock::now());
         self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
@@ -179,6 +190,7 @@ impl Driver {
 
     /// Closes in the journal what is open, and says that nobody watches any more.
     fn say_goodbye(&self) {
+        self.shared.guard().forget(&self.name);
         let view = self.engine.view();
         for incident in view.incidents {
             let event = plain(EventKind::IncidentClosed, "managed no more: its definition was removed");
@@ -229,6 +241,7 @@ impl Driver {
         while let Some(output) = self.engine.poll_output() {
             self.obey(output);
         }
+        self.tell_health();
         self.sessions.flush();
     }
 
@@ -245,7 +258,10 @@ impl Driver {
             }
             Output::Release(action) => self.release(action),
             Output::Reconnect(assembly) => self.sessions.reconnect(assembly),
-            Output::Report(event) => self.shared.report(Some(&self.name), event),
+            Output::Report(event) => {
+                self.restated |= restates_health(&event);
+                self.shared.report(Some(&self.name), event);
+            }
             Output::Record(decision) => self.shared.record(&self.name, decision),
             Output::Notify { incident, message } => self.shared.notify(&self.name, incident, &message),
         }
@@ -266,13 +282,21 @@ impl Driver {
 
     fn tell_surroundings(&mut self, assembly: AssemblyIndex) {
         let now = clock::now();
-        let answered = self.shared.guard().path_answered(PATH, (&self.name, assembly), now);
-        let by =
-            answered.as_ref().map(|(_, (peer, index))| self.shared.label(peer, *index)).unwrap_or_default();
+        let definition = Arc::clone(self.engine.definition());
+        let domains = &definition.assembly(assembly).failure_domains;
+        let (answered, self_trusted, held_domain) = {
+            let guard = self.shared.guard();
+            let answered = guard.path_proof(PATH, (&self.name, assembly), now);
+            (answered, guard.self_trusted(PATH, now), guard.held_domain(domains))
+        };
+        let by = answered.as_ref().map_or(String::new(), |(_, prover)| match prover {
+            Prover::Peer(peer, index) => self.shared.label(peer, *index),
+            Prover::Canary(index) => format!("canary {}", index + 1),
+        });
         let adapter = self.adapter();
         let surroundings = Surroundings {
-            self_trusted: true,
-            held_domain: None,
+            self_trusted,
+            held_domain,
             path_answered_ago: answered.map(|(ago, _)| ago),
             path_answered_by: by.into(),
             capabilities: adapter.map(|adapter| adapter.capabilities()),
@@ -280,7 +304,27 @@ impl Driver {
         self.engine.handle_input(Input::Surroundings { assembly, surroundings }, now);
     }
 
+    /// Tells the guard whose health has changed.
+    fn tell_health(&mut self) {
+        if !std::mem::take(&mut self.restated) {
+            return;
+        }
+        let now = clock::now();
+        let (view, definition) = (self.engine.view(), Arc::clone(self.engine.definition()));
+        for (index, seen) in definition.assembly_indices().zip(&view.assemblies) {
+            let class = HealthClass::of(seen.state, view.maintenance || seen.maintenance);
+            let told = &mut self.classes[usize::from(index.0)];
+            let Some(class) = class.filter(|class| *told != Some(*class)) else { continue };
+            *told = Some(class);
+            let domains = &definition.assembly(index).failure_domains;
+            self.shared.guard().health(&self.name, index, domains, class, now);
+        }
+        self.shared.hear_guard();
+    }
+
     fn ask_admission(&mut self, request: &Request) {
+        // The guard decides on what is known now, the loss of this one included.
+        self.tell_health();
         let now = clock::now();
         let definition = Arc::clone(self.engine.definition());
         let place = Place {
@@ -318,6 +362,18 @@ impl Driver {
             reply: self.sender.clone(),
         }
     }
+}
+
+/// Whether an event changes what the guard knows of an assembly's health.
+fn restates_health(event: &Event) -> bool {
+    let of_assembly = event.assembly.is_some() && event.service.is_none();
+    event.kind == EventKind::MaintenanceChanged || of_assembly && event.kind == EventKind::StateChanged
+}
+
+/// Whether each assembly is the same machine in the same place.
+fn same_places(before: &Deployable, after: &Deployable) -> bool {
+    let kept = same_machines(before, after).filter(|(was, is)| was == is).count();
+    kept == before.assemblies.len() && kept == after.assemblies.len()
 }
 
 /// Whether an observation can only come from a living guest.

@@ -4,6 +4,7 @@
 pub mod actions;
 pub mod adapter;
 pub mod api;
+pub mod canary;
 pub mod cli;
 pub mod client;
 pub mod clock;

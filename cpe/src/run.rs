@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::adapter::Adapter;
 use crate::api;
 use crate::api::Controller as _;
+use crate::canary;
 use crate::fleet::Fleet;
 use crate::journal::{self, Journal};
 use crate::lag::Lag;
@@ -90,9 +91,11 @@ impl Controller {
             async move { shared.lag.measure().await }
         });
         tokio::spawn(Arc::clone(&shared).follow_journal());
+        canary::start(&shared, &config.canaries);
         let (definitions, changes) = read_definitions(&config).await?;
         watch::apply(&fleet, changes).await;
         say_size(&fleet, allowed);
+        say_witnesses(&fleet, &config);
         tokio::spawn(watch::follow(config.deployables.clone(), definitions, Arc::clone(&fleet)));
         let pulse = Arc::new(Pulse::new());
         tokio::spawn(upkeep::run(Arc::clone(&fleet), Arc::clone(&pulse)));
@@ -148,6 +151,15 @@ fn say_size(fleet: &Fleet, allowed: Option<u64>) {
     if let Some(allowed) = allowed.filter(|allowed| *allowed < assemblies as u64) {
         tracing::error!(
             "the limit of open files allows {allowed} assemblies; raise LimitNOFILE= of the unit"
+        );
+    }
+}
+
+/// Without a canary and without a peer nothing proves the path to a machine that is silent.
+fn say_witnesses(fleet: &Fleet, config: &Config) {
+    if config.canaries.is_empty() && fleet.size().1 == 1 {
+        tracing::warn!(
+            "one assembly and no [[canaries]]: nothing proves the path to it, so it is only reported when it hangs"
         );
     }
 }

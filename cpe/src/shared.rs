@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cpe_monitor::ssh::Monitor;
 use cpe_proto::decision::Decision;
 use cpe_proto::definition::Deployable;
-use cpe_proto::event::Event;
+use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{AssemblyIndex, IncidentId, Name};
-use dped::Guard;
+use dped::{Guard, GuardOutput};
 
 use crate::adapter::Adapter;
+use crate::fleet::plain;
 use crate::journal::{Journal, Writable};
 use crate::lag::Lag;
 use crate::metrics::Metrics;
@@ -109,6 +110,26 @@ impl Shared {
     pub fn notify(&self, deployable: &Name, incident: Option<IncidentId>, message: &str) {
         tracing::warn!(%deployable, incident = incident.map(|incident| incident.0), "{message}");
         self.notifier.notify(deployable, incident, message);
+    }
+
+    /// Keeps and tells what the guard says by itself.
+    pub fn hear_guard(&self) {
+        let said: Vec<GuardOutput> = {
+            let mut guard = self.guard();
+            std::iter::from_fn(|| guard.poll_output()).collect()
+        };
+        for output in said {
+            match output {
+                GuardOutput::BreakerChanged { reason, .. } => {
+                    self.report(None, plain(EventKind::BreakerChanged, &reason));
+                }
+                // It is about no deployable; the word that events of the controller itself have stands for one.
+                GuardOutput::Notify { message } => match Name::parse("cpe") {
+                    Ok(name) => self.notify(&name, None, &message),
+                    Err(error) => tracing::error!(%error, "{message}"),
+                },
+            }
+        }
     }
 
     /// Lets the guard know whether the journal can be written, for as long as the process runs: without it nothing is done.

@@ -414,17 +414,23 @@ fn read_journal(root: &Table<'_>) -> JournalLimits {
 
 fn read_canaries(root: &Table<'_>) -> Vec<Canary> {
     let tables = root.table_list("canaries", &CANARY);
-    if let Some(first) = tables.first() {
-        let message = "`canaries` are not used yet: other assemblies prove the path to a machine";
-        first.report().warning(first.at(), message);
-    }
     let canary = |table: &Table<'_>| {
         table.require("path", "path = \"default\"");
         table.require("tcp", "tcp = \"HOST:PORT\"");
         let (path, tcp) = (table.parse("path", name), table.parse("tcp", HostPort::parse));
         Some(Canary { path: path?, tcp: tcp? })
     };
-    tables.iter().filter_map(canary).collect()
+    let canaries: Vec<Canary> = tables.iter().filter_map(canary).collect();
+    for (table, canary) in tables.iter().zip(&canaries).filter(|_| tables.len() == canaries.len()) {
+        if canaries.iter().filter(|other| other.path == canary.path).count() == 1 {
+            let message = format!(
+                "one canary of path {}: a lone one that fails is its own fault, so give it two or more",
+                canary.path
+            );
+            table.report().warning(table.at(), message);
+        }
+    }
+    canaries
 }
 
 fn read_budgets(table: &Table<'_>) -> Budgets {
