@@ -1,4 +1,5 @@
 //! A live fleet, the files of a management node, and the real `cpe` program beside them, for tests. Everything ends with it.
+#![allow(dead_code, reason = "each file of stories uses its own part")]
 #![allow(clippy::unwrap_used, reason = "what fails here is a test's failure")]
 
 use std::path::PathBuf;
@@ -95,6 +96,11 @@ impl Site {
         &self.world.fleet
     }
 
+    /// Does that to the world, now.
+    pub(crate) fn now<T>(&self, what: impl Future<Output = T>) -> T {
+        self.runtime.block_on(what)
+    }
+
     pub(crate) fn machine(&self, name: &str) -> &Arc<Machine> {
         let _context = self.runtime.enter();
         self.world.fleet.machine(name).unwrap()
@@ -144,7 +150,7 @@ impl Site {
         })
     }
 
-    fn wait<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         loop {
             if let Some(found) = look() {
