@@ -1,6 +1,7 @@
 //! The process's clocks: engine time is `CLOCK_BOOTTIME`, which goes on while the machine is suspended and never jumps;
 //! wall time is for display and expiry only (policy.md section 8). The lag of this process is in `lag.rs`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cpe_proto::time::Timestamp;
@@ -22,12 +23,29 @@ pub fn wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The wall time of a point of engine time, in milliseconds since 1970-01-01T00:00:00Z.
+/// The wall time of a point of engine time, in milliseconds since 1970-01-01T00:00:00Z. The same for the same point each time, as long as
+/// nobody sets the wall clock.
 #[must_use]
 pub fn wall_of(at: Timestamp) -> u64 {
-    let ago = u64::try_from(now().since(at).as_millis()).unwrap_or(u64::MAX);
-    wall_ms().saturating_sub(ago)
+    let at = u64::try_from(at.since_boot().as_millis()).unwrap_or(u64::MAX);
+    boot_wall_ms().saturating_add(at)
 }
+
+/// The wall time of the boot. Two clocks cannot be read at one moment, so what was found first is kept until it is clearly another.
+fn boot_wall_ms() -> u64 {
+    static KEPT: AtomicU64 = AtomicU64::new(0);
+    let since_boot = u64::try_from(now().since_boot().as_millis()).unwrap_or(u64::MAX);
+    let found = wall_ms().saturating_sub(since_boot);
+    let kept = KEPT.load(Ordering::Relaxed);
+    if kept != 0 && kept.abs_diff(found) <= WALL_SET_MS {
+        return kept;
+    }
+    KEPT.store(found, Ordering::Relaxed);
+    found
+}
+
+/// A difference above this means that the wall clock was set, or has drifted as far since.
+const WALL_SET_MS: u64 = 100;
 
 /// Probes that fall due within one tick are sent together: CPU is wake-ups (research: 60% less than one timer a probe), and a
 /// tick is far below any interval.
