@@ -12,6 +12,7 @@ use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::Observation;
+use cpe_proto::snapshot::Snapshot;
 use cpe_proto::time::Timestamp;
 use dped::{Engine, HealthClass, Input, Output, Place, Prover, Request, Seed, Surroundings, Target};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -86,6 +87,7 @@ impl Driver {
     pub fn new(
         definition: Arc<Deployable>,
         seed: Seed,
+        taken_up: Option<(Snapshot, Duration)>,
         shared: Arc<Shared>,
     ) -> (Self, mpsc::Sender<Message>) {
         let (sender, mailbox) = mpsc::channel(BATCH);
@@ -93,13 +95,17 @@ impl Driver {
         let targets = definition.assemblies.len() + definition.services.len();
         let (results_sender, results) = mpsc::channel(2 * targets.max(1));
         let sessions = Sessions::new(&definition, Arc::clone(&shared), results_sender);
+        let (name, now) = (definition.name.clone(), clock::now());
         let driver = Self {
-            name: definition.name.clone(),
+            name,
             instances: vec![None; definition.assemblies.len()],
             classes: vec![None; definition.assemblies.len()],
             restated: false,
             gaps: shared.lag.gaps(),
-            engine: Engine::new(definition, seed, clock::now()),
+            engine: match taken_up {
+                Some((snapshot, elapsed)) => Engine::restore(definition, seed, &snapshot, elapsed, now),
+                None => Engine::new(definition, seed, now),
+            },
             sessions,
             shared,
             mailbox,
@@ -196,6 +202,7 @@ impl Driver {
             let event = plain(EventKind::IncidentClosed, "managed no more: its definition was removed");
             self.shared.report(Some(&self.name), Event { incident: Some(incident), ..event });
         }
+        self.shared.journal.forget_snapshot(self.name.clone());
         let reason = "removed: managed no more, its machines are left as they are";
         self.shared.report(Some(&self.name), plain(EventKind::DefinitionLoaded, reason));
     }
@@ -238,11 +245,21 @@ impl Driver {
 
     /// Does what the engine wants until it wants nothing more.
     fn carry_out(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
+        loop {
+            self.write_down();
+            let Some(output) = self.engine.poll_output() else { break };
             self.obey(output);
         }
         self.tell_health();
         self.sessions.flush();
+    }
+
+    /// What is begun must be known to whoever comes after us, so this goes before each output.
+    fn write_down(&mut self) {
+        if self.engine.take_persist() {
+            let snapshot = Box::new(self.engine.snapshot(clock::now()));
+            self.shared.journal.snapshot(self.name.clone(), snapshot);
+        }
     }
 
     fn obey(&mut self, output: Output) {

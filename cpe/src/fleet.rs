@@ -20,7 +20,7 @@ use crate::clock;
 use crate::driver::{Driver, Message};
 use crate::glob::Glob;
 use crate::journal::{self, JournalError, Maintenance, WhyQuery};
-use crate::past;
+use crate::past::{self, Past};
 use crate::pauses::{self, Pauses};
 use crate::shared::Shared;
 
@@ -34,6 +34,8 @@ pub struct Fleet {
     /// Ends of maintenance by `deployable` or `deployable/assembly`, in milliseconds of wall time.
     maintenance: Mutex<BTreeMap<String, u64>>,
     pauses: Pauses,
+    /// What an earlier cpe left, until each deployable's engine has taken it up.
+    past: Mutex<BTreeMap<Name, Past>>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +49,8 @@ impl Fleet {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         let pauses = Pauses::restored(&shared);
-        Arc::new(Self { shared, members: Mutex::default(), maintenance: Mutex::default(), pauses })
+        let past = Mutex::new(past::of(shared.journal.start_state()));
+        Arc::new(Self { shared, members: Mutex::default(), maintenance: Mutex::default(), pauses, past })
     }
 
     /// What the drivers share.
@@ -102,10 +105,15 @@ impl Fleet {
     fn add(self: &Arc<Self>, definition: Arc<Deployable>) {
         let name = definition.name.clone();
         self.shared.define(Arc::clone(&definition));
-        past::settle(&self.shared, &name);
+        // Taken once: a definition that comes back after its removal has no past.
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let taken_up = past.and_then(|past| past.settle(&self.shared, &name));
+        let unpause = || Input::Order(Order::Pause { on: false, reason: "not paused".into() });
+        let order = self.pauses.order(&name).or_else(|| taken_up.as_ref().map(|_| unpause()));
         let seed = self.seed(&definition);
-        let (driver, mailbox) = Driver::new(Arc::clone(&definition), seed, Arc::clone(&self.shared));
-        if let Some(order) = self.pauses.order(&name) {
+        let shared = Arc::clone(&self.shared);
+        let (driver, mailbox) = Driver::new(Arc::clone(&definition), seed, taken_up, shared);
+        if let Some(order) = order {
             // The first message of an empty queue: taken before any probe has answered, so before anything is admitted.
             let _ = mailbox.try_send(Message::Input(order));
         }

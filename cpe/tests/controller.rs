@@ -302,3 +302,39 @@ fn a_controller_that_stood_still_blames_nobody() {
     }
     assert_eq!(site.machine("web").counts().unit_starts, 0);
 }
+
+#[test]
+fn counts_outlive_a_killed_controller() {
+    let patient = WEB.replace("stable_for = \"300ms\"", "stable_for = \"5s\"");
+    let mut site = Site::start(&[("shop.toml", &patient)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    let first = site.wait_for_event(|event| event["kind"] == "recovery_started");
+    assert!(first["reason"].as_str().unwrap().contains("failure 1 of 3"), "{first}");
+    site.wait_for_active("web", "nginx.service");
+    site.kill_controller();
+    site.start_controller();
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    let second = site
+        .wait_for_event(|event| event["kind"] == "recovery_started" && event["action"] != first["action"]);
+    assert!(second["reason"].as_str().unwrap().contains("failure 2 of 3"), "{second}");
+    assert_eq!(second["incident"], first["incident"], "the incident goes on under its number");
+}
+
+#[test]
+fn an_action_that_a_killed_controller_had_begun_is_looked_at_and_not_repeated() {
+    let mut site = Site::start(&[("shop.toml", WEB)], &["web"], &["nginx.service", "php.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    site.hang_in_start("web", "nginx.service");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    let begun = site.wait_for_event(|event| event["kind"] == "recovery_started");
+    site.wait_for_starts("web", 1);
+    site.kill_controller();
+    site.come_up("web", "nginx.service");
+    site.start_controller();
+    site.wait_for("shop/web/nginx", "healthy");
+    assert_eq!(site.machine("web").counts().unit_starts, 1, "the guest was asked once");
+    let events = site.cpe(&["events", "--json", "--since", "1h"]).done();
+    let started = events.lines().filter(|line| line.contains("\"recovery_started\"")).count();
+    assert_eq!(started, 1, "{begun}\n{events}");
+}

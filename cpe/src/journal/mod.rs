@@ -21,6 +21,7 @@ use cpe_proto::api::{Command, Incident, Intent, JournalHealth};
 use cpe_proto::decision::Decision;
 use cpe_proto::event::{Event, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
+use cpe_proto::snapshot::Snapshot;
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 pub use audit::{AuditError, records};
@@ -282,6 +283,16 @@ impl Journal {
     ) -> Result<(), JournalError> {
         let by = by.to_owned();
         self.durable(Record::Acknowledged { time: clock::wall_ms(), deployable, incident, by }).await
+    }
+
+    /// Keeps what an engine was written down as. Not awaited, but on disk before any intent that is made after it.
+    pub fn snapshot(&self, deployable: Name, snapshot: Box<Snapshot>) {
+        self.append(Record::Snapshot { time: clock::wall_ms(), deployable, snapshot });
+    }
+
+    /// Forgets it: the deployable is managed no more.
+    pub fn forget_snapshot(&self, deployable: Name) {
+        self.append(Record::NoSnapshot(deployable));
     }
 
     /// Keeps what an operator wants of a deployable, durably.

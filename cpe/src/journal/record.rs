@@ -6,6 +6,7 @@ use cpe_proto::api::{Command, Intent};
 use cpe_proto::decision::Decision;
 use cpe_proto::event::Event;
 use cpe_proto::id::{ActionId, IncidentId, Name};
+use cpe_proto::snapshot::Snapshot;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::JournalError;
@@ -70,6 +71,12 @@ pub(super) enum Record {
         deployable: Name,
         desired: Desired,
     },
+    Snapshot {
+        time: u64,
+        deployable: Name,
+        snapshot: Box<Snapshot>,
+    },
+    NoSnapshot(Name),
     /// The last one.
     Close,
 }
@@ -189,6 +196,8 @@ pub struct StartState {
     pub acknowledged: BTreeSet<(Name, IncidentId)>,
     /// What operators want, where they ever said so.
     pub desired: BTreeMap<Name, Desired>,
+    /// What each engine was last written down as, with the wall time in milliseconds.
+    pub snapshots: BTreeMap<Name, (u64, Snapshot)>,
     /// Actions that were begun and are not known to have ended, oldest first, with the wall time in milliseconds. They are
     /// resolved by looking, never by repeating.
     pub unresolved: Vec<(u64, Intent)>,

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Each step from one version to the next; a step that was ever released is never changed.
-const STEPS: [&str; 2] = [FIRST, SECOND];
+const STEPS: [&str; 3] = [FIRST, SECOND, THIRD];
 
 /// The newest version that is known here.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -59,6 +59,11 @@ CREATE TABLE notifications (
     message TEXT NOT NULL, outcome TEXT);
 CREATE UNIQUE INDEX notifications_once ON notifications (deployable, incident, state) WHERE incident IS NOT NULL;
 CREATE INDEX notifications_by_time ON notifications (time);
+";
+
+/// What each engine was written down as (`cpe_proto::snapshot`), the newest only.
+const THIRD: &str = "
+CREATE TABLE snapshots (deployable TEXT PRIMARY KEY, time INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 /// The version of a file; 0 for a new one.

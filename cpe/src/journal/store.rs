@@ -7,6 +7,7 @@ use std::time::Duration;
 use cpe_proto::api::Intent;
 use cpe_proto::event::{EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
+use cpe_proto::snapshot::Snapshot;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::record::{Desired, Maintenance, NextIds, Notified, Pause, Record, StartState};
@@ -58,6 +59,7 @@ impl Store {
             acknowledged: marked(&transaction, "acknowledged")?,
             told: marked(&transaction, "notifications")?,
             desired: desired(&transaction)?,
+            snapshots: snapshots(&transaction)?,
             unresolved: unresolved(&transaction)?,
             open_incidents: open_incidents(&transaction)?,
             next_seq: last.max(self.reserved) + 1,
@@ -234,6 +236,18 @@ fn apply_record(
                     outcome
                 ])?;
         }
+        Record::Snapshot { time, deployable, snapshot } => {
+            transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO snapshots (deployable, time, body) VALUES (?1, ?2, ?3)",
+                )?
+                .execute(params![deployable.as_str(), int(*time), json(snapshot)?])?;
+        }
+        Record::NoSnapshot(deployable) => {
+            transaction
+                .prepare_cached("DELETE FROM snapshots WHERE deployable = ?1")?
+                .execute(params![deployable.as_str()])?;
+        }
         Record::Desired { time, deployable, desired } => {
             transaction
                 .prepare_cached(
@@ -374,6 +388,26 @@ fn desired(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, Des
     let rows =
         statement.query_map([], |row| Ok((name(row.get(0)?)?, Desired::of(&row.get::<_, String>(1)?))))?;
     rows.collect()
+}
+
+fn snapshots(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, (u64, Snapshot)>> {
+    let mut statement = transaction.prepare("SELECT deployable, time, body FROM snapshots")?;
+    let rows = statement.query_map([], |row| {
+        let (deployable, time) = (name(row.get(0)?)?, uint(row.get(1)?));
+        Ok((deployable, time, serde_json::from_str(&row.get::<_, String>(2)?)))
+    })?;
+    let mut snapshots = BTreeMap::new();
+    for row in rows {
+        let (deployable, time, snapshot) = row?;
+        match snapshot {
+            Ok(snapshot) => drop(snapshots.insert(deployable, (time, snapshot))),
+            // A newer cpe wrote it: that engine begins anew, as after its first start.
+            Err(error) => {
+                tracing::warn!(%deployable, %error, "the engine's snapshot cannot be read: its counts start anew");
+            }
+        }
+    }
+    Ok(snapshots)
 }
 
 fn unresolved(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<(u64, Intent)>> {

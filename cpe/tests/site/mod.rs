@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cpe::demo::world::World;
-use cpe_sim::live::{Fleet, Machine, MachineSpec, UnitSpec};
+use cpe_sim::live::{Behaviour, Fleet, Machine, MachineSpec, UnitSpec};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -79,6 +79,25 @@ impl Site {
         kill_process(process, Signal::STOP).unwrap();
         std::thread::park_timeout(span);
         kill_process(process, Signal::CONT).unwrap();
+    }
+
+    /// The unit's next start never ends.
+    pub(crate) fn hang_in_start(&self, machine: &str, unit: &str) {
+        self.runtime.block_on(self.machine(machine).behave(unit, Behaviour::HangsInStart)).unwrap();
+    }
+
+    /// A start that hung ends well after all.
+    pub(crate) fn come_up(&self, machine: &str, unit: &str) {
+        self.runtime.block_on(self.machine(machine).behave(unit, Behaviour::Runs)).unwrap();
+    }
+
+    pub(crate) fn wait_for_active(&self, machine: &str, unit: &str) {
+        self.wait("the unit runs", || self.machine(machine).is_active(unit).unwrap().then_some(()));
+    }
+
+    /// Waits until the guest was asked so often to start a unit.
+    pub(crate) fn wait_for_starts(&self, machine: &str, count: u64) {
+        self.wait("a start", || (self.machine(machine).counts().unit_starts >= count).then_some(()));
     }
 
     /// Waits until that machine was asked so often more.

@@ -192,7 +192,8 @@ impl Machine {
         let now = Instant::now();
         self.with_unit(unit, |unit| {
             unit.spec.behaviour = behaviour;
-            if unit.is_active() {
+            let comes_up = matches!(behaviour, Behaviour::Runs | Behaviour::DiesAfter(_));
+            if unit.is_active() || unit.activity == Activity::Starting && comes_up {
                 unit.activity = Activity::Running { since: now };
             }
         })?;
