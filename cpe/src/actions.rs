@@ -244,6 +244,7 @@ fn failed(error: &InfraError) -> ActionOutcome {
 
 fn outcome_text(outcome: &ActionOutcome) -> String {
     match outcome {
+        ActionOutcome::Done { detail } if detail.is_empty() => "done".to_owned(),
         ActionOutcome::Done { detail } => format!("done: {detail}"),
         ActionOutcome::Failed { detail } => format!("failed: {detail}"),
         ActionOutcome::Unresolved { detail } => format!("unresolved: {detail}"),

@@ -18,9 +18,19 @@ pub fn why(why: &Why, reader: &Reader) -> String {
     told.join("\n")
 }
 
+/// In which order things of the same millisecond are told: each is why the next one happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Seen,
+    Decided,
+    Begun,
+    Told,
+}
+
 /// One thing of the timeline: when, in which order at the same time, and its lines.
 struct Step {
     time: u64,
+    rank: Rank,
     lines: Vec<String>,
 }
 
@@ -52,8 +62,7 @@ fn timeline(incident: &Incident, reader: &Reader) -> String {
     let decisions = incident.decisions.iter().map(|(time, decision)| decided(*time, decision));
     let intents = incident.intents.iter().flat_map(intent);
     let mut steps: Vec<Step> = events.chain(decisions).chain(intents).collect();
-    // Stable: at the same millisecond what was seen comes before what was decided, and that before what was begun.
-    steps.sort_by_key(|step| step.time);
+    steps.sort_by_key(|step| (step.time, step.rank));
     for step in &steps {
         for (index, line) in step.lines.iter().enumerate() {
             let lead = if index == 0 { reader.exact_time(step.time) } else { " ".repeat(12) };
@@ -67,7 +76,11 @@ fn event(record: &EventRecord, subject: &str) -> Step {
     let said = sentence(record);
     let of = record.subject();
     let line = if of == subject { said } else { format!("{of} {said}") };
-    Step { time: record.time, lines: vec![line] }
+    let rank = match record.event.kind {
+        EventKind::IncidentOpened | EventKind::FaultIsolated | EventKind::Escalated => Rank::Seen,
+        _ => Rank::Told,
+    };
+    Step { time: record.time, rank, lines: vec![line] }
 }
 
 fn decided(time: u64, decision: &Decision) -> Step {
@@ -84,7 +97,7 @@ fn decided(time: u64, decision: &Decision) -> Step {
     lines.push(format!("  from       {}", facts(&decision.facts)));
     lines.extend(values("evidence", &decision.evidence));
     lines.extend(values("gate", &decision.gates));
-    Step { time, lines }
+    Step { time, rank: Rank::Decided, lines }
 }
 
 fn values(title: &str, values: &[Value]) -> Vec<String> {
@@ -98,13 +111,18 @@ fn intent(record: &IntentRecord) -> Vec<Step> {
     let IntentRecord { time, intent, outcome, resolved } = record;
     let mut steps = vec![Step {
         time: *time,
+        rank: Rank::Begun,
         lines: vec![format!("action {}: {} recorded, begun", intent.action, intent.act)],
     }];
     match (outcome, resolved) {
         (Some(outcome), Some(resolved)) => {
-            let took = span(resolved.saturating_sub(*time));
+            let took = match resolved.saturating_sub(*time) {
+                short @ ..1000 => format!("{short} ms"),
+                long => span(long),
+            };
             steps.push(Step {
                 time: *resolved,
+                rank: Rank::Told,
                 lines: vec![format!("action {}: {outcome}, after {took}", intent.action)],
             });
         }
