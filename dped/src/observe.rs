@@ -239,7 +239,14 @@ impl Engine {
         if self.desired == Desired::Stopped || self.machine_acting(assembly) {
             return;
         }
-        match judge(&service.check, observation) {
+        let judgement = judge(&service.check, observation);
+        if matches!(judgement, Judgement::Failed(_) | Judgement::Misconfigured(_))
+            && let Some(trouble) = &mut self.service_mut(index).trouble
+        {
+            // The start that was waited for is over: the next one has a grace of its own.
+            trouble.pending_since = None;
+        }
+        match judgement {
             Judgement::Passed => self.service_passed(index, began, now),
             Judgement::Failed(clause) => self.service_failed(index, &clause, began, now),
             Judgement::Misconfigured(clause) => self.service_misconfigured(index, &clause, now),

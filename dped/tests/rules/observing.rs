@@ -245,6 +245,19 @@ fn a_unit_that_is_still_activating_after_startup_grace_has_failed() {
     );
 }
 
+/// Found by seed 3389: the wait of an earlier start was still counted, so the next one had no grace at all.
+#[test]
+fn each_start_has_a_grace_of_its_own() {
+    let mut site = Site::with(WEB);
+    site.unit("web/nginx", Unit::Activating);
+    site.run(50.0);
+    site.unit("web/nginx", Unit::Masked);
+    site.run(10.0);
+    site.unit("web/nginx", Unit::Activating);
+    site.run(50.0);
+    assert_eq!(site.rungs(), vec![]);
+}
+
 #[test]
 fn misconfigured_never_climbs_is_told_once_and_ends_when_it_passes() {
     for unit in [Unit::Masked, Unit::NotFound] {

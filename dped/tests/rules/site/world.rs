@@ -200,7 +200,8 @@ impl Site {
                 _ => Seen::Unclear,
             };
             let activating = matches!(&observation, Observation::Unit(unit) if &*unit.active == "activating");
-            if !activating {
+            // Only another word of systemd ends it; a probe without an answer says nothing.
+            if matches!(&observation, Observation::Unit(_)) && !activating {
                 self.pending.remove(&target);
             }
             let since = *self.pending.entry(target).or_insert(self.now);
