@@ -270,6 +270,9 @@ impl Engine {
             (_, ActionOutcome::NotBegun { .. }) => {
                 self.refuse_step(step.service, Refusal::Journal, &[], now);
             }
+            (Act::StopService(_), _) if self.desired == Desired::Running => {
+                self.stop_overtaken(index, step.service, now);
+            }
             (Act::StopService(_), ActionOutcome::Done { .. }) => self.stopped(step.service, now),
             (
                 Act::StopService(_),
@@ -283,6 +286,16 @@ impl Engine {
                 self.step_over(index, step.service, now);
             }
         }
+    }
+
+    /// A start was ordered while it was being stopped: whatever that came to, it is to be probed, and started if it does not run.
+    fn stop_overtaken(&mut self, index: AssemblyIndex, service: ServiceIndex, now: Timestamp) {
+        self.assembly_mut(index).void_before = now;
+        self.service_trouble(service).start = Start::Wanted;
+        self.change(service, HealthEvent::Started, "started by an order", now);
+        let part = self.service_mut(service);
+        (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
+        part.poll.hasten(now);
     }
 
     /// A start was tried: within its grace fresh probes decide, after it a fault is one like another.

@@ -179,6 +179,20 @@ fn a_stop_is_the_reverse_and_its_faults_are_none() {
     assert_eq!(acts(&site), ["start mariadb", "start php", "start blog"]);
 }
 
+/// Found by seed 3436: the service stayed "stopped" for ever.
+#[test]
+fn a_start_ordered_while_a_stop_is_being_done_starts_what_that_stops() {
+    let mut site = Site::with(TWO_TIERS);
+    site.order(Order::Stop);
+    site.until("the first stop is begun", 5.0, |site| acts(site) == ["stop blog"]);
+    site.order(Order::Start);
+    site.run(30.0);
+    assert_eq!(
+        (acts(&site), site.view().state),
+        (vec!["stop blog".into(), "start blog".into()], State::Healthy)
+    );
+}
+
 #[test]
 fn a_stop_of_a_stopped_one_succeeds() {
     let mut site = Site::with(TWO_TIERS);
