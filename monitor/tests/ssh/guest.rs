@@ -278,6 +278,7 @@ fn start(dir: &Path, port: u16, kind: &Kind<'_>) -> Option<Child> {
          KbdInteractiveAuthentication no\nSetEnv PATH={path}\nMaxStartups 100\n",
         kind.config.replace("DIR", place)
     );
+    let mut listeners = config.matches("ListenAddress").count();
     fs::write(dir.join("sshd_config"), config).unwrap();
     let shell = kind
         .shell
@@ -309,7 +310,12 @@ fn start(dir: &Path, port: u16, kind: &Kind<'_>) -> Option<Child> {
     });
     loop {
         match said.recv_timeout(PATIENCE) {
-            Ok(line) if line.starts_with("Server listening") => return Some(sshd),
+            Ok(line) if line.starts_with("Server listening") => {
+                listeners -= 1;
+                if listeners == 0 {
+                    return Some(sshd);
+                }
+            }
             Ok(line) if line.contains("Cannot bind") => return None,
             Ok(_) => {}
             Err(error) => panic!("sshd did not start: {error}; run with SSHD_LOG=1 to see what it said"),
