@@ -308,17 +308,23 @@ fn start(dir: &Path, port: u16, kind: &Kind<'_>) -> Option<Child> {
             let _nobody_waits_any_more = say.send(line);
         }
     });
-    loop {
+    let mut up = false;
+    while listeners > 0 {
         match said.recv_timeout(PATIENCE) {
             Ok(line) if line.starts_with("Server listening") => {
                 listeners -= 1;
-                if listeners == 0 {
-                    return Some(sshd);
-                }
+                up = listeners == 0;
             }
-            Ok(line) if line.contains("Cannot bind") => return None,
+            Ok(line) if line.contains("Cannot bind") => break,
             Ok(_) => {}
             Err(error) => panic!("sshd did not start: {error}; run with SSHD_LOG=1 to see what it said"),
         }
     }
+    if up {
+        return Some(sshd);
+    }
+    // One address may be served and another not: it is of no use.
+    let _ended_by_itself = sshd.kill();
+    let _status = sshd.wait();
+    None
 }
