@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::actions::{self, Work};
 use crate::clock;
-use crate::fleet::plain;
+use crate::event::plain;
 use crate::sessions::{Sessions, same_machines};
 use crate::shared::Shared;
 use crate::view;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cpe_proto::api::{Command, CommandAnswer, DeployableStatus, Status};
 use cpe_proto::definition::Deployable;
 use cpe_proto::document::Diagnostic;
-use cpe_proto::event::{Event, EventKind};
+use cpe_proto::event::EventKind;
 use cpe_proto::id::{AssemblyIndex, Name};
 use dped::{Desired, Input, Order, Seed};
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::{Controller, Refused};
 use crate::clock;
 use crate::driver::{Driver, Message};
+use crate::event::plain;
 use crate::glob::Glob;
 use crate::journal::{self, JournalError, Maintenance, WhyQuery};
 use crate::past::{self, Past};
@@ -413,23 +414,6 @@ fn assembly_of<'a>(name: &'a str, deployable: &str) -> Option<Option<&'a str>> {
 
 fn counted(count: usize, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
-}
-
-/// An event without an incident, an action or states.
-#[must_use]
-pub fn plain(kind: EventKind, reason: &str) -> Event {
-    Event {
-        at: clock::now(),
-        kind,
-        assembly: None,
-        service: None,
-        from: None,
-        to: None,
-        reason: reason.into(),
-        incident: None,
-        action: None,
-        rung: None,
-    }
 }
 
 fn unknown(name: &str) -> Refused {

@@ -10,6 +10,7 @@ pub mod client;
 pub mod clock;
 pub mod demo;
 pub mod driver;
+pub mod event;
 pub mod fleet;
 pub mod glob;
 pub mod journal;

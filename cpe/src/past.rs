@@ -11,7 +11,7 @@ use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::{AssemblySnapshot, Snapshot};
 
 use crate::clock;
-use crate::fleet::plain;
+use crate::event::plain;
 use crate::journal::StartState;
 use crate::shared::Shared;
 

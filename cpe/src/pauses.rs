@@ -10,7 +10,7 @@ use cpe_proto::id::Name;
 use dped::{Input, Order};
 
 use crate::clock;
-use crate::fleet::plain;
+use crate::event::plain;
 use crate::journal::{JournalError, Pause};
 use crate::shared::Shared;
 

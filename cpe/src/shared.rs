@@ -13,7 +13,7 @@ use cpe_proto::id::{AssemblyIndex, IncidentId, Name};
 use dped::{Guard, GuardOutput};
 
 use crate::adapter::Adapter;
-use crate::fleet::plain;
+use crate::event::plain;
 use crate::journal::{Journal, Writable};
 use crate::lag::Lag;
 use crate::metrics::Metrics;

@@ -15,6 +15,7 @@ use super::record::{Message, Record};
 use super::store::{Durability, Entry, Store, Written, set_meta};
 use super::{JournalError, LOST_AT, OpenError, Settings, Writable, retention};
 use crate::clock;
+use crate::event::plain;
 use crate::metrics::Metrics;
 
 /// Records that nobody waits for are collected for this long.
@@ -273,18 +274,7 @@ impl Writer {
 
     /// An event of the journal's own.
     fn tell(&mut self, reason: &str) {
-        let event = Event {
-            at: clock::now(),
-            kind: EventKind::BreakerChanged,
-            assembly: None,
-            service: None,
-            from: None,
-            to: None,
-            reason: reason.into(),
-            incident: None,
-            action: None,
-            rung: None,
-        };
+        let event = plain(EventKind::BreakerChanged, reason);
         self.keep(Record::Event { time: clock::wall_ms(), deployable: None, event }, None);
     }
 
