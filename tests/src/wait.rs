@@ -21,7 +21,7 @@ pub fn until<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result
         if start.elapsed() >= deadline {
             bail!("waited {deadline:?} in vain for: {what}");
         }
-        thread::park_timeout(BETWEEN_LOOKS);
+        thread::sleep(BETWEEN_LOOKS);
     }
 }
 

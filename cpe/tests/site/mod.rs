@@ -77,7 +77,7 @@ impl Site {
         let id = i32::try_from(self.controller.as_ref().unwrap().id()).unwrap();
         let process = Pid::from_raw(id).unwrap();
         kill_process(process, Signal::STOP).unwrap();
-        std::thread::park_timeout(span);
+        std::thread::sleep(span);
         kill_process(process, Signal::CONT).unwrap();
     }
 
@@ -180,7 +180,7 @@ impl Site {
                 "not within {DEADLINE:?}: {what}\n{}",
                 self.cpe(&["events", "--since", "1h"]).stdout
             );
-            std::thread::park_timeout(LOOK);
+            std::thread::sleep(LOOK);
         }
     }
 
