@@ -39,6 +39,7 @@ fn the_unit_says_how_it_is_watched_and_who_may_use_its_socket() {
         "WatchdogSec=30s",
         "Restart=always",
         "User=cpe",
+        "LimitCORE=0",
         "RuntimeDirectory=cpe",
         "StateDirectory=cpe",
     ] {
@@ -46,6 +47,14 @@ fn the_unit_says_how_it_is_watched_and_who_may_use_its_socket() {
     }
     // It would map every peer of the socket to nobody.
     assert!(!unit.lines().any(|line| line.starts_with("PrivateUsers=")));
+}
+
+/// It ends well whatever it thinks of a line: what counts is what it would write.
+#[test]
+fn the_account_is_one_that_sysusers_makes() {
+    let checked = run("systemd-sysusers", "systemd", &["--dry-run"], "cpe.sysusers");
+    let said = said(&checked);
+    assert!(checked.status.success() && !said.contains("not a valid"), "{said}");
 }
 
 #[test]
