@@ -64,6 +64,7 @@ impl Controller {
     /// # Errors
     /// What could not be started, with what to do.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let hangup = signal(SignalKind::hangup()).context("a handler of SIGHUP")?;
         let allowed = limits::assemblies_max();
         let metrics = Arc::new(Metrics::new());
         let journal = journal::Settings {
@@ -96,7 +97,7 @@ impl Controller {
         watch::apply(&fleet, changes).await;
         say_size(&fleet, allowed);
         say_witnesses(&fleet, &config);
-        tokio::spawn(watch::follow(config.deployables.clone(), definitions, Arc::clone(&fleet)));
+        tokio::spawn(watch::follow(config.deployables.clone(), definitions, Arc::clone(&fleet), hangup));
         let pulse = Arc::new(Pulse::new());
         tokio::spawn(upkeep::run(Arc::clone(&fleet), Arc::clone(&pulse)));
         api::serve(&config.listen.api, Arc::clone(&fleet), shared.journal.clone()).await?;

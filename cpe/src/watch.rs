@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
 use crate::fleet::Fleet;
@@ -18,12 +18,12 @@ const QUIET: Duration = Duration::from_millis(200);
 /// But a directory in which something changes all the time is looked at this often.
 const BUSY_MAX: Duration = Duration::from_secs(5);
 
-/// Follows the directory for as long as the process runs.
-pub async fn follow(directory: PathBuf, mut definitions: Definitions, fleet: Arc<Fleet>) {
+/// Follows the directory for as long as the process runs. `hangup` is asked for by who starts it, before anybody can send one: without
+/// a handler it ends the process.
+pub async fn follow(directory: PathBuf, mut definitions: Definitions, fleet: Arc<Fleet>, mut hangup: Signal) {
     let (sender, mut changed) = mpsc::channel(1);
     // Kept: dropping it ends the watch.
     let _watcher = watch(&directory, sender);
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
     loop {
         tokio::select! {
             Some(()) = changed.recv() => settle(&mut changed).await,
