@@ -1,6 +1,8 @@
 //! One machine of a story. Its methods are what happens to machines; `guests/machine` does it.
 
+use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -190,6 +192,20 @@ impl Guest {
         Ok(output.stdout.trim_end().to_owned())
     }
 
+    /// Puts a file into it, owned by root. It need not run.
+    ///
+    /// # Errors
+    /// When the file, or a folder on the way to it, cannot be made.
+    pub fn put(&self, path: &str, content: impl AsRef<[u8]>, mode: u32) -> Result<()> {
+        let file = self.site.join("guests").join(&self.name).join("root").join(path.trim_start_matches('/'));
+        let put = || {
+            fs::create_dir_all(file.parent().unwrap_or(&self.site))?;
+            fs::write(&file, content)?;
+            fs::set_permissions(&file, Permissions::from_mode(mode))
+        };
+        put().with_context(|| format!("writing {path} of {}", self.name))
+    }
+
     /// Runs a command over SSH as the user that cpe logs in as, with the site's key and its known hosts, strictly.
     ///
     /// # Errors
@@ -341,7 +357,7 @@ pub(crate) fn machine<const N: usize>(arguments: [&str; N]) -> Result<String> {
 }
 
 pub(crate) fn tail(file: &Path) -> String {
-    let Ok(bytes) = std::fs::read(file) else {
+    let Ok(bytes) = fs::read(file) else {
         return format!("(there is no {})", file.display());
     };
     let text = String::from_utf8_lossy(&bytes);

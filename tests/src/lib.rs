@@ -10,6 +10,7 @@ pub mod definition;
 pub mod guest;
 pub mod infra;
 pub mod program;
+pub mod readme;
 mod reservation;
 pub mod site;
 pub mod wait;
