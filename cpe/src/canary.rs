@@ -20,6 +20,9 @@ const EVERY: Duration = Duration::from_secs(2);
 /// A canary that has not accepted by then did not answer.
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// The longest between two answers of a canary that answers.
+pub const ANSWERS_EVERY: Duration = EVERY.saturating_add(DEADLINE);
+
 /// Between two ticks of the guard: well below the 3 s that are a gap, and no longer than a wait that it counts in seconds.
 const TICK: Duration = Duration::from_millis(500);
 

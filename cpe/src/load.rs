@@ -8,11 +8,17 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use cpe_proto::config::{Config, InfrastructureKind};
+use cpe_proto::config::{Config, Infrastructure, InfrastructureKind};
 use cpe_proto::definition::{Definition, Deployable, check_set};
-use cpe_proto::document::{Diagnostic, FILE_MAX_BYTES, Position};
+use cpe_proto::document::{DIAGNOSTICS_MAX, Diagnostic, FILE_MAX_BYTES, Position};
 use cpe_proto::id::Name;
+use cpe_proto::infrastructure::Capabilities;
+use dped::GuardSettings;
+use dped::bounds::{Assumptions, Weight, conflicts};
+
+use crate::run::guard_settings;
 
 /// The configuration in that file.
 ///
@@ -62,7 +68,7 @@ pub fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// What is compared with the configuration, where there is one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Context {
     /// The names of its infrastructures.
     pub infrastructures: BTreeSet<Name>,
@@ -72,6 +78,45 @@ pub struct Context {
     pub port: u16,
     /// Whether it has canaries.
     pub canaries: bool,
+    /// How much may be done at a time.
+    pub guard: GuardSettings,
+    /// What is written of its infrastructures: what each can do, and how long it may take to answer.
+    pub written: BTreeMap<Name, (Option<Capabilities>, Duration)>,
+}
+
+impl Context {
+    /// What a configuration says.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let written = |(name, entry): (&Name, &Infrastructure)| {
+            let written = match &entry.kind {
+                InfrastructureKind::Command(settings) => (settings.capabilities.clone(), settings.timeout),
+                InfrastructureKind::Fence(settings) => (None, settings.timeout),
+            };
+            (name.clone(), written)
+        };
+        Self {
+            infrastructures: config.infrastructures.keys().cloned().collect(),
+            fence_agents: fence_agents(config),
+            port: config.ssh.port,
+            canaries: !config.canaries.is_empty(),
+            guard: guard_settings(config),
+            written: config.infrastructures.iter().map(written).collect(),
+        }
+    }
+
+    /// What bounds of a definition rest on; `path_answers`: how often somebody else on the path answers, if anybody does. What an
+    /// infrastructure does not say before it is asked, it is taken to be able to do.
+    #[must_use]
+    pub fn assumptions(&self, definition: &Deployable, path_answers: Option<Duration>) -> Assumptions {
+        let mut assumed = Assumptions::of(definition, path_answers);
+        let written = definition.infrastructure.as_ref().and_then(|name| self.written.get(name));
+        if let Some((capabilities, answers)) = written {
+            assumed.infrastructure_answers = *answers;
+            assumed.capabilities = capabilities.clone().or(assumed.capabilities);
+        }
+        assumed
+    }
 }
 
 /// What a file was when it was read: another value means that it has to be read again.
@@ -122,6 +167,17 @@ impl Definitions {
     #[must_use]
     pub fn new(context: Option<Context>) -> Self {
         Self { context, files: BTreeMap::new() }
+    }
+
+    /// What they are compared with.
+    #[must_use]
+    pub fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
+    }
+
+    /// Those that are in force, in the order of their files.
+    pub fn used(&self) -> impl Iterator<Item = &Definition> {
+        self.files.values().filter_map(|known| known.used.as_ref())
     }
 
     /// How many are in force.
@@ -233,13 +289,28 @@ fn by_name(definition: Definition) -> (Name, Definition) {
 
 fn definition(path: &Path, file: &str, context: Option<&Context>) -> Result<Definition, Vec<Diagnostic>> {
     let bytes = read(path).map_err(|error| vec![unreadable(file, &error)])?;
-    let definition = Definition::parse_bytes(file, &bytes)?;
+    let definition = timers(Definition::parse_bytes(file, &bytes)?, context)?;
     let Some(context) = context else { return Ok(definition) };
     if let Some(unknown) = definition.check_infrastructure(&context.infrastructures) {
         return Err(vec![unknown]);
     }
     let wrong = definition.check_outlets(&context.fence_agents);
     if wrong.is_empty() { Ok(definition) } else { Err(wrong) }
+}
+
+/// Timers that contradict each other (`dped::bounds`): errors, or warnings of the definition.
+fn timers(mut definition: Definition, context: Option<&Context>) -> Result<Definition, Vec<Diagnostic>> {
+    let unknown = Context::default();
+    let assumed = context.unwrap_or(&unknown).assumptions(&definition.deployable, None);
+    let (mut errors, file) = (Vec::new(), &definition.file);
+    for conflict in conflicts(&definition.deployable, &assumed).into_iter().take(DIAGNOSTICS_MAX) {
+        let at = definition.places.of(&definition.deployable, conflict.part, conflict.key);
+        match conflict.weight {
+            Weight::Error => errors.push(Diagnostic::error(file, at, conflict.message)),
+            Weight::Warning => definition.warnings.push(Diagnostic::warning(file, at, conflict.message)),
+        }
+    }
+    if errors.is_empty() { Ok(definition) } else { Err(errors) }
 }
 
 /// At most one byte more than is allowed, so that the parser can say that it is too much.

@@ -130,13 +130,7 @@ impl Controller {
 
 async fn read_definitions(config: &Config) -> anyhow::Result<(Definitions, Changes)> {
     let directory = config.deployables.clone();
-    let context = load::Context {
-        infrastructures: config.infrastructures.keys().cloned().collect(),
-        fence_agents: load::fence_agents(config),
-        port: config.ssh.port,
-        canaries: !config.canaries.is_empty(),
-    };
-    let mut definitions = Definitions::new(Some(context));
+    let mut definitions = Definitions::new(Some(load::Context::of(config)));
     let read = move || {
         load::files(&directory).map(|files| definitions.look(&files)).map(|changes| (definitions, changes))
     };
@@ -194,7 +188,8 @@ fn ssh_settings(config: &Config) -> ssh::Settings {
     }
 }
 
-fn guard_settings(config: &Config) -> GuardSettings {
+/// The guard's numbers as the configuration has them.
+pub(crate) fn guard_settings(config: &Config) -> GuardSettings {
     let budgets = &config.budgets;
     let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
     GuardSettings {

@@ -57,6 +57,11 @@ impl Engine {
     }
 
     fn begin_machine(&mut self, index: AssemblyIndex, now: Timestamp) {
+        if let Cause::Escalated(service) = self.assembly_trouble(index).cause {
+            // Only now: an escalation that came to nothing does not begin its back-off anew.
+            let ladder = &mut self.service_trouble(service).ladder;
+            (ladder.rung, ladder.attempts) = (None, 0);
+        }
         let trouble = self.assembly_trouble(index);
         (trouble.demand, trouble.refused, trouble.waits) = (Demand::Nothing, None, None);
         (trouble.verdict, trouble.say_at) = (None, None);

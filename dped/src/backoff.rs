@@ -9,14 +9,25 @@ use crate::random::Random;
 
 /// The wait before the attempt that follows `attempts` others of the same rung.
 pub(crate) fn wait(rung: Rung, attempts: u32, random: &mut Random) -> Duration {
+    let longest = longest(rung, attempts);
+    // Up to 10% less: the cap stays a cap.
+    longest - random.within(longest / 10)
+}
+
+/// The longest that this wait can be: without its jitter.
+pub(crate) fn longest(rung: Rung, attempts: u32) -> Duration {
     let (first, cap) = match rung {
         Rung::RestartService => (Duration::from_secs(1), Duration::from_secs(60)),
         _ => (Duration::from_secs(30), Duration::from_secs(600)),
     };
     let Some(doublings) = attempts.checked_sub(1) else { return Duration::ZERO };
-    let plain = first.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(cap);
-    // Up to 10% less: the cap stays a cap.
-    plain - random.within(plain / 10)
+    first.saturating_mul(1_u32.checked_shl(doublings).unwrap_or(u32::MAX)).min(cap)
+}
+
+/// The shortest that it can be.
+pub(crate) fn shortest(rung: Rung, attempts: u32) -> Duration {
+    let longest = longest(rung, attempts);
+    longest - longest / 10
 }
 
 #[cfg(test)]

@@ -344,9 +344,7 @@ impl Engine {
     pub(crate) fn climb_from_service(&mut self, index: ServiceIndex, why: &str, now: Timestamp) {
         let assembly = self.definition().service(index).assembly;
         let climbs = self.definition().escalation.service.is_some();
-        let trouble = self.service_trouble(index);
-        (trouble.ladder.rung, trouble.ladder.attempts) = (None, 0);
-        let incident = trouble.incident;
+        let incident = self.service_trouble(index).incident;
         if !climbs {
             return self.give_up_service(index, &format!("{why}; no [escalation] for the service"), now);
         }

@@ -4,7 +4,8 @@
 //! The way of a fault through these files: `observe.rs` collects what probes saw, `judge.rs` and `systemd.rs` say what one means, `health.rs`
 //! what state follows. [`isolate`] finds the scope from [`Facts`](cpe_proto::decision::Facts) that `fault.rs` gathers. `window.rs` counts,
 //! [`ladder`] names the rung, `backoff.rs` its wait; `recover.rs` pleads with the gate (`gate.rs`, and [`guard`] above all engines), `action.rs`
-//! carries the action, `verify.rs` believes it or not. `plan.rs` starts and stops in order, `dependency.rs` waits, `incident.rs` tells.
+//! carries the action, `verify.rs` believes it or not; [`bounds`] says how long all of it takes at worst. `plan.rs` starts and stops in order,
+//! `dependency.rs` waits, `incident.rs` tells.
 //!
 //! One failure up the ladder: a unit that no restart can mend is restarted twice, then its machine is rebooted.
 //!
@@ -96,6 +97,7 @@
 mod action;
 pub mod audit;
 mod backoff;
+pub mod bounds;
 mod dependency;
 pub mod describe;
 mod engine;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use cpe_proto::config::Config;
 use cpe_proto::document::{Diagnostic, Position};
 use serde::Serialize;
 
+use super::bounds::{self, Bounds};
 use super::{Check, Exit, Failure};
 use crate::load::{self, Context, Definitions};
 
@@ -21,6 +21,8 @@ struct Report {
     /// In the order of the files.
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// What the files that can be used come to at worst.
+    bounds: Bounds,
 }
 
 pub(super) fn check(check: &Check) -> Result<Exit, Failure> {
@@ -33,6 +35,7 @@ pub(super) fn check(check: &Check) -> Result<Exit, Failure> {
         for diagnostic in report.errors.iter().chain(&report.warnings) {
             writeln!(out, "{diagnostic}")?;
         }
+        bounds::print(&report.bounds, &mut out)?;
         writeln!(out, "{}", summary(&report))?;
     }
     Ok(if report.errors.is_empty() { Exit::Done } else { Exit::No })
@@ -47,7 +50,7 @@ fn read(paths: &[PathBuf]) -> Report {
     for path in &configs {
         match load::config(path) {
             Ok(config) => {
-                context = Some(of_config(&config));
+                context = Some(Context::of(&config));
                 report.valid += 1;
                 report.warnings.extend(config.warnings);
             }
@@ -59,16 +62,8 @@ fn read(paths: &[PathBuf]) -> Report {
     report.valid += definitions.in_force();
     report.errors.extend(changes.rejected.into_iter().flat_map(|(_, errors)| errors));
     report.warnings.extend(changes.warnings);
+    report.bounds = bounds::of(&definitions);
     report
-}
-
-fn of_config(config: &Config) -> Context {
-    Context {
-        infrastructures: config.infrastructures.keys().cloned().collect(),
-        fence_agents: load::fence_agents(config),
-        port: config.ssh.port,
-        canaries: !config.canaries.is_empty(),
-    }
 }
 
 fn is_config(path: &Path) -> bool {
@@ -95,7 +90,7 @@ fn files(paths: &[PathBuf], report: &mut Report) -> Vec<PathBuf> {
 }
 
 fn summary(report: &Report) -> String {
-    let Report { files, valid, errors, warnings } = report;
+    let Report { files, valid, errors, warnings, .. } = report;
     let count = |number: usize, one: &str| format!("{number} {one}{}", if number == 1 { "" } else { "s" });
     format!(
         "{}, {valid} valid, {}, {}",

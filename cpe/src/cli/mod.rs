@@ -3,6 +3,7 @@
 
 mod ask;
 mod audit;
+mod bounds;
 mod check;
 mod generate;
 

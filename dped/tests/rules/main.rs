@@ -1,5 +1,6 @@
 //! policy.md, rule by rule: each test names the rule or row that it holds. `site/` is the world that they happen in.
 
+mod bounds;
 mod counting;
 mod dependencies;
 mod failing;

@@ -5,6 +5,7 @@ mod check;
 mod cycle;
 mod numbers;
 mod parse;
+mod places;
 mod read;
 mod reference;
 mod resolve;
@@ -17,7 +18,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use check::{Check, CommandLine, ProcessName, UnitName};
-pub use parse::{Definition, Places};
+pub use parse::Definition;
+pub use places::{Part, Places};
 pub use read::ASSEMBLIES_MAX;
 pub(crate) use read::{check_name, name, ssh_user};
 pub use reference::{Attribute, Reference, Referring};

@@ -41,9 +41,8 @@ pub(super) fn read_timing(table: &Table<'_>) -> Timing {
         on_unexpected_stop: order("on_unexpected_stop", default.on_unexpected_stop),
     };
     if timing.action_give_up < timing.machine_action_timeout.max(timing.service_action_timeout) {
-        let message =
-            "`action_give_up` is shorter than an action's time-out: it is given up before it is late";
-        table.report().warning(table.at_key("action_give_up"), message);
+        let message = "`action_give_up` is shorter than an action's time-out: it is given up before it is late, expected more";
+        table.report().error(table.at_key("action_give_up"), message);
     }
     timing
 }
@@ -106,6 +105,15 @@ impl ProbeKeys {
         let because = "a start is judged before it can have worked";
         suspect("startup_grace", "stable_for", settings.startup_grace < settings.stable_for, because);
         let because = "confirming a fault is slower than probing again";
-        suspect("interval", "confirm_interval", settings.interval < settings.confirm_interval, because);
+        let slower = settings.interval < settings.confirm_interval;
+        let both = self.interval.is_some() && self.confirm_interval.is_some();
+        if slower && both && (table.has("interval") || table.has("confirm_interval")) {
+            let at = if table.has("confirm_interval") { "confirm_interval" } else { "interval" };
+            let message =
+                format!("`confirm_interval` is longer than `interval`: {because}, expected at most that");
+            table.report().error(table.at_key(at), message);
+        } else {
+            suspect("interval", "confirm_interval", slower, because);
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::read::{self, Template};
 use super::resolve::Plan;
 use super::schema::DEFINITION;
-use super::{Assembly, Deployable, Machine, set};
-use crate::document::{DIAGNOSTICS_MAX, Diagnostic, Position, Report, Table, nearest};
+use super::{Assembly, Deployable, Machine, Places, places, set};
+use crate::document::{DIAGNOSTICS_MAX, Diagnostic, Report, Table, nearest};
 use crate::id::Name;
 
 /// A definition as it was loaded: what it says, and where.
@@ -22,17 +22,6 @@ pub struct Definition {
     pub warnings: Vec<Diagnostic>,
     /// Where it says the rest of what is compared with other files.
     pub places: Places,
-}
-
-/// Where a definition says what is compared with other files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
-    /// The deployable's name.
-    pub name: Position,
-    /// The infrastructure.
-    pub infrastructure: Position,
-    /// The machine of each assembly.
-    pub machines: Vec<Position>,
 }
 
 impl Definition {
@@ -126,11 +115,13 @@ impl Deployable {
 fn build<'t>(template: &Template<'t>, report: &Report<'t>) -> Option<(Deployable, Places)> {
     let plan = Plan::new(template, report)?;
     let machines = plan.machine_places();
+    let keys = places::place(plan.key_places(), report);
     let deployable = plan.build()?;
     let places = Places {
         name: report.position(template.name_at),
         infrastructure: report.position(template.infrastructure_at),
         machines: machines.iter().map(|at| report.position(*at)).collect(),
+        keys,
     };
     set::one_machine_once(&deployable, &machines, report);
     (!report.failed()).then_some((deployable, places))

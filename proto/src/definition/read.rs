@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::numbers::{ProbeKeys, read_escalation, read_timing};
+use super::places::{KeyPlaces, written};
 use super::schema::{ADOPT, ASSEMBLY, ESCALATION, MACHINE_KEYS, PROBE, SSH, TIMING};
 use super::service::{ServiceTemplate, read_service};
 use super::{Data, Escalation, Machine, Mode, ProbeSettings, SshOverride, Timing};
@@ -35,6 +36,7 @@ pub(super) struct Template<'t> {
     pub(super) escalation: Escalation,
     pub(super) timing: Timing,
     pub(super) assemblies: Vec<AssemblyTemplate<'t>>,
+    pub(super) keys: KeyPlaces,
 }
 
 /// An assembly before `count` makes several of it.
@@ -52,11 +54,19 @@ pub(super) struct AssemblyTemplate<'t> {
     pub(super) parameters: Vec<(Text<'t>, Text<'t>)>,
     pub(super) fence: FenceOptions,
     pub(super) services: Vec<ServiceTemplate<'t>>,
+    pub(super) keys: KeyPlaces,
 }
 
 pub(super) fn read<'t>(root: &Table<'t>) -> Template<'t> {
     root.require("name", "name = \"...\" of a-z, 0-9 and -");
-    let probe = ProbeKeys::default().or_read(root.table("probe", &PROBE).as_ref());
+    let probes = root.table("probe", &PROBE);
+    let (windows, waits) = (root.table("escalation", &ESCALATION), root.table("timing", &TIMING));
+    let probe = ProbeKeys::default().or_read(probes.as_ref());
+    let keys = [
+        written(probes.as_ref(), PROBE.keys),
+        written(windows.as_ref(), ESCALATION.keys),
+        written(waits.as_ref(), TIMING.keys),
+    ];
     let infrastructure = root.parse("infrastructure", name);
     let named = root.has("infrastructure");
     let tables = root.tables("assemblies", &ASSEMBLY);
@@ -71,12 +81,10 @@ pub(super) fn read<'t>(root: &Table<'t>) -> Template<'t> {
         infrastructure,
         infrastructure_at: root.at_key("infrastructure"),
         mode: root.word("mode", &[("act", Mode::Act), ("observe", Mode::Observe)]).unwrap_or_default(),
-        escalation: root
-            .table("escalation", &ESCALATION)
-            .map(|table| read_escalation(&table))
-            .unwrap_or_default(),
-        timing: root.table("timing", &TIMING).map(|table| read_timing(&table)).unwrap_or_default(),
+        escalation: windows.map(|table| read_escalation(&table)).unwrap_or_default(),
+        timing: waits.map(|table| read_timing(&table)).unwrap_or_default(),
         assemblies,
+        keys: keys.concat(),
     }
 }
 
@@ -93,7 +101,9 @@ fn read_assembly<'t>(
     has_infrastructure: bool,
 ) -> AssemblyTemplate<'t> {
     check_name(table, name, "an assembly");
-    let probe = defaults.or_read(table.table("probe", &PROBE).as_ref());
+    let probes = table.table("probe", &PROBE);
+    let probe = defaults.or_read(probes.as_ref());
+    let keys = [written(probes.as_ref(), PROBE.keys), written(Some(table), &["max_rung"])];
     let machine = read_machine(table, has_infrastructure);
     let data = read_data(table);
     read_monitor(table);
@@ -115,6 +125,7 @@ fn read_assembly<'t>(
         parameters: read_parameters(table),
         fence: read_fence(table, has_infrastructure),
         services: services.iter().map(|(name, service)| read_service(*name, service, probe)).collect(),
+        keys: keys.concat(),
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::cycle::find_cycles;
+use super::places::KeyPlaces;
 use super::read::{ASSEMBLIES_MAX, AssemblyTemplate, Template};
-use super::{Assembly, Deployable, Machine, Service};
+use super::{Assembly, Deployable, Machine, Part, Service};
 use crate::document::{Report, Text, nearest};
 use crate::id::{AssemblyIndex, NAME_MAX_BYTES, Name, ServiceIndex};
 
@@ -320,6 +321,20 @@ impl<'r, 't> Plan<'r, 't> {
             assemblies,
             services,
         })
+    }
+
+    /// Where the keys of each part are written.
+    pub(super) fn key_places(&self) -> impl Iterator<Item = (Part, &'r KeyPlaces)> {
+        let template = self.template;
+        let assembly = move |(index, place): (usize, &Place)| {
+            let services = self.services_at(place).zip(&template.assemblies[place.template].services);
+            let services =
+                services.map(|(nth, service)| (Part::Service(ServiceIndex(narrow(nth))), &service.keys));
+            let own = &template.assemblies[place.template].keys;
+            services.chain([(Part::Assembly(AssemblyIndex(narrow(index))), own)])
+        };
+        let parts = self.places.iter().enumerate().flat_map(assembly);
+        parts.chain([(Part::Deployable, &template.keys)])
     }
 
     /// Where the machine of each assembly is named, in the order of the assemblies.

@@ -1,6 +1,7 @@
 //! Reads one service's table: which kind it is of, what restarts it.
 
 use super::numbers::ProbeKeys;
+use super::places::{KeyPlaces, written};
 use super::read::{check_name, read_after, refuse_reference};
 use super::schema::{PROBE, RESTART, SERVICE_KINDS};
 use super::{Check, CommandLine, ProbeSettings, ProcessName, UnitName};
@@ -13,6 +14,7 @@ pub(super) struct ServiceTemplate<'t> {
     pub(super) restart: Option<UnitName>,
     pub(super) probe: ProbeSettings,
     pub(super) after: Vec<Text<'t>>,
+    pub(super) keys: KeyPlaces,
 }
 
 pub(super) fn read_service<'t>(
@@ -38,12 +40,14 @@ pub(super) fn read_service<'t>(
         );
         table.report().warning(name.at, message);
     }
+    let probes = table.table("probe", &PROBE);
     ServiceTemplate {
         name,
         check,
         restart: given.or(own),
-        probe: defaults.or_read(table.table("probe", &PROBE).as_ref()).over(ProbeSettings::service()),
+        probe: defaults.or_read(probes.as_ref()).over(ProbeSettings::service()),
         after: read_after(table),
+        keys: written(probes.as_ref(), PROBE.keys),
     }
 }
 

@@ -1,0 +1,278 @@
+//! Bounds (`dped/src/bounds.rs`): what they come to, as text; that the engine keeps them whatever it is made to suffer; and that timers which
+//! contradict each other are found.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cpe_proto::definition::Deployable;
+use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
+use dped::bounds::{self, Assumptions, RATE_WINDOW, Rates, Weight};
+use dped::{Act, GuardSettings, describe::span};
+use expect_test::expect_file;
+
+use crate::site::{Machine, Outcome, Site, Unit, seconds};
+
+fn definition(probe: &str, escalation: &str, machine: &str) -> String {
+    format!(
+        "name = \"shop\"\ninfrastructure = \"prod\"\nprobe = {{ {probe} }}\n{escalation}\n[assemblies.web]\naddress = \"192.0.2.1\"\n{machine}\n\
+         [assemblies.web.services.nginx]\nsystemd = \"nginx.service\"\n"
+    )
+}
+
+const CLIMBS: &str =
+    "[escalation]\nservice = { failures = 3, within = \"2h\" }\nassembly = { failures = 3, within = \"6h\" }";
+const UNCAPPED: &str = "data = \"none\"\nmax_rung = \"recreate\"";
+
+/// Definitions whose bounds are written down and held.
+fn cases() -> Vec<(&'static str, String)> {
+    vec![
+        ("all defaults", definition("", "", "")),
+        ("a fast probe, up to recreate", definition("interval = \"1s\", timeout = \"1s\"", CLIMBS, UNCAPPED)),
+        ("a time-out above the interval", definition("interval = \"3s\", timeout = \"5s\"", CLIMBS, "")),
+        (
+            "many confirmations",
+            definition(
+                "failure_threshold = 6, confirm_interval = \"3s\"",
+                CLIMBS,
+                "max_rung = \"reboot-soft\"",
+            ),
+        ),
+        (
+            "one failure is enough",
+            definition(
+                "failure_threshold = 1",
+                "[escalation]\nservice = { failures = 1, within = \"1h\" }\nassembly = { failures = 2, within = \"1h\" }",
+                UNCAPPED,
+            ),
+        ),
+    ]
+}
+
+fn parsed(text: &str) -> Deployable {
+    Deployable::parse("shop.toml", text).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"))
+}
+
+/// Canaries answer every second in the world of these tests, and its infrastructure at once.
+fn assumed(definition: &Deployable) -> Assumptions {
+    let assumed = Assumptions::of(definition, Some(seconds(1.0)));
+    Assumptions { infrastructure_answers: seconds(0.1), ..assumed }
+}
+
+fn told(rates: &Rates) -> String {
+    let each: Vec<String> = rates.iter().map(|(rung, most)| format!("{most} {rung}")).collect();
+    each.join(", ")
+}
+
+#[test]
+fn what_definitions_come_to_at_worst_is_written_down() {
+    let mut text = String::new();
+    for (what, definition) in cases() {
+        let definition = parsed(&definition);
+        let assumed = assumed(&definition);
+        let service = bounds::service(&definition, ServiceIndex(0), &assumed);
+        let hung = bounds::hung_machine(&definition, AssemblyIndex(0), &assumed);
+        text.push_str(&format!("{what}\n"));
+        for (fault, bounds) in [("service fails", Some(service)), ("machine hangs", hung)] {
+            let Some(bounds) = bounds else {
+                text.push_str(&format!("  {fault}: only reported\n"));
+                continue;
+            };
+            text.push_str(&format!("  {fault}: found within {}\n", span(bounds.detection)));
+            for rung in &bounds.rungs {
+                text.push_str(&format!("    {} over by {}\n", rung.rung, span(rung.over)));
+            }
+            text.push_str(&format!("    exhausted by {}\n", span(bounds.exhausted)));
+        }
+        let rates = bounds::rates(&definition, &assumed, &GuardSettings::default());
+        text.push_str(&format!("  in any {}: {}\n\n", span(RATE_WINDOW), told(&rates)));
+    }
+    expect_file!["../tables/bounds.txt"].assert_eq(&text);
+}
+
+#[test]
+fn a_fault_is_found_within_its_bound_whenever_it_happens() {
+    for (what, text) in cases() {
+        let detection = bounds::detection(&parsed(&text).services[0].probe);
+        for offset in 0..40 {
+            let mut site = Site::with(&text);
+            site.run(f64::from(offset) * 0.37);
+            site.kill("web/nginx");
+            let found = site.until("it is found", 300.0, |site| {
+                site.state("web/nginx") != State::Healthy && site.state("web/nginx") != State::Suspected
+            });
+            assert!(found <= detection, "{what}: found after {found:?}, bound {detection:?}");
+        }
+    }
+}
+
+#[test]
+fn a_start_that_hangs_is_found_within_its_bound() {
+    let text = definition("interval = \"2s\", startup_grace = \"30s\"", "", "");
+    let bound = bounds::hung_start(&parsed(&text).services[0].probe);
+    let mut site = Site::with(&text);
+    site.unit("web/nginx", Unit::Activating);
+    let found = site.until("it is found", 300.0, |site| !site.acts.is_empty());
+    assert!(found <= bound, "found after {found:?}, bound {bound:?}");
+}
+
+#[test]
+fn a_service_that_nothing_mends_is_exhausted_within_its_bound() {
+    for (what, text) in cases() {
+        let definition = parsed(&text);
+        let bound = bounds::service(&definition, ServiceIndex(0), &assumed(&definition));
+        for outcomes in [Vec::new(), vec![Outcome::Lost; 40], vec![Outcome::Unresolved; 40]] {
+            let mut site = Site::with(&text);
+            site.outcomes = outcomes;
+            site.break_for_good("web/nginx");
+            let limit = bound.exhausted.as_secs_f64();
+            site.until(what, limit, |site| site.state("web/nginx") == State::Exhausted);
+            let planned: Vec<Rung> = bound.rungs.iter().map(|it| it.rung).collect();
+            assert_eq!(site.rungs(), planned, "{what}: the rungs that the bound goes through");
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_stays_hung_is_exhausted_within_its_bound() {
+    for (what, text) in cases() {
+        let definition = parsed(&text);
+        let Some(bound) = bounds::hung_machine(&definition, AssemblyIndex(0), &assumed(&definition)) else {
+            let mut site = Site::with(&text);
+            site.freeze("web");
+            site.run(3600.0);
+            assert!(site.acts.is_empty(), "{what}: nothing was promised and nothing may be done");
+            continue;
+        };
+        for outcomes in [vec![Outcome::Fails; 40], vec![Outcome::Lost; 40]] {
+            let mut site = Site::with(&text);
+            site.outcomes = outcomes;
+            // However it is rebooted, it hangs again at once.
+            site.host("web").boot = Duration::from_secs(1_000_000);
+            site.freeze("web");
+            let (detection, limit) = (bound.detection.as_secs_f64(), bound.exhausted.as_secs_f64());
+            site.until(what, detection, |site| {
+                !site.acts.is_empty() || site.state("web") == State::Exhausted
+            });
+            site.until(what, limit - detection, |site| site.state("web") == State::Exhausted);
+        }
+    }
+}
+
+/// Faults of every kind, one after another, for hours: as often as they like.
+fn torment(text: &str, seed: u64) -> Vec<(Duration, Rung)> {
+    let mut site = Site::seeded(text, seed, dped::Desired::Running);
+    let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut roll = |sides: u64| {
+        dice ^= dice << 13;
+        dice ^= dice >> 7;
+        dice ^= dice << 17;
+        (dice >> 11) % sides
+    };
+    while site.now.since_boot() < seconds(1000.0 + 4.0 * 3600.0) {
+        match roll(9) {
+            0 | 1 => site.kill("web/nginx"),
+            2 => site.crash_loop("web/nginx", roll(20) as f64 / 2.0),
+            3 => site.break_for_good("web/nginx"),
+            4 => site.mend("web/nginx"),
+            5 => site.freeze("web"),
+            6 => site.machine("web", Machine::Off),
+            7 => site.machine("web", Machine::Up),
+            _ => site.outcomes.push([Outcome::Fails, Outcome::Lost, Outcome::Twice][roll(3) as usize]),
+        }
+        site.run(roll(400) as f64 / 10.0);
+    }
+    let rung = |act: &Act| match act {
+        Act::RestartService(_) => Some(Rung::RestartService),
+        Act::Machine(rung) => Some(*rung),
+        Act::StartService(_) | Act::StopService(_) => None,
+    };
+    site.acts.iter().filter_map(|(at, action)| Some((at.since_boot(), rung(&action.act)?))).collect()
+}
+
+#[test]
+fn no_ten_minutes_see_more_actions_than_were_printed() {
+    let mut most: BTreeMap<Rung, u64> = BTreeMap::new();
+    for (what, text) in cases() {
+        // A ladder that begins anew all the time: its counts decay, and what is exhausted is tried again soon.
+        let hasty = text
+            .replace("within = \"2h\"", "within = \"3m\"")
+            .replace("[escalation]", "[timing]\nretry_after = \"2m\"\n[escalation]");
+        for (text, seed) in [&text, &hasty].into_iter().zip([1, 2]).flat_map(|it| [it, (it.0, it.1 + 10)]) {
+            let definition = parsed(text);
+            let bound = bounds::rates(&definition, &assumed(&definition), &GuardSettings::default());
+            let acts = torment(text, seed);
+            for (index, (begin, _)) in acts.iter().enumerate() {
+                let mut seen: BTreeMap<Rung, u64> = BTreeMap::new();
+                for (_, rung) in acts[index..].iter().take_while(|(at, _)| *at <= *begin + RATE_WINDOW) {
+                    *seen.entry(*rung).or_default() += 1;
+                }
+                for (rung, times) in seen {
+                    let bound = bound.get(&rung).copied().unwrap_or(0);
+                    assert!(times <= bound, "{what}, seed {seed}: {times} {rung} in 10 min, bound {bound}");
+                    let most = most.entry(rung).or_default();
+                    *most = (*most).max(times);
+                }
+            }
+        }
+    }
+    assert!(most.get(&Rung::RestartService).is_some_and(|times| *times >= 5), "too quiet: {most:?}");
+    assert!(most.keys().any(|rung| *rung > Rung::RestartService), "too quiet: {most:?}");
+}
+
+#[test]
+fn an_escalation_that_came_to_nothing_does_not_begin_its_back_off_anew() {
+    let text = definition(
+        "interval = \"1s\", timeout = \"1s\"",
+        "[escalation]\nservice = { failures = 2, within = \"1h\" }\nassembly = { failures = 3, within = \"6h\" }",
+        "",
+    );
+    let mut site = Site::with(&text);
+    // It always comes up by itself just when its machine was to be rebooted.
+    site.deaf = true;
+    for _ in 0..120 {
+        site.kill("web/nginx");
+        site.run(2.5);
+        site.mend("web/nginx");
+        site.run(2.5);
+    }
+    let restarts = site.acts.len();
+    let definition = parsed(&text);
+    let bound = bounds::rates(&definition, &assumed(&definition), &GuardSettings::default());
+    assert!(restarts as u64 <= bound[&Rung::RestartService], "{restarts} restarts, {bound:?}");
+}
+
+#[test]
+fn timers_that_contradict_each_other_are_found_and_those_that_do_not_are_left() {
+    let found = |probe: &str, more: &str| -> Vec<String> {
+        let definition = parsed(&definition(probe, more, UNCAPPED));
+        let found = bounds::conflicts(&definition, &assumed(&definition));
+        let weight = |weight| if weight == Weight::Error { "error" } else { "warning" };
+        found.iter().map(|it| format!("{} {}: {}", weight(it.weight), it.key, it.message)).collect()
+    };
+    let mut text = String::new();
+    for (probe, more) in [
+        ("", ""),
+        ("", CLIMBS),
+        ("", "[escalation]\nservice = { failures = 5, within = \"6s\" }"),
+        ("", "[escalation]\nservice = { failures = 5, within = \"5m\" }"),
+        ("stable_for = \"10m\"", "[escalation]\nservice = { failures = 2, within = \"10m\" }"),
+        ("startup_grace = \"20m\"", "[escalation]\nservice = { failures = 2, within = \"10m\" }"),
+        ("", "[escalation]\nassembly = { failures = 5, within = \"1m\" }"),
+        ("", "[escalation]\nassembly = { failures = 5, within = \"20m\" }"),
+        ("startup_grace = \"10m\"", "[escalation]\nassembly = { failures = 2, within = \"10m\" }"),
+        ("stable_for = \"40s\"", "timing = { retry_after = \"40s\" }"),
+        (
+            "",
+            "timing = { retry_after = \"5s\", action_give_up = \"15m\" }\n[escalation]\nservice = { failures = 8, within = \"1h\" }",
+        ),
+        ("stable_for = \"10m\"", "[escalation]\nservice = { failures = 1, within = \"5m\" }"),
+    ] {
+        text.push_str(&format!("{probe} {}\n", more.replace('\n', " ").trim()));
+        for line in found(probe, more) {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    expect_file!["../tables/conflicts.txt"].assert_eq(&text);
+}
