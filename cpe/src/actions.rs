@@ -128,7 +128,7 @@ impl Work {
             Rung::RebootSoft => Operation::RebootSoft,
             Rung::RebootHard => Operation::RebootHard,
             Rung::Rebuild => Operation::Rebuild,
-            Rung::Recreate | Rung::Relocate => return self.recreate(adapter, request, action.timeout).await,
+            Rung::Recreate | Rung::Relocate => return self.recreate(adapter, request, action).await,
             Rung::RestartService | Rung::RestartDeployable => {
                 return ActionOutcome::Failed { detail: "not an operation of an infrastructure".into() };
             }
@@ -137,20 +137,25 @@ impl Work {
         self.conclude(answer).await
     }
 
-    /// A replacement starts only after the old instance is confirmed off or gone (design.md section 4, rule 3).
-    async fn recreate(
-        &self,
-        adapter: &Adapter,
-        request: InstanceRequest,
-        timeout: Duration,
-    ) -> ActionOutcome {
-        let stopped = match adapter.perform(Operation::Stop, &request, timeout).await {
-            Ok(answer) => answer.state,
+    /// A replacement starts only after the old instance is confirmed off or gone (design.md section 4, rule 3), by the infrastructure
+    /// or, where that cannot say, by a person.
+    async fn recreate(&self, adapter: &Adapter, request: InstanceRequest, action: &Action) -> ActionOutcome {
+        let timeout = action.timeout;
+        match adapter.perform(Operation::Stop, &request, timeout).await {
+            Ok(answer) if matches!(answer.state, InstanceState::Off | InstanceState::Gone) => {}
+            stopped if action.fenced => {
+                let said = stopped.map_or_else(|error| error.to_string(), |answer| answer.state.to_string());
+                tracing::warn!(assembly = %self.label(), said, "the old instance is not verified off: a person confirmed that it is down");
+            }
+            Ok(answer) => {
+                let detail = format!(
+                    "the old instance is {} after its stop, so nothing was created; if it is down for certain, `cpe confirm-fenced {}`",
+                    answer.state,
+                    self.label()
+                );
+                return ActionOutcome::Failed { detail: detail.into() };
+            }
             Err(error) => return failed(&error),
-        };
-        if !matches!(stopped, InstanceState::Off | InstanceState::Gone) {
-            let detail = format!("the old instance is {stopped} after its stop, so nothing was created");
-            return ActionOutcome::Failed { detail: detail.into() };
         }
         let answer = adapter.perform(Operation::Create, &request, timeout).await;
         self.conclude(answer).await

@@ -2,6 +2,7 @@
 //! (`sessions.rs`), the infrastructures and guests (`actions.rs`), the guard and the journal, and what happens back to the engine.
 //! It decides nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::Observation;
 use cpe_proto::snapshot::Snapshot;
 use cpe_proto::time::Timestamp;
-use dped::{Engine, HealthClass, Input, Output, Place, Prover, Request, Seed, Surroundings, Target};
+use dped::{Engine, HealthClass, Input, Order, Output, Place, Prover, Request, Seed, Surroundings, Target};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep};
 
@@ -39,6 +40,8 @@ pub enum Message {
     Input(Input),
     /// An infrastructure said what it knows of an assembly.
     Seen(Seen),
+    /// A person's order, and who waits for what becomes of it.
+    Ordered(Order, oneshot::Sender<Result<Box<str>, Box<str>>>),
     /// Somebody wants to know.
     Status(oneshot::Sender<DeployableStatus>),
     /// The loop ends, and the engine is to be found again in the journal.
@@ -79,6 +82,9 @@ pub struct Driver {
     classes: Vec<Option<HealthClass>>,
     /// A state has changed since then.
     restated: bool,
+    /// Who waits for what becomes of an order, by its number.
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Box<str>, Box<str>>>>,
+    next_order: u64,
 }
 
 impl Driver {
@@ -101,6 +107,8 @@ impl Driver {
             instances: vec![None; definition.assemblies.len()],
             classes: vec![None; definition.assemblies.len()],
             restated: false,
+            waiting: BTreeMap::new(),
+            next_order: 1,
             gaps: shared.lag.gaps(),
             engine: match taken_up {
                 Some((snapshot, elapsed)) => Engine::restore(definition, seed, &snapshot, elapsed, now),
@@ -164,6 +172,7 @@ impl Driver {
             Message::Input(Input::Definition(definition)) => self.define(definition),
             Message::Input(input) => self.engine.handle_input(input, clock::now()),
             Message::Seen(seen) => self.seen(seen),
+            Message::Ordered(order, reply) => self.ordered(order, reply),
             Message::Status(reply) => {
                 let _ = reply.send(view::deployable(&self.engine, &self.sessions));
             }
@@ -174,6 +183,19 @@ impl Driver {
             }
         }
         false
+    }
+
+    /// Orders are numbered here, where their answers come back.
+    fn ordered(&mut self, mut order: Order, reply: oneshot::Sender<Result<Box<str>, Box<str>>>) {
+        let number = self.next_order;
+        match &mut order {
+            Order::Recover(wanted) => wanted.order = number,
+            Order::ConfirmFenced { order, .. } => *order = number,
+            _ => {}
+        }
+        self.next_order += 1;
+        self.waiting.insert(number, reply);
+        self.engine.handle_input(Input::Order(order), clock::now());
     }
 
     fn define(&mut self, definition: Arc<Deployable>) {
@@ -280,6 +302,12 @@ impl Driver {
                 self.shared.report(Some(&self.name), event);
             }
             Output::Record(decision) => self.shared.record(&self.name, decision),
+            Output::Answer { order, answer } => {
+                if let Some(waiting) = self.waiting.remove(&order) {
+                    // Who asked may have gone.
+                    let _ = waiting.send(answer);
+                }
+            }
             Output::Notify { incident, message } => self.shared.notify(&self.name, incident, &message),
         }
     }

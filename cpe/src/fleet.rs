@@ -114,6 +114,9 @@ impl Fleet {
         let seed = self.seed(&definition);
         let shared = Arc::clone(&self.shared);
         let (driver, mailbox) = Driver::new(Arc::clone(&definition), seed, taken_up, shared);
+        if self.pauses.of_everything() {
+            let _ = mailbox.try_send(Message::Input(Input::Order(Order::FleetPause { on: true })));
+        }
         if let Some(order) = order {
             // The first message of an empty queue: taken before any probe has answered, so before anything is admitted.
             let _ = mailbox.try_send(Message::Input(order));
@@ -225,10 +228,18 @@ impl Fleet {
         statuses
     }
 
-    async fn order(&self, name: &Name, order: Order) -> Result<(), Refused> {
+    pub(crate) async fn order(&self, name: &Name, order: Order) -> Result<(), Refused> {
         let Some(member) = self.members().get(name).cloned() else { return Err(unknown(name.as_str())) };
         let gone = || Refused::unavailable(format!("the engine of {name} has ended; restart cpe"));
         member.mailbox.send(Message::Input(Input::Order(order))).await.map_err(|_| gone())
+    }
+
+    /// An engine that has ended needs no order.
+    async fn order_all(&self, order: &Order) {
+        let mailboxes: Vec<_> = self.members().values().map(|member| member.mailbox.clone()).collect();
+        for mailbox in mailboxes {
+            let _ = mailbox.send(Message::Input(Input::Order(order.clone()))).await;
+        }
     }
 
     async fn set_desired(&self, name: &str, desired: journal::Desired) -> Result<CommandAnswer, Refused> {
@@ -280,8 +291,12 @@ impl Fleet {
         let deployable = name.map(|name| self.deployable(&name)).transpose()?;
         let begun = self.pauses.begin(&self.shared, deployable.as_ref(), reason, by).await;
         begun.map_err(|error| unwritable(&error))?;
-        if let Some(name) = &deployable {
-            self.order(name, Order::Pause { on: true, reason: pauses::said(reason, by).into() }).await?;
+        match &deployable {
+            Some(name) => {
+                let reason = pauses::said(reason, by).into();
+                self.order(name, Order::Pause { on: true, reason }).await?;
+            }
+            None => self.order_all(&Order::FleetPause { on: true }).await,
         }
         let what = deployable.as_ref().map_or("everything", Name::as_str);
         let again = deployable.as_ref().map_or(String::new(), |name| format!(" {name}"));
@@ -304,6 +319,9 @@ impl Fleet {
         let was = ended.map_err(|error| unwritable(&error))?;
         if let Some(name) = deployable.as_ref().filter(|name| was && self.members().contains_key(*name)) {
             self.order(name, Order::Pause { on: false, reason: pauses::said(reason, by).into() }).await?;
+        }
+        if deployable.is_none() && was {
+            self.order_all(&Order::FleetPause { on: false }).await;
         }
         let what = deployable.as_ref().map_or("everything", Name::as_str);
         let message = if was {
@@ -358,7 +376,7 @@ impl Fleet {
     }
 
     /// `deployable` or `deployable/assembly`, as far as there is such.
-    fn place(&self, name: &str) -> Result<(Name, Option<AssemblyIndex>), Refused> {
+    pub(crate) fn place(&self, name: &str) -> Result<(Name, Option<AssemblyIndex>), Refused> {
         let Some((deployable, assembly)) = name.split_once('/') else {
             return Ok((self.deployable(name)?, None));
         };
@@ -366,6 +384,21 @@ impl Fleet {
         let members = self.members();
         let index = members.get(&deployable).and_then(|member| member.definition.assembly_named(assembly));
         index.map(|index| (deployable, Some(index))).ok_or_else(|| unknown(name))
+    }
+
+    /// What runs under that name.
+    pub(crate) fn definition_of(&self, name: &Name) -> Option<Arc<Deployable>> {
+        self.members().get(name).map(|member| Arc::clone(&member.definition))
+    }
+
+    /// Orders something whose outcome is waited for.
+    pub(crate) async fn order_and_wait(&self, name: &Name, order: Order) -> Result<Box<str>, Refused> {
+        let Some(member) = self.members().get(name).cloned() else { return Err(unknown(name.as_str())) };
+        let gone = || Refused::unavailable(format!("the engine of {name} has ended; `cpe status` shows it"));
+        let (sender, reply) = oneshot::channel();
+        member.mailbox.send(Message::Ordered(order, sender)).await.map_err(|_| gone())?;
+        let answer = reply.await.map_err(|_| gone())?;
+        answer.map_err(|why| Refused::conflict(format!("{name}: refused: {why}")))
     }
 
     fn members(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Member>> {
@@ -399,6 +432,8 @@ impl Controller for Fleet {
             Command::Pause { name, reason } => self.pause(name, &reason, &by).await,
             Command::Resume { name, reason } => self.resume(name, &reason, &by).await,
             Command::Retry { name } => self.retry(&name).await,
+            Command::Recover { name, rung, reason } => self.recover(&name, rung, &reason, &by).await,
+            Command::ConfirmFenced { name, reason } => self.confirm_fenced(&name, &reason, &by).await,
             Command::Ack { name } => self.acknowledge(&name, &by).await,
         }
     }
@@ -416,7 +451,7 @@ fn counted(count: usize, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
 }
 
-fn unknown(name: &str) -> Refused {
+pub(crate) fn unknown(name: &str) -> Refused {
     Refused::not_found(format!("there is no {name:?} here; `cpe status` lists what there is"))
 }
 

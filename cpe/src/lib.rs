@@ -4,6 +4,7 @@
 pub mod actions;
 pub mod adapter;
 pub mod api;
+pub mod by_hand;
 pub mod canary;
 pub mod cli;
 pub mod client;

@@ -43,6 +43,12 @@ impl Pauses {
         Some(Input::Order(Order::Pause { on: true, reason: said(&pause.reason, &pause.by).into() }))
     }
 
+    /// Whether everything is paused.
+    #[must_use]
+    pub fn of_everything(&self) -> bool {
+        self.contains(EVERYTHING)
+    }
+
     /// Whether that was paused by its own name.
     #[must_use]
     pub fn contains(&self, deployable: &str) -> bool {

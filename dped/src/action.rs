@@ -24,6 +24,7 @@ impl Engine {
     pub(crate) fn begin(&mut self, index: AssemblyIndex, mut recovery: Box<Recovery>, now: Timestamp) {
         let timing = self.definition().timing;
         let Recovery { action, rung, service, incident, .. } = *recovery;
+        let fenced = service.is_none() && self.is_fenced(index);
         let (act, timeout) = match service {
             Some(service) => (Act::RestartService(service), timing.service_action_timeout),
             None => (Act::Machine(rung), timing.machine_action_timeout),
@@ -35,14 +36,18 @@ impl Engine {
             None => self.assembly_trouble(index).ladder.retry_at = retry_at,
         }
         recovery.phase = Phase::Acting { until: now.after(timeout).after(OUTCOME_LOST_AFTER) };
-        let reason = self.reason_of_start(index, service);
+        let reason = match &recovery.by {
+            Some(by) => format!("ordered by {by}"),
+            None => self.reason_of_start(index, service),
+        };
         self.assembly_mut(index).recovery = Some(recovery);
         let about = service.map_or(About::Assembly(index), About::Service);
         self.report(about, EventKind::RecoveryStarted, now, |it| {
             it.reason = reason.into();
             (it.incident, it.action, it.rung) = (Some(incident), Some(action), Some(rung));
         });
-        self.output(Output::Act(Action { action, incident: Some(incident), assembly: index, act, timeout }));
+        let incident = Some(incident);
+        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced }));
         match service {
             Some(service) => self.begin_service(service, now),
             None => self.begin_machine(index, now),
@@ -162,7 +167,14 @@ impl Engine {
         }
         match service {
             Some(service) => self.service_trouble(service).ladder.attempted(rung),
-            None => self.assembly_trouble(index).ladder.attempted(rung),
+            None => {
+                let trouble = self.assembly_trouble(index);
+                trouble.ladder.attempted(rung);
+                if rung == Rung::Recreate {
+                    // Whatever it came to, the instance that a person vouched for may have been replaced.
+                    trouble.fenced = None;
+                }
+            }
         }
     }
 

@@ -234,13 +234,40 @@ impl<'a> Auditor<'a> {
                 self.find(7, format!("{} was begun {late} ms before it was admitted", begun.act), shows());
             }
             self.reboot_came_first(record, intent);
+            self.person_said_so(record);
         }
+    }
+
+    /// Rules 3 and 7: what rests on a person's word has a record of that word.
+    fn person_said_so(&mut self, record: &DecisionRecord) {
+        for (evidence, word, rule) in [("fenced", "confirm-fenced", 3), ("ordered", "recover", 7)] {
+            let rests = record.decision.evidence.iter().any(|line| &*line.name == evidence);
+            if rests && self.complete(record.time) && !self.was_ordered(record, word) {
+                let what = format!(
+                    "{} rests on a person's word that is not recorded ({word})",
+                    record.decision.rung
+                );
+                self.find(rule, what, vec![of_decision(record)]);
+            }
+        }
+    }
+
+    fn was_ordered(&self, record: &DecisionRecord, word: &str) -> bool {
+        self.records.events.iter().any(|it| {
+            it.event.kind == EventKind::Ordered
+                && it.event.reason.starts_with(word)
+                && it.event.incident == Some(record.decision.incident)
+                && it.deployable.as_ref() == Some(&record.deployable)
+                && it.time <= record.time + SAME_TIME
+        })
     }
 
     /// Rule 3, as far as records show it: what replaces an instance follows a reboot of the same incident, or the instance was gone.
     fn reboot_came_first(&mut self, record: &DecisionRecord, intent: &IntentRecord) {
         let decision = &record.decision;
-        if !matches!(decision.rung, Rung::Rebuild | Rung::Recreate) || decision.verdict == Verdict::Gone {
+        let by_hand = decision.evidence.iter().any(|line| &*line.name == "ordered");
+        let replaces = matches!(decision.rung, Rung::Rebuild | Rung::Recreate);
+        if !replaces || decision.verdict == Verdict::Gone || by_hand {
             return;
         }
         let rebooted = self.records.intents.iter().any(|earlier| {

@@ -60,6 +60,8 @@ pub struct Engine {
     pub(crate) random: Random,
     pub(crate) desired: Desired,
     pub(crate) paused: bool,
+    /// Every recovery of the fleet is stopped.
+    pub(crate) fleet_paused: bool,
     pub(crate) maintenance: bool,
     pub(crate) state: State,
     pub(crate) since: Timestamp,
@@ -97,6 +99,7 @@ impl Engine {
             random: Random::new(seed.random),
             desired: seed.desired,
             paused: false,
+            fleet_paused: false,
             maintenance: seed.maintenance.contains(&None),
             state,
             since: now,
@@ -191,6 +194,7 @@ impl Engine {
                 self.verify(index, now);
                 self.isolate(index, now);
                 self.plan(index, now);
+                self.by_hand(index, now);
                 self.recover(index, now);
                 self.settle(index, now);
             }
@@ -209,7 +213,10 @@ impl Engine {
     /// Nothing is the matter with an assembly and nothing was: it is only probed. Nearly all are, nearly always.
     fn is_calm(&self, index: AssemblyIndex) -> bool {
         let part = self.assembly(index);
-        let own = part.trouble.is_none() && part.recovery.is_none() && part.step.is_none();
+        let own = part.trouble.is_none()
+            && part.recovery.is_none()
+            && part.step.is_none()
+            && part.by_hand.is_none();
         let well = self.desired == Desired::Running && part.channel != ChannelHealth::Dead;
         own && well
             && self.definition.services_of(index).all(|service| self.service(service).trouble.is_none())
@@ -240,7 +247,11 @@ impl Engine {
             Order::Stop => self.order_stop(now),
             Order::Maintenance { assembly, on, reason } => self.order_maintenance(assembly, on, &reason, now),
             Order::Pause { on, reason } => self.order_pause(on, &reason, now),
+            Order::FleetPause { on } => self.fleet_paused = on,
             Order::Retry { assembly } => self.order_retry(assembly, now),
+            Order::Recover(wanted) => self.order_recover(wanted, now),
+            Order::ConfirmFenced { order, assembly, by } => self.confirm_fenced(order, assembly, &by, now),
+            Order::Look { assembly } => self.order_look(assembly, now),
         }
     }
 
@@ -306,6 +317,7 @@ impl Engine {
             trouble: None,
             recovery: None,
             step: None,
+            by_hand: None,
         }
     }
 

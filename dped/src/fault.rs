@@ -18,7 +18,7 @@ use crate::input::Surroundings;
 use crate::isolate::isolate;
 use crate::ladder::Bounds;
 use crate::output::Output;
-use crate::parts::{Cause, Demand, Phase};
+use crate::parts::{Cause, Demand, Instance, Phase};
 
 impl Engine {
     /// Asks for fresh answers while they are needed, isolates, and turns a verdict into what it asks for.
@@ -53,8 +53,10 @@ impl Engine {
         let fault = running && (part.channel == ChannelHealth::Dead || trouble.demand != Demand::Nothing);
         let missed = part.channel == ChannelHealth::Unknown && part.misses > 0;
         let suspected = running && (part.channel == ChannelHealth::Suspected || missed);
-        let needed =
-            unresolved || running && trouble.drift || (fault || suspected) && !self.machine_acting(index);
+        let by_hand = part.by_hand.as_ref().is_some_and(|it| it.wanted.service.is_none());
+        let needed = unresolved
+            || running && trouble.drift
+            || (fault || suspected || by_hand) && !self.machine_acting(index);
         if !needed {
             self.assembly_trouble(index).ask_at = None;
             return;
@@ -114,8 +116,13 @@ impl Engine {
         let trouble = part.trouble.as_ref()?;
         let fresh_for = self.fresh_for(index);
         let (around, at) = trouble.surroundings.as_ref().filter(|(_, at)| now.since(*at) <= fresh_for)?;
+        let dead = part.channel == ChannelHealth::Dead;
         let instance = match (&self.definition().infrastructure, trouble.instance) {
             (None, _) => None,
+            // A person's word stands for the infrastructure's, which is not to be had; for nothing else.
+            (Some(_), _) if dead && trouble.fenced.is_some() => {
+                Some(Instance { state: InstanceState::Gone, ordered: false, at: now })
+            }
             (Some(_), Some(seen)) if now.since(seen.at) <= fresh_for => Some(seen),
             (Some(_), _) => return None,
         };
@@ -210,7 +217,7 @@ impl Engine {
         if known.is_none_or(|(known, _)| *known != verdict) {
             self.conclude(index, &verdict, row, facts.as_ref(), now);
         }
-        let wanted = facts.as_ref().is_some_and(|facts| self.acts_on(&verdict, facts));
+        let wanted = facts.as_ref().is_some_and(|facts| self.acts_on(index, &verdict, facts));
         let trouble = self.assembly_trouble(index);
         if wanted {
             // A dead channel outranks what a service of it had asked for.
@@ -239,9 +246,10 @@ impl Engine {
     }
 
     /// Whether a verdict asks for the assembly's ladder.
-    pub(crate) fn acts_on(&self, verdict: &Verdict, facts: &Facts) -> bool {
+    pub(crate) fn acts_on(&self, index: AssemblyIndex, verdict: &Verdict, facts: &Facts) -> bool {
         let timing = &self.definition().timing;
         match verdict {
+            Verdict::Gone if self.is_fenced(index) => true,
             Verdict::Gone | Verdict::Off => !facts.ordered && timing.on_unexpected_stop == OnOrder::Recover,
             Verdict::Down | Verdict::Hung => true,
             Verdict::ChannelFault => {
@@ -281,7 +289,7 @@ impl Engine {
         });
         // A machine that is off or gone and is left so: somebody ordered it, or the definition says to report it only.
         let left = matches!(verdict, Verdict::Off | Verdict::Gone)
-            && facts.is_some_and(|it| !self.acts_on(verdict, it));
+            && facts.is_some_and(|it| !self.acts_on(index, verdict, it));
         let tells =
             matches!(verdict, Verdict::MisconfiguredChannel | Verdict::ChannelFault | Verdict::Untrusted)
                 || left;
@@ -429,7 +437,7 @@ impl Engine {
         if self.maintenance || self.assembly(index).maintenance {
             return Some(Refusal::Maintenance);
         }
-        self.paused.then_some(Refusal::Paused)
+        (self.paused || self.fleet_paused).then_some(Refusal::Paused)
     }
 
     /// The window of the service scope.

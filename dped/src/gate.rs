@@ -41,7 +41,7 @@ impl Engine {
         vec![
             value("mode", mode),
             value("maintenance", word(self.maintenance || self.assembly(index).maintenance)),
-            value("paused", word(self.paused)),
+            value("paused", word(self.paused || self.fleet_paused)),
             value("in flight, assembly", if self.busy(index) { "1 of 1" } else { "0 of 1" }),
         ]
     }
@@ -82,6 +82,7 @@ impl Engine {
             phase,
             began: now,
             decision: Some(Box::new(decision)),
+            by: None,
         };
         self.assembly_mut(index).recovery = Some(Box::new(recovery));
         self.output(Output::AskAdmission(Request {
@@ -207,7 +208,9 @@ impl Engine {
         let Some(mut decision) = recovery.decision.take() else { return };
         decision.gates.extend(gates);
         decision.answer = answer;
+        let by_hand = self.answered_by_gate(index, &recovery, answer, &decision);
         match answer {
+            Answer::Refused(refusal) if by_hand => self.tell_refusal(part, decision, refusal, now),
             Answer::Refused(refusal) => {
                 if !self.stands(part, refusal, now) {
                     self.tell_refusal(part, decision, refusal, now);
@@ -221,11 +224,13 @@ impl Engine {
         }
     }
 
-    fn still_wanted(&self, index: AssemblyIndex, recovery: &Recovery) -> bool {
+    pub(crate) fn still_wanted(&self, index: AssemblyIndex, recovery: &Recovery) -> bool {
         if self.desired == Desired::Stopped || self.held_back(index).is_some() {
             return false;
         }
         match recovery.service {
+            Some(_) if recovery.by.is_some() => self.assembly(index).channel == ChannelHealth::Healthy,
+            None if recovery.by.is_some() => true,
             Some(service) => {
                 let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
                 healthy && matches!(self.service(service).state, State::Failed | State::Exhausted)

@@ -52,10 +52,16 @@ impl Engine {
         Some(incident)
     }
 
+    /// What a person orders is part of the incident that is open, so that it stays open until the order is answered.
+    fn may_settle(&self, index: AssemblyIndex) -> bool {
+        self.desired == Desired::Running && self.assembly(index).by_hand.is_none()
+    }
+
     /// When a healthy service's incident closes or its counts decay.
     pub(crate) fn service_settles(&self, index: ServiceIndex) -> Option<Timestamp> {
         let part = self.service(index);
-        let trouble = part.trouble.as_ref().filter(|_| self.desired == Desired::Running)?;
+        let trouble =
+            part.trouble.as_ref().filter(|_| self.may_settle(self.definition().service(index).assembly))?;
         let since = trouble.passing_since.filter(|_| part.state == State::Healthy)?;
         let settled = self.definition().service(index).probe.stable_for * SETTLE_FACTOR;
         Some(since.after(span(
@@ -68,7 +74,7 @@ impl Engine {
 
     /// When a healthy assembly's incident closes or its counts decay.
     pub(crate) fn assembly_settles(&self, index: AssemblyIndex) -> Option<Timestamp> {
-        let trouble = self.assembly(index).trouble.as_ref().filter(|_| self.desired == Desired::Running)?;
+        let trouble = self.assembly(index).trouble.as_ref().filter(|_| self.may_settle(index))?;
         let since = trouble.healthy_since?;
         let settled = self.definition().assembly(index).probe.stable_for * SETTLE_FACTOR;
         Some(since.after(span(
@@ -106,7 +112,10 @@ impl Engine {
         let trouble = self.assembly_trouble(index);
         let healthy_for = now.since(trouble.healthy_since.unwrap_or(now));
         match trouble.incident.take() {
-            Some(incident) => self.close_incident(About::Assembly(index), index, incident, healthy_for, now),
+            Some(incident) => {
+                self.assembly_trouble(index).fenced = None;
+                self.close_incident(About::Assembly(index), index, incident, healthy_for, now);
+            }
             None => self.assembly_mut(index).trouble = None,
         }
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use cpe_proto::decision::{Answer, Value};
 use cpe_proto::definition::Deployable;
-use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
+use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::Observation;
+use cpe_proto::rung::Rung;
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,9 +130,46 @@ pub enum Order {
         /// Why.
         reason: Box<str>,
     },
+    /// Every recovery of the fleet is stopped or allowed again. The guard admits nothing meanwhile; the engine counts nothing.
+    FleetPause {
+        /// On or off.
+        on: bool,
+    },
     /// Forget the counts of what is exhausted and begin anew.
     Retry {
         /// Of one assembly, or of all.
         assembly: Option<AssemblyIndex>,
     },
+    /// A recovery by hand. It is answered by [`Output::Answer`](crate::Output::Answer).
+    Recover(ByHand),
+    /// A person confirms that the machine of an assembly is down, where that cannot be verified. It holds for the present incident and
+    /// the present instance, and is answered by [`Output::Answer`](crate::Output::Answer).
+    ConfirmFenced {
+        /// Comes back with the answer.
+        order: u64,
+        /// Which.
+        assembly: AssemblyIndex,
+        /// Who, and why.
+        by: Box<str>,
+    },
+    /// Connect anew and probe now: what the channel rests on has changed.
+    Look {
+        /// Which.
+        assembly: AssemblyIndex,
+    },
+}
+
+/// A recovery that a person orders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByHand {
+    /// Comes back with the answer.
+    pub order: u64,
+    /// Where.
+    pub assembly: AssemblyIndex,
+    /// The service, for the service scope.
+    pub service: Option<ServiceIndex>,
+    /// The rung; none: the next of the ladder.
+    pub rung: Option<Rung>,
+    /// Who, and why.
+    pub by: Box<str>,
 }

@@ -139,6 +139,14 @@ pub fn lowest(verdict: &Verdict, bounds: Bounds<'_>) -> Choice {
     choice
 }
 
+/// Why a rung that a person orders cannot be done. A person's word stands for evidence and for milder attempts, not for what the
+/// definition forbids or nobody can do.
+#[must_use]
+pub fn forbidden(rung: Rung, bounds: Bounds<'_>) -> Option<Skip> {
+    let tried = Ladder { rebooted: true, ..Ladder::default() };
+    skip(rung, &Verdict::PerService, &tried, bounds)
+}
+
 fn skip(rung: Rung, verdict: &Verdict, ladder: &Ladder, bounds: Bounds<'_>) -> Option<Skip> {
     let replaces = matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate);
     let Some(capabilities) = bounds.capabilities else { return Some(Skip::NoInfrastructure) };

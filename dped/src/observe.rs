@@ -209,6 +209,8 @@ impl Engine {
             (trouble.first_failed, trouble.last_failed, trouble.dead_since) = (None, None, None);
             trouble.forget_path();
             trouble.answering_since.get_or_insert(began);
+            // What answers is not down, whoever says so.
+            trouble.fenced = None;
         }
         if before == ChannelHealth::Healthy {
             return;

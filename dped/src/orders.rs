@@ -36,6 +36,7 @@ impl Engine {
         self.desired = Desired::Stopped;
         for index in self.definition().assembly_indices() {
             self.call_off_step(index);
+            self.refuse_by_hand(index, "it was stopped meanwhile");
             let phase = self.assembly(index).recovery.as_ref().map(|it| (it.action, it.phase));
             match phase {
                 Some((action, Phase::Asked { .. })) => {
@@ -219,6 +220,7 @@ impl Engine {
     }
 
     fn let_go(&mut self, index: AssemblyIndex, now: Timestamp) {
+        self.refuse_by_hand(index, "the definition has changed meanwhile");
         self.close_all(index, "no longer managed", now);
         let recovery = self.assembly_mut(index).recovery.take().map(|it| it.action);
         let step = self.assembly_mut(index).step.take().map(|it| it.action);
@@ -234,6 +236,7 @@ impl Engine {
         kept: &impl Fn(ServiceIndex) -> Option<ServiceIndex>,
         _now: Timestamp,
     ) {
+        self.refuse_by_hand(index, "the definition has changed meanwhile");
         let part = self.assembly_mut(index);
         let mut released = Vec::new();
         if let Some(recovery) = &mut part.recovery

@@ -35,6 +35,13 @@ pub enum Output {
     Report(Event),
     /// Why something was done or not: keep it.
     Record(Box<Decision>),
+    /// What became of an order that somebody waits for.
+    Answer {
+        /// The order's number.
+        order: u64,
+        /// One sentence: what is done, or why nothing is.
+        answer: Result<Box<str>, Box<str>>,
+    },
     /// A person must be told now: the ladder ended, or something needs a person.
     Notify {
         /// The incident that it belongs to.
@@ -87,6 +94,8 @@ pub struct Action {
     pub act: Act,
     /// After that it is [`Unresolved`](crate::ActionOutcome::Unresolved).
     pub timeout: Duration,
+    /// A person confirmed that the old instance is down: a replacement does not wait for the infrastructure to say so.
+    pub fenced: bool,
 }
 
 /// What to do.

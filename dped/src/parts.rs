@@ -15,7 +15,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
 use crate::health::ChannelHealth;
-use crate::input::Surroundings;
+use crate::input::{ByHand, Surroundings};
 use crate::ladder::Ladder;
 use crate::output::Act;
 
@@ -191,6 +191,18 @@ pub(crate) struct AssemblyPart {
     pub(crate) trouble: Option<Box<AssemblyTrouble>>,
     pub(crate) recovery: Option<Box<Recovery>>,
     pub(crate) step: Option<Box<Step>>,
+    /// A recovery by hand that is not answered yet.
+    pub(crate) by_hand: Option<Box<Ordered>>,
+}
+
+/// A recovery by hand, until it is answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Ordered {
+    pub(crate) wanted: ByHand,
+    /// Without fresh answers about the machine by then it is refused.
+    pub(crate) until: Timestamp,
+    /// The gate was asked.
+    pub(crate) action: Option<ActionId>,
 }
 
 /// Why the assembly scope has a fault.
@@ -242,6 +254,8 @@ pub(crate) struct AssemblyTrouble {
     pub(crate) first: bool,
     /// Made from an image and there is no instance: drift, reported.
     pub(crate) drift: bool,
+    /// Who confirmed that the machine is down, and why.
+    pub(crate) fenced: Option<Box<str>>,
 }
 
 impl AssemblyTrouble {
@@ -271,6 +285,8 @@ pub(crate) struct Recovery {
     pub(crate) began: Timestamp,
     /// What will be recorded with the gate's answer.
     pub(crate) decision: Option<Box<Decision>>,
+    /// Who ordered it, and why; none: the engine by itself.
+    pub(crate) by: Option<Box<str>>,
 }
 
 /// Where an admitted or asked-for action stands.

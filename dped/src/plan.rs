@@ -259,7 +259,7 @@ impl Engine {
         self.assembly_mut(index).step = Some(step);
         self.service_trouble(service).refused = None;
         let incident = self.assembly(index).recovery.as_ref().map(|it| it.incident);
-        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout }));
+        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced: false }));
     }
 
     pub(crate) fn step_acted(&mut self, index: AssemblyIndex, outcome: ActionOutcome, now: Timestamp) {

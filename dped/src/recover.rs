@@ -205,7 +205,8 @@ impl Engine {
         if self.definition().mode == Mode::Observe {
             return self.refuse_plea(index, &plea, Refusal::ObserveMode, now);
         }
-        if !enough_evidence(rung, &plea.verdict, &plea.facts) {
+        let fenced = self.assembly_trouble(index).fenced.is_some();
+        if !fenced && !enough_evidence(rung, &plea.verdict, &plea.facts) {
             if self.confirms_on_path(index) {
                 return;
             }
@@ -230,7 +231,7 @@ impl Engine {
                 let fresh = last_failed.is_some_and(|at| now.since(at) <= fresh_for);
                 let dead = self.assembly(index).channel == ChannelHealth::Dead;
                 dead && fresh
-                    && self.acts_on(verdict, facts)
+                    && self.acts_on(index, verdict, facts)
                     && !self.assembly_waits_for_dependency(index, first_failed.unwrap_or(now), now)
             }
             Cause::Escalated(service) => {
@@ -277,6 +278,11 @@ impl Engine {
 
     fn no_rung(&mut self, index: AssemblyIndex, choice: &Choice, now: Timestamp) {
         let trouble = self.assembly_trouble(index);
+        if trouble.fenced.take().is_some() {
+            // The replacement that it was confirmed for cannot be had: what can is looked for without it.
+            (trouble.verdict, self.changed) = (None, true);
+            return;
+        }
         if trouble.ladder.given_up && trouble.cause == Cause::Channel {
             return;
         }
@@ -337,7 +343,9 @@ impl Engine {
                 format!("{}, at most {}", describe::span(age), describe::span(age_max)),
             ),
         ];
-        if let Some(instance) = facts.instance {
+        if let Some(by) = &self.assembly_trouble(index).fenced {
+            evidence.push(value("fenced", format!("confirmed by {by}")));
+        } else if let Some(instance) = facts.instance {
             evidence.push(value("infrastructure", instance.as_str()));
         }
         let path = self

@@ -108,7 +108,7 @@ impl Engine {
         for index in self.definition().assembly_indices() {
             let part = self.assembly(index);
             if let Some(it) = &part.trouble {
-                (it.incident, &it.ladder, it.demand, it.cause, it.first, it.backed_off, it.drift)
+                (it.incident, &it.ladder, it.demand, it.cause, it.first, it.backed_off, it.drift, &it.fenced)
                     .hash(&mut hash);
             }
             if let Some(it) = part.recovery.as_ref().filter(|it| given_out(it.phase)) {
@@ -152,6 +152,7 @@ impl Engine {
                 backed_off: trouble.backed_off,
                 first: trouble.first,
                 escalated,
+                fenced: trouble.fenced.clone(),
             }
         });
         AssemblySnapshot {
@@ -281,6 +282,7 @@ impl Engine {
             past.escalated.as_ref().map(|name| self.definition().service_named(index, name.as_str()));
         let trouble = self.assembly_trouble(index);
         trouble.incident = past.incident;
+        trouble.fenced = past.fenced.clone();
         trouble.ladder = ladder_of(&past.ladder, within, resumed);
         (trouble.first, trouble.backed_off) = (past.first, past.backed_off);
         let (cause, still) = match service {
@@ -352,6 +354,7 @@ impl Engine {
             phase: Phase::Unresolved { until: resumed.now.after(give_up.saturating_sub(age).max(look)) },
             began: resumed.now.before(age),
             decision: None,
+            by: None,
         };
         self.assembly_mut(index).recovery = Some(Box::new(recovery));
         let reason: Box<str> = "unresolved: in flight when cpe ended; looked at".into();

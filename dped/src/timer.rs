@@ -78,6 +78,9 @@ impl Engine {
             }
         }
         actions(part, found);
+        if let Some(by_hand) = part.by_hand.as_ref().filter(|it| it.action.is_none()) {
+            found(by_hand.until, Wake::AskAgain(index));
+        }
         let Some(trouble) = &part.trouble else { return };
         if let Some(at) = trouble.ask_at {
             found(at, Wake::AskAgain(index));

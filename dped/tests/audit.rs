@@ -236,6 +236,29 @@ fn rule_3_a_replacement_without_a_reboot_before_it() {
 }
 
 #[test]
+fn rules_3_and_7_a_persons_word_needs_a_record_of_it() {
+    let says = |line: &str| {
+        let mut records = night();
+        let decision = &mut records.decisions[1].decision;
+        decision.evidence.push(value(line, "confirmed by uid 0 (root): dark"));
+        records
+    };
+    let ordered = |reason: &str| {
+        let mut it = event(9, 5 * MINUTE, EventKind::Ordered, reason, None);
+        it.event.incident = Some(IncidentId(1));
+        it
+    };
+    for (line, word, rule) in [("fenced", "confirm-fenced, by uid 0", 3), ("ordered", "recover, by uid 0", 7)]
+    {
+        let mut records = says(line);
+        let findings = audit(&records);
+        assert_eq!((findings.len(), findings[0].rule), (1, rule), "{findings:?}");
+        records.events.insert(4, ordered(word));
+        assert_eq!(audit(&records), []);
+    }
+}
+
+#[test]
 fn rule_4_an_outcome_without_an_intent_or_before_it() {
     let found = finding(|records| records.intents.clear());
     assert_eq!((found.rule, &*found.records[0]), (4, "event 6"));

@@ -95,6 +95,7 @@ fn heal(site: &mut Site) {
     site.guard.set_journal_writable(true);
     site.outcomes.clear();
     site.pause(false);
+    site.order(Order::FleetPause { on: false });
     for index in 0..site.hosts.len() {
         let index = cpe_proto::id::AssemblyIndex(index as u16);
         site.order(Order::Maintenance { assembly: Some(index), on: false, reason: "".into() });
@@ -281,12 +282,33 @@ impl Dice {
 
     fn operator(&mut self, site: &mut Site, host: usize) {
         let assembly = (!self.one_in(3)).then_some(cpe_proto::id::AssemblyIndex(host as u16));
-        let order = match self.roll(7) {
+        let number = site.answers.len() as u64 + 1;
+        let order = match self.roll(11) {
             0 => Order::Stop,
             1 | 2 => Order::Start,
             3 => Order::Maintenance { assembly, on: self.one_in(2), reason: "work".into() },
             4 => Order::Pause { on: self.one_in(3), reason: "looking".into() },
             5 => Order::Retry { assembly },
+            6 => Order::FleetPause { on: self.one_in(3) },
+            7 | 8 => {
+                let assembly = cpe_proto::id::AssemblyIndex(host as u16);
+                let services: Vec<_> = site.engine.definition().services_of(assembly).collect();
+                let service =
+                    if services.is_empty() || self.one_in(2) { None } else { Some(self.of(&services)) };
+                let rung = self.of(&[
+                    None,
+                    Some(Rung::RebootSoft),
+                    Some(Rung::RebootHard),
+                    Some(Rung::Rebuild),
+                    Some(Rung::Recreate),
+                ]);
+                let rung = rung.filter(|_| service.is_none());
+                Order::Recover(dped::ByHand { order: number, assembly, service, rung, by: "ann".into() })
+            }
+            9 => {
+                let assembly = cpe_proto::id::AssemblyIndex(host as u16);
+                Order::ConfirmFenced { order: number, assembly, by: "ann".into() }
+            }
             _ => {
                 site.input(dped::Input::EvidenceVoid { reason: "a gap of 5 s".into() });
                 return;

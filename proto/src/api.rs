@@ -317,6 +317,24 @@ pub enum Command {
         /// A deployable or one of its assemblies or services: the counts of the whole assembly are forgotten.
         name: String,
     },
+    /// A recovery by hand, through the same gate.
+    Recover {
+        /// An assembly or a service.
+        name: String,
+        /// The rung; none: the next of the ladder.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rung: Option<Rung>,
+        /// Why.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+    },
+    /// A machine is down for certain, where that cannot be verified: it may be replaced.
+    ConfirmFenced {
+        /// An assembly.
+        name: String,
+        /// How that is known.
+        reason: String,
+    },
     /// An operator knows of an incident: its notifications stop.
     Ack {
         /// An incident (`shop#3`), or a name: all open incidents of it and of what is in it.

@@ -38,6 +38,8 @@ pub enum EventKind {
     MaintenanceChanged,
     /// A breaker, a pause or a hold began or ended.
     BreakerChanged,
+    /// A person ordered something by hand: a recovery, that a machine counts as down, that a host key is believed.
+    Ordered,
 }
 
 impl EventKind {
@@ -57,6 +59,7 @@ impl EventKind {
             Self::DefinitionRejected => "definition_rejected",
             Self::MaintenanceChanged => "maintenance_changed",
             Self::BreakerChanged => "breaker_changed",
+            Self::Ordered => "ordered",
         }
     }
 }

@@ -147,6 +147,9 @@ pub struct Past {
     /// The service whose ladder ended in this one, which has a failure to count or to act on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub escalated: Option<Name>,
+    /// Who confirmed that the machine is down, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<Box<str>>,
 }
 
 /// How far a scope has climbed.

@@ -284,7 +284,7 @@ impl World {
                     outcome: ActionOutcome::Done { detail: "".into() },
                 })
             }
-            Output::Report(_) | Output::Record(_) | Output::Notify { .. } => {
+            Output::Report(_) | Output::Record(_) | Output::Answer { .. } | Output::Notify { .. } => {
                 self.sum.records += 1;
                 None
             }

@@ -217,7 +217,9 @@ fn check(command: &Command) -> Result<(), Refused> {
         }
         Command::MaintenanceOn { reason, .. } => ("maintenance", reason),
         Command::Pause { reason, .. } => ("pause", reason),
+        Command::ConfirmFenced { reason, .. } => ("confirmation", reason),
         Command::Resume { reason, .. } if !reason.is_empty() => ("resume", reason),
+        Command::Recover { reason, .. } if !reason.is_empty() => ("recovery", reason),
         _ => return Ok(()),
     };
     if reason.trim().is_empty() || reason.len() > REASON_MAX || reason.chars().any(char::is_control) {

@@ -45,6 +45,14 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
         Command::Maintenance(what) => order(maintenance(what), client).await,
         Command::Retry(what) => order(api::Command::Retry { name: what.name.clone() }, client).await,
         Command::Ack(what) => order(api::Command::Ack { name: what.of.clone() }, client).await,
+        Command::Recover(what) => {
+            let (name, reason) = (what.name.clone(), what.reason.clone());
+            order(api::Command::Recover { name, rung: what.rung, reason }, client).await
+        }
+        Command::ConfirmFenced(what) => {
+            let (name, reason) = (what.name.clone(), what.reason.clone());
+            order(api::Command::ConfirmFenced { name, reason }, client).await
+        }
         Command::Pause(what) => {
             order(api::Command::Pause { name: what.name.clone(), reason: what.reason.clone() }, client).await
         }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use cpe_proto::document::parse_duration;
+use cpe_proto::rung::Rung;
 
 use crate::client::ClientError;
 use crate::glob::Glob;
@@ -78,6 +79,10 @@ pub enum Command {
     Man(Man),
     /// Forget the counts of what is exhausted and try anew, now
     Retry(Retry),
+    /// Recover an assembly or a service by hand, through the same gate; exit 1 when it is refused
+    Recover(Recover),
+    /// Say that a machine is down for certain, where that cannot be verified, so that it may be replaced
+    ConfirmFenced(ConfirmFenced),
     /// Say that you know of an incident: it is marked, and nobody is notified of it any more
     Ack(Ack),
 }
@@ -119,6 +124,29 @@ pub struct Man {
 pub struct Retry {
     /// A deployable, deployable/assembly, or deployable/assembly/service (then its whole machine is tried anew)
     name: String,
+}
+
+/// `cpe recover`.
+#[derive(Clone, Debug, Args)]
+pub struct Recover {
+    /// deployable/assembly, or deployable/assembly/service
+    name: String,
+    /// What to do; without it the next rung of its ladder
+    #[arg(long, value_parser = rung)]
+    rung: Option<Rung>,
+    /// Why; it is recorded and shown
+    #[arg(long, default_value = "", hide_default_value = true)]
+    reason: String,
+}
+
+/// `cpe confirm-fenced`.
+#[derive(Clone, Debug, Args)]
+pub struct ConfirmFenced {
+    /// deployable/assembly
+    name: String,
+    /// How you know; it is recorded and shown
+    #[arg(long)]
+    reason: String,
 }
 
 /// `cpe ack`.
@@ -242,6 +270,19 @@ pub enum Maintenance {
         /// A deployable, or deployable/assembly
         name: String,
     },
+}
+
+fn rung(text: &str) -> Result<Rung, String> {
+    const BY_HAND: [Rung; 6] = [
+        Rung::RestartService,
+        Rung::Start,
+        Rung::RebootSoft,
+        Rung::RebootHard,
+        Rung::Rebuild,
+        Rung::Recreate,
+    ];
+    let words = BY_HAND.map(Rung::as_str).join(", ");
+    BY_HAND.into_iter().find(|rung| rung.as_str() == text).ok_or_else(|| format!("expected one of {words}"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -56,6 +56,9 @@ fn everything_of_the_manual_can_be_typed() {
         "retry shop/web/nginx",
         "ack shop#3",
         "ack shop",
+        "recover shop/web",
+        "recover shop/web/nginx --rung restart-service --reason leaks",
+        "confirm-fenced shop/web --reason dark",
     ] {
         let parsed = parse(line);
         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -75,6 +78,8 @@ fn what_makes_no_sense_is_wrong_usage_and_says_why() {
         ("maintenance on shop --for 2h", "--reason"),
         ("pause shop", "--reason"),
         ("ack shop#x", "shop#3"),
+        ("recover shop/web --rung relocate", "reboot-hard"),
+        ("confirm-fenced shop/web", "--reason"),
         ("completions dos", "possible values"),
     ] {
         let error = parse(line).expect_err(line);

@@ -77,7 +77,7 @@ fn read(connection: &mut Connection, open_max: Duration) -> rusqlite::Result<Rec
         events: all(
             &transaction,
             "SELECT seq, time, deployable, body FROM events
-             WHERE kind IN ('recovery_finished', 'recovery_refused', 'maintenance_changed', 'breaker_changed')
+             WHERE kind IN ('recovery_finished', 'recovery_refused', 'maintenance_changed', 'breaker_changed', 'ordered')
                 OR (kind = 'state_changed' AND body ->> 'to' = 'exhausted') ORDER BY seq",
             event,
         )?,

@@ -367,7 +367,7 @@ fn events(registry: &mut Registry) -> Vec<(EventKind, Counter)> {
     EVENT_KINDS.map(|kind| (kind, handle(&family, &KindLabels { kind: kind.as_str() }))).into()
 }
 
-const EVENT_KINDS: [EventKind; 12] = [
+const EVENT_KINDS: [EventKind; 13] = [
     EventKind::StateChanged,
     EventKind::FaultIsolated,
     EventKind::RecoveryStarted,
@@ -380,6 +380,7 @@ const EVENT_KINDS: [EventKind; 12] = [
     EventKind::DefinitionRejected,
     EventKind::MaintenanceChanged,
     EventKind::BreakerChanged,
+    EventKind::Ordered,
 ];
 
 #[cfg(test)]

@@ -160,6 +160,7 @@ fn night() -> Vec<EventRecord> {
             BreakerChanged,
             "the journal cannot be written (disk full): probing goes on, nothing is recovered",
         )),
+        of_web(event(281, 72_100, Ordered, "recover reboot-hard, by uid 0 (root): it swaps")),
         own(event(29, 72_500, DefinitionRejected, "wiki.toml:3:1: unknown key \x1b[31m\"adress\"")),
         of_web(no_incident(moved(30, 73_000, State::Unreachable, State::InTransition, "resize"))),
         of_web(no_incident(moved(31, 74_000, State::InTransition, State::Healthy, ""))),

@@ -6,6 +6,7 @@ mod dependencies;
 mod failing;
 mod gate;
 mod guard;
+mod hand;
 mod isolation;
 mod observing;
 mod phase;

@@ -19,8 +19,8 @@ use cpe_proto::snapshot::Snapshot;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 use dped::{
-    Act, Action, ActionOutcome, Desired, Engine, Guard, GuardSettings, Input, Order, Output, Place, Seed,
-    Surroundings, Target,
+    Act, Action, ActionOutcome, ByHand, Desired, Engine, Guard, GuardSettings, Input, Order, Output, Place,
+    Seed, Surroundings, Target,
 };
 
 /// What a unit does.
@@ -139,6 +139,9 @@ pub(crate) struct Site {
     well: BTreeMap<Target, Timestamp>,
     pub(crate) maintained: BTreeSet<Option<AssemblyIndex>>,
     pub(crate) paused: bool,
+    pub(crate) fleet_paused: bool,
+    /// What became of orders, by their numbers.
+    pub(crate) answers: BTreeMap<u64, Result<String, String>>,
     pub(crate) desired: Desired,
     /// Probe results are lost now and then.
     pub(crate) lossy: Option<u64>,
@@ -234,6 +237,8 @@ impl Site {
             well: BTreeMap::new(),
             maintained: BTreeSet::new(),
             paused: false,
+            fleet_paused: false,
+            answers: BTreeMap::new(),
             desired,
             lossy: None,
             lost: false,
@@ -299,6 +304,9 @@ impl Site {
             }
             None => Engine::new(definition, seed, self.now),
         };
+        if self.fleet_paused {
+            self.engine.handle_input(Input::Order(Order::FleetPause { on: true }), self.now);
+        }
         self.carry_out();
     }
 
@@ -332,6 +340,7 @@ impl Site {
         self.last_seen.retain(|target, _| still(target));
         self.pending.retain(|target, _| still(target));
         self.well.retain(|target, _| still(target));
+        self.maintained.retain(|it| it.is_none_or(|index| usize::from(index.0) < hosts));
         self.input(Input::Definition(Arc::new(new)));
     }
 
@@ -342,7 +351,8 @@ impl Site {
             Order::Maintenance { assembly, on: true, .. } => drop(self.maintained.insert(*assembly)),
             Order::Maintenance { assembly, on: false, .. } => drop(self.maintained.remove(assembly)),
             Order::Pause { on, .. } => self.paused = *on,
-            Order::Retry { .. } => {}
+            Order::FleetPause { on } => self.fleet_paused = *on,
+            Order::Retry { .. } | Order::Recover(_) | Order::ConfirmFenced { .. } | Order::Look { .. } => {}
         }
         self.input(Input::Order(order));
     }
@@ -353,6 +363,35 @@ impl Site {
 
     pub(crate) fn pause(&mut self, on: bool) {
         self.order(Order::Pause { on, reason: "looking".into() });
+    }
+
+    /// A person orders a recovery; the answer is in `answers`.
+    pub(crate) fn recover(&mut self, name: &str, rung: Option<Rung>) -> u64 {
+        let order = 100 + self.sequence;
+        let (assembly, service) = match name.contains('/') {
+            true => {
+                let service = self.service_index(name);
+                (self.engine.definition().service(service).assembly, Some(service))
+            }
+            false => (self.assembly_index(name), None),
+        };
+        self.order(Order::Recover(ByHand { order, assembly, service, rung, by: "ann".into() }));
+        self.run(0.1);
+        order
+    }
+
+    pub(crate) fn confirm_fenced(&mut self, name: &str) -> Result<String, String> {
+        let (order, assembly) = (100 + self.sequence, self.assembly_index(name));
+        self.order(Order::ConfirmFenced { order, assembly, by: "ann: the rack is dark".into() });
+        self.answer(order)
+    }
+
+    #[track_caller]
+    pub(crate) fn answer(&self, order: u64) -> Result<String, String> {
+        match self.answers.get(&order) {
+            Some(answer) => answer.clone(),
+            None => panic!("order {order} is not answered\n{}", self.transcript()),
+        }
     }
 
     pub(crate) fn kill(&mut self, name: &str) {

@@ -290,6 +290,13 @@ impl Site {
                 Output::Reconnect(_) => self.reconnects += 1,
                 Output::Report(event) => self.report(event),
                 Output::Record(decision) => self.decisions.push(*decision),
+                Output::Answer { order, answer } => {
+                    let said = match answer {
+                        Ok(said) => Ok(said.into_string()),
+                        Err(said) => Err(said.into_string()),
+                    };
+                    self.answers.insert(order, said);
+                }
                 Output::Notify { incident, message } => {
                     self.line("notify", &message);
                     self.notices.push((self.now, incident, message.into()));
@@ -428,7 +435,7 @@ impl Site {
         let other = self.open_acts.get(&index).filter(|(_, over)| self.now < *over);
         assert_eq!(other, None, "{action:?} is begun while another is in flight\n{}", story());
         assert_eq!(self.engine.definition().mode, Mode::Act, "{action:?} in observe mode\n{}", story());
-        assert!(!self.paused, "{action:?} while paused\n{}", story());
+        assert!(!self.paused && !self.fleet_paused, "{action:?} while paused\n{}", story());
         let maintained = self.maintained.contains(&None) || self.maintained.contains(&Some(index));
         assert!(!maintained, "{action:?} in maintenance\n{}", story());
         let stop = matches!(action.act, Act::StopService(_));
@@ -443,6 +450,12 @@ impl Site {
             Act::Machine(_) => Some(Target::Channel(index)),
             Act::StopService(_) => None,
         };
+        let mine = |it: &&Decision| it.action == action.action && it.answer == Answer::Admitted;
+        let decision = self.decisions.iter().rfind(mine);
+        if decision.is_some_and(|it| it.evidence.iter().any(|line| &*line.name == "ordered")) {
+            // A person's word stands for what was seen.
+            return;
+        }
         let well = target.and_then(|target| self.well.get(&target)).map(|since| self.now.since(*since));
         let patience = definition.interval(index) * 2 + seconds(30.0);
         assert!(

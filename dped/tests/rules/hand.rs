@@ -1,0 +1,240 @@
+//! What a person orders by hand goes through the same gate (policy.md sections 3, 6 and 7): what his word stands for, and what it does not.
+
+use cpe_proto::decision::{Answer, Refusal};
+use cpe_proto::event::EventKind;
+use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
+use dped::Order;
+
+use crate::site::{Machine, Site};
+
+const WEB: &str = r#"
+    name = "shop"
+    infrastructure = "prod"
+    probe = { interval = "2s" }
+    timing = { retry_after = "5m" }
+    [escalation]
+    service = { failures = 3, within = "1h" }
+    assembly = { failures = 2, within = "6h" }
+    [assemblies.web]
+    address = "192.0.2.1"
+    data = "none"
+    max_rung = "recreate"
+    [assemblies.web.services.nginx]
+    systemd = "nginx.service"
+    [assemblies.web.services.curl]
+    command = "curl -f localhost"
+    [assemblies.db]
+    address = "192.0.2.2"
+    [assemblies.db.services.pg]
+    systemd = "pg.service"
+"#;
+
+#[track_caller]
+fn refused(site: &Site, order: u64, words: &str) {
+    let said = site.answer(order).unwrap_err();
+    assert!(said.contains(words), "{said}");
+}
+
+#[test]
+fn a_person_restarts_what_is_healthy_and_it_is_told_as_an_incident_of_its_own() {
+    let mut site = Site::with(WEB);
+    let order = site.recover("web/nginx", None);
+    let said = site.answer(order).unwrap();
+    assert!(said.contains("action 1, restart-service, is under way; `cpe why shop#1`"), "{said}");
+    site.until("it is over", 60.0, |site| !site.kinds(EventKind::IncidentClosed).is_empty());
+    assert_eq!(site.rungs(), [Rung::RestartService]);
+    assert_eq!(site.reasons(EventKind::Ordered), ["recover, by ann"]);
+    assert_eq!(site.reasons(EventKind::IncidentOpened), ["a recovery was ordered by ann"]);
+    assert_eq!(site.reasons(EventKind::RecoveryStarted), ["ordered by ann"]);
+    let [decision] = &site.decisions[..] else { panic!("{:?}", site.decisions) };
+    assert_eq!(decision.answer, Answer::Admitted);
+    assert_eq!(dped::isolate::isolate(&decision.facts).0, decision.verdict, "it recomputes");
+    assert_eq!(&*decision.evidence[0].value, "by ann");
+    assert_eq!(site.notified(), Vec::<&str>::new(), "who ordered it knows");
+}
+
+#[test]
+fn a_person_reboots_a_machine_that_answers_once_its_infrastructure_was_asked() {
+    let mut site = Site::with(WEB);
+    let order = site.recover("web", None);
+    assert!(site.answer(order).unwrap().contains("reboot-soft"), "the ladder's next");
+    site.until("it is over", 120.0, |site| site.state("web") == State::Healthy);
+    let order = site.recover("web", Some(Rung::Rebuild));
+    assert!(site.answer(order).unwrap().contains("rebuild"), "no milder attempt is asked of a person");
+    site.until("it is over", 120.0, |site| site.state("web") == State::Healthy);
+    assert_eq!(site.rungs(), [Rung::RebootSoft, Rung::Rebuild]);
+}
+
+#[test]
+fn by_hand_the_gate_holds_as_it_does_by_itself() {
+    let mut site = Site::with(WEB);
+    site.maintenance(true);
+    let order = site.recover("web/nginx", None);
+    refused(&site, order, "maintenance");
+    site.maintenance(false);
+    site.until("healthy again", 60.0, |site| site.view().state == State::Healthy);
+    site.pause(true);
+    let order = site.recover("web", None);
+    refused(&site, order, "paused");
+    site.pause(false);
+    site.order(Order::FleetPause { on: true });
+    let order = site.recover("web", None);
+    refused(&site, order, "paused");
+    site.order(Order::FleetPause { on: false });
+    site.refuses = Some(Refusal::BreakerOpen);
+    let order = site.recover("web", None);
+    refused(&site, order, "breaker_open");
+    site.refuses = None;
+    assert_eq!(
+        site.refusals(),
+        [Refusal::Maintenance, Refusal::Paused, Refusal::Paused, Refusal::BreakerOpen],
+        "each has its record"
+    );
+    assert_eq!(site.kinds(EventKind::RecoveryRefused).len(), 4);
+    assert_eq!(site.acts.len(), 0);
+    let first = site.recover("web", None);
+    assert!(site.answer(first).is_ok());
+    let second = site.recover("web/nginx", None);
+    refused(&site, second, "in_flight");
+    let other = site.recover("db/pg", None);
+    refused(&site, other, "budget: in flight, deployable 1 of 1");
+}
+
+#[test]
+fn what_the_definition_forbids_or_nobody_can_do_stays_undone() {
+    let mut site = Site::with(WEB);
+    let order = site.recover("web/curl", None);
+    refused(&site, order, "nothing to restart");
+    let order = site.recover("db", Some(Rung::Recreate));
+    refused(&site, order, "above max_rung");
+    let order = site.recover("db", Some(Rung::Relocate));
+    refused(&site, order, "not supported yet");
+    site.order(Order::Stop);
+    let order = site.recover("web", None);
+    refused(&site, order, "cpe start");
+    assert_eq!(site.acts.iter().filter(|(_, it)| matches!(it.act, dped::Act::Machine(_))).count(), 0);
+}
+
+#[test]
+fn an_infrastructure_that_does_not_answer_is_not_waited_for_long() {
+    let mut site = Site::with(WEB);
+    site.deaf = true;
+    let order = site.recover("web", Some(Rung::RebootHard));
+    assert!(!site.answers.contains_key(&order), "it is waited for");
+    site.run(8.0);
+    refused(&site, order, "evidence: the infrastructure did not say its state within 8 s");
+    site.deaf = false;
+    site.claims("web", InstanceState::Unknown);
+    let order = site.recover("web", Some(Rung::Recreate));
+    refused(&site, order, "needs the infrastructure");
+    assert_eq!(site.acts.len(), 0);
+}
+
+#[test]
+fn a_restart_over_a_dead_channel_is_refused() {
+    let mut site = Site::with(WEB);
+    site.cut("web", Some(cpe_proto::observation::ChannelFailure::AuthenticationFailed));
+    site.until("it is dead", 60.0, |site| site.state("web") == State::Misconfigured);
+    let order = site.recover("web/nginx", None);
+    refused(&site, order, "does not answer");
+    let order = site.recover("web", Some(Rung::RebootHard));
+    refused(&site, order, "no recovery can help");
+}
+
+#[test]
+fn an_order_by_hand_that_does_not_work_is_a_failure_like_another() {
+    let mut site = Site::with(WEB);
+    site.break_for_good("web/nginx");
+    let order = site.recover("web/nginx", None);
+    assert!(site.answer(order).is_ok());
+    site.until("the ladder goes on", 120.0, |site| site.rungs().len() > 1);
+    assert!(site.reasons(EventKind::RecoveryStarted)[1].contains("failure 1 of 3"), "{}", site.transcript());
+}
+
+#[test]
+fn a_pause_of_everything_counts_nothing() {
+    let mut site = Site::with(WEB);
+    site.order(Order::FleetPause { on: true });
+    site.guard.set_paused(true);
+    site.kill("web/nginx");
+    site.run(60.0);
+    assert_eq!(site.refusals(), [Refusal::Paused]);
+    site.mend("web/nginx");
+    site.run(60.0);
+    site.order(Order::FleetPause { on: false });
+    site.guard.set_paused(false);
+    site.forget();
+    site.kill("web/nginx");
+    site.until("it is restarted", 20.0, |site| !site.rungs().is_empty());
+    let reason = &site.reasons(EventKind::RecoveryStarted)[0];
+    assert!(reason.ends_with("failure 1 of 3 in 1 h"), "the first that counts: {reason}");
+}
+
+/// The machine is silent, and its infrastructure does not know what it is like.
+fn dark() -> Site {
+    let mut site = Site::with(WEB);
+    site.claims("web", InstanceState::Unknown);
+    site.machine("web", Machine::Frozen);
+    site.run(400.0);
+    assert_eq!((site.acts.len(), site.state("web")), (0, State::Unreachable), "{}", site.transcript());
+    assert!(site.notified()[0].contains("unreachable"), "{:?}", site.notified());
+    site
+}
+
+#[test]
+fn where_fencing_cannot_be_had_nothing_is_replaced_until_a_person_confirms_it() {
+    let mut site = dark();
+    assert!(site.confirm_fenced("web").unwrap().contains("for shop#1"));
+    site.until("it is replaced", 30.0, |site| site.rungs() == [Rung::Recreate]);
+    assert!(site.acts[0].1.fenced, "the shell need not verify it");
+    assert_eq!(site.reasons(EventKind::Ordered), ["confirm-fenced, by ann: the rack is dark"]);
+    let decision = site.decisions.last().unwrap();
+    let line = decision.evidence.iter().find(|it| &*it.name == "fenced").unwrap();
+    assert_eq!(&*line.value, "confirmed by ann: the rack is dark");
+    assert_eq!(dped::isolate::isolate(&decision.facts).0, decision.verdict, "it recomputes");
+    site.host("web").claims = None;
+    site.until("it is healthy", 120.0, |site| site.state("web") == State::Healthy);
+    // The next incident is another instance's.
+    site.run(60.0);
+    site.forget();
+    site.claims("web", InstanceState::Unknown);
+    site.machine("web", Machine::Frozen);
+    site.run(400.0);
+    assert_eq!(site.acts.len(), 0, "{}", site.transcript());
+}
+
+#[test]
+fn a_confirmation_outlives_a_restart_and_not_an_answer() {
+    let mut site = dark();
+    site.guard.set_journal_writable(false);
+    site.confirm_fenced("web").unwrap();
+    site.run(5.0);
+    site.restart(30.0);
+    site.until("it is replaced", 60.0, |site| site.rungs() == [Rung::Recreate]);
+
+    let mut site = dark();
+    site.refuses = Some(Refusal::Budget);
+    site.confirm_fenced("web").unwrap();
+    site.run(5.0);
+    site.machine("web", Machine::Up);
+    site.until("it answers", 30.0, |site| site.state("web") == State::Healthy);
+    site.refuses = None;
+    site.machine("web", Machine::Frozen);
+    site.run(300.0);
+    assert_eq!(site.acts.len(), 0, "what answered was not down: {}", site.transcript());
+}
+
+#[test]
+fn what_answers_in_any_way_cannot_be_confirmed_down() {
+    let mut site = Site::with(WEB);
+    assert!(site.confirm_fenced("web").unwrap_err().contains("not confirmed dead"));
+    site.cut("web", Some(cpe_proto::observation::ChannelFailure::Refused));
+    site.run(20.0);
+    assert!(site.confirm_fenced("web").unwrap_err().contains("something answers"));
+    site.machine("db", Machine::Frozen);
+    site.claims("db", InstanceState::Unknown);
+    site.run(60.0);
+    assert!(site.confirm_fenced("db").unwrap_err().contains("above max_rung"));
+}
