@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use cpe_proto::observation::{ChannelFailure, detail};
 use russh::client::{self, DisconnectReason, Handle};
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKeyOrCertificate};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{ChannelId, ChannelOpenFailure, Preferred, cipher, kex, mac};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -174,6 +174,8 @@ pub(super) struct Client {
 enum Host {
     Unjudged(Box<(String, u16, Arc<Trust>)>),
     Accepted(Box<str>),
+    /// It is only looked at; what was shown.
+    Looked(Arc<Mutex<Option<PublicKey>>>),
 }
 
 impl client::Handler for Client {
@@ -181,7 +183,12 @@ impl client::Handler for Client {
 
     async fn check_server_key(&mut self, offered: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
         let fingerprint = offered.public_key().fingerprint(HashAlg::Sha256).to_string();
+        if let Host::Looked(shown) = &self.host {
+            *shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(offered.public_key());
+            return Ok(false);
+        }
         let fault = match &self.host {
+            Host::Looked(_) => None,
             Host::Accepted(known) => {
                 (**known != *fingerprint).then(|| "it changed within the session".to_owned())
             }
@@ -318,7 +325,7 @@ pub(super) async fn connect(
     let trust = shared.trust();
     let refusals = peer.forwards.then(|| watch::Sender::new(Refusals::default()));
     let notes = Arc::new(Notes { refusals, ..Notes::default() });
-    let config = config(&shared, &trust.known_hosts, &peer.address, peer.port);
+    let config = Arc::new(config(&shared, &trust.known_hosts, &peer.address, peer.port));
     let host = Host::Unjudged(Box::new((peer.address.clone(), peer.port, Arc::clone(&trust))));
     let client = Client { host, notes: Arc::clone(&notes) };
     let mut handle = match client::connect_stream(config, socket, client).await {
@@ -333,6 +340,35 @@ pub(super) async fn connect(
     shared.tally.connected.fetch_add(1, Relaxed);
     shared.tally.open.fetch_add(1, Relaxed);
     Ok(Link { handle: Arc::new(handle), notes, shared, _line: line, via })
+}
+
+/// Connects as far as the host key that is shown, and no further.
+pub(super) async fn look(
+    shared: Arc<Shared>,
+    peer: Peer,
+    way: Option<Way>,
+    progress: Arc<Progress>,
+) -> Result<PublicKey, Failure> {
+    let Opened { line: _line, socket, via } = match way {
+        None => open_directly(&shared, &peer, &progress).await?,
+        Some(way) => open_through(&shared, &peer, &way, &progress).await?,
+    };
+    progress.at(4);
+    let _permit = shared.gate.handshake().await;
+    progress.at(5);
+    let trust = shared.trust();
+    let mut config = config(&shared, &trust.known_hosts, &peer.address, peer.port);
+    // A certificate would hide which key the server has.
+    config.preferred.host_key_certificates = (&[][..]).into();
+    let (shown, notes) = (Arc::default(), Arc::new(Notes::default()));
+    let client = Client { host: Host::Looked(Arc::clone(&shown)), notes: Arc::clone(&notes) };
+    let ended = client::connect_stream(Arc::new(config), socket, client).await.err();
+    let shown = shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (shown, ended) {
+        (Some(key), _) => Ok(key),
+        (None, Some(error)) => Err(Link::blame(via.as_ref(), handshake_failure(&error, &notes)).await),
+        (None, None) => Err(Failure::new(ChannelFailure::Protocol, "the server showed no key")),
+    }
 }
 
 async fn open_directly(shared: &Shared, peer: &Peer, progress: &Progress) -> Result<Opened, Failure> {
@@ -440,7 +476,7 @@ pub(super) fn is_rsa(algorithm: &Algorithm) -> bool {
 }
 
 /// Current algorithms only, and few: each session keeps its lists.
-fn config(shared: &Shared, known: &KnownHosts, host: &str, port: u16) -> Arc<client::Config> {
+fn config(shared: &Shared, known: &KnownHosts, host: &str, port: u16) -> client::Config {
     const KEX: &[kex::Name] = &[
         kex::MLKEM768X25519_SHA256,
         kex::CURVE25519,
@@ -464,14 +500,14 @@ fn config(shared: &Shared, known: &KnownHosts, host: &str, port: u16) -> Arc<cli
         mac: MACS.into(),
         compression: (&[russh::compression::NONE][..]).into(),
     };
-    Arc::new(client::Config {
+    client::Config {
         preferred,
         keepalive_interval: Some(shared.settings.keepalive),
         keepalive_max: shared.settings.keepalive_max,
         channel_buffer_size: 16,
         window_size: 256 * 1024,
         ..client::Config::default()
-    })
+    }
 }
 
 /// The kinds that known_hosts has of the host come first, so that a server with several keys shows the one that can be checked.

@@ -72,6 +72,13 @@ pub(super) enum Verdict {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place(Arc<Path>, u32);
 
+impl Place {
+    /// Whether it is in that file.
+    pub(super) fn is_in(&self, file: &Path) -> bool {
+        &*self.0 == file
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}:{}", self.0.display(), self.1)
@@ -80,7 +87,7 @@ impl fmt::Display for Place {
 
 impl KnownHosts {
     /// Reads all files. One that does not exist is an empty one; a line that cannot be understood is skipped with a warning.
-    pub(super) fn read(files: &[PathBuf]) -> Result<Self, Error> {
+    pub(super) fn read<'a>(files: impl Iterator<Item = &'a PathBuf>) -> Result<Self, Error> {
         let mut known = Self::default();
         for path in files {
             let fault = |source| Error::KnownHosts { path: path.clone(), source };
@@ -203,6 +210,20 @@ impl KnownHosts {
         entries
     }
 
+    /// The keys that are believed of a host beside that one.
+    pub(super) fn others(&self, host: &str, port: u16, than: &PublicKey) -> Vec<PublicKey> {
+        let plain = |name: String| -> Vec<PublicKey> {
+            let entries = self.of(&name).into_iter().filter(|entry| entry.mark == Mark::None);
+            entries.map(|entry| entry.key.clone()).collect()
+        };
+        let mut keys = plain(lookup_name(host, port));
+        if keys.is_empty() && port != 22 {
+            keys = plain(host.to_lowercase());
+        }
+        keys.retain(|key| key.key_data() != than.key_data());
+        keys
+    }
+
     /// The kinds of keys that are known of a host: those are asked of the server first.
     pub(super) fn algorithms(&self, host: &str, port: u16) -> Vec<Algorithm> {
         let plain = |name: String| -> Vec<Algorithm> {
@@ -240,7 +261,7 @@ impl Names {
 }
 
 /// The name under which files have a host: bracketed with its port, unless that is SSH's own.
-fn lookup_name(host: &str, port: u16) -> String {
+pub(super) fn lookup_name(host: &str, port: u16) -> String {
     let host = host.to_lowercase();
     if port == 22 { host } else { format!("[{host}]:{port}") }
 }

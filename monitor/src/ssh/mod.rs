@@ -6,6 +6,7 @@ mod act;
 mod certificate;
 mod configured;
 mod connect;
+mod enrol;
 mod exec;
 mod fallback;
 mod gate;
@@ -25,6 +26,7 @@ mod socket;
 mod task;
 mod tunnel;
 
+pub use enrol::{ShownKey, Standing, Whose};
 pub use monitor::{Counters, Monitor};
 pub use session::Session;
 pub use settings::{

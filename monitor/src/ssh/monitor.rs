@@ -1,7 +1,7 @@
 //! What all sessions share: the settings, the keys, the known hosts, the limits on connecting, the counters.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use cpe_proto::observation::ChannelFailure;
 
@@ -22,6 +22,8 @@ pub(super) struct Shared {
     pub(super) gate: Gate,
     pub(super) tally: Tally,
     pub(super) jumps: Jumps,
+    /// Held while a key is enrolled.
+    pub(super) enrolling: Mutex<()>,
     trust: RwLock<Arc<Trust>>,
 }
 
@@ -85,7 +87,8 @@ impl Tally {
 
 impl Trust {
     fn read(settings: &Settings) -> Result<Self, Error> {
-        let trust = Self { keys: Keys::default(), known_hosts: KnownHosts::read(&settings.known_hosts)? };
+        let files = settings.known_hosts.iter().chain(&settings.enrolled);
+        let trust = Self { keys: Keys::default(), known_hosts: KnownHosts::read(files)? };
         for identity in &settings.identities {
             trust.keys.get(identity)?;
         }
@@ -113,7 +116,12 @@ impl Monitor {
         }
         let trust = RwLock::new(Arc::new(Trust::read(&settings)?));
         let gate = Gate::new(settings.connect_concurrency, settings.connects_per_second);
-        Ok(Self(Arc::new(Shared { settings, gate, tally: Tally::default(), jumps: Jumps::default(), trust })))
+        let (tally, jumps, enrolling) = Default::default();
+        Ok(Self(Arc::new(Shared { settings, gate, tally, jumps, enrolling, trust })))
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0
     }
 
     /// Reads the keys and the known hosts again. Sessions that are connected stay; the next connection uses what was read.

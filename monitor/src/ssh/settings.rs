@@ -22,6 +22,8 @@ pub struct Settings {
     pub jump: Option<Jump>,
     /// The files of known host keys, as sshd(8) describes them. A file that does not exist is an empty one.
     pub known_hosts: Vec<PathBuf>,
+    /// One more such file, which [`Monitor::enrol`](super::Monitor::enrol) writes (none).
+    pub enrolled: Option<PathBuf>,
     /// Key exchanges and logins under way at one time (64): each costs about a millisecond of CPU here, and memory.
     pub connect_concurrency: usize,
     /// New connections a second, over all sessions (200).
@@ -45,6 +47,7 @@ impl Default for Settings {
             identities: Vec::new(),
             jump: None,
             known_hosts: vec![PathBuf::from("/etc/ssh/ssh_known_hosts")],
+            enrolled: None,
             connect_concurrency: 64,
             connects_per_second: 200,
             keepalive: Duration::from_secs(15),

@@ -110,7 +110,7 @@ pub(super) async fn run(
 
 /// The way through a jump host, where there is one. The jump host of all may itself be an assembly: it is reached directly, or its own
 /// death could never be told.
-fn way(shared: &Shared, endpoint: &Endpoint) -> Option<Way> {
+pub(super) fn way(shared: &Shared, endpoint: &Endpoint) -> Option<Way> {
     match &endpoint.route {
         Some(Route::Direct) => None,
         Some(Route::Jump(jump)) => Some(shared.jumps.way(jump)),

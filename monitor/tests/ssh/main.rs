@@ -12,4 +12,5 @@ mod ipv6;
 mod jumps;
 mod probes;
 mod trouble;
+mod trust;
 mod watch;
