@@ -141,7 +141,9 @@ impl Work {
     /// or, where that cannot say, by a person.
     async fn recreate(&self, adapter: &Adapter, request: InstanceRequest, action: &Action) -> ActionOutcome {
         let timeout = action.timeout;
-        match adapter.perform(Operation::Stop, &request, timeout).await {
+        // An id is asked once: a program that remembers it would take the creation for the stop, asked again.
+        let stop = InstanceRequest { action_id: format!("{}-stop", request.action_id), ..request.clone() };
+        match adapter.perform(Operation::Stop, &stop, timeout).await {
             Ok(answer) if matches!(answer.state, InstanceState::Off | InstanceState::Gone) => {}
             stopped if action.fenced => {
                 let said = stopped.map_or_else(|error| error.to_string(), |answer| answer.state.to_string());
