@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 use std::{env, iter};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -287,6 +287,32 @@ impl Controller {
     pub fn crash(mut self) -> Result<()> {
         self.child.kill().context("killing cpe")?;
         self.child.wait().map(drop).context("burying cpe")
+    }
+
+    /// Lets it have no time at all, as a suspended host or a SIGSTOP does, until [`Self::thaw`].
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn freeze(&self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).context("stopping cpe")
+    }
+
+    /// Ends [`Self::freeze`].
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn thaw(&self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).context("continuing cpe")
+    }
+
+    /// Holds the rules that may not be broken against its journal: `cpe audit`.
+    ///
+    /// # Errors
+    /// When it was ever not allowed to do what it did; the message has what it found.
+    pub fn audit(&self) -> Result<()> {
+        let audit = self.cli(&["audit"])?;
+        ensure!(audit.succeeded(), "cpe audit found: {}{}", audit.stdout, audit.stderr);
+        Ok(())
     }
 
     /// The end of what it logged.

@@ -143,6 +143,18 @@ impl Guest {
         self.machine("boots")?.parse().context("the hypervisor's count of boots")
     }
 
+    /// Lets its image have this file, too, so that a rebuild brings it back; only another instance is without it.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn spoil_image(&self, path: &str, content: &str) -> Result<()> {
+        let folder = self.site.join("spoiled").join(&self.name);
+        let file = folder.join(path.trim_start_matches('/'));
+        fs::create_dir_all(file.parent().unwrap_or(&folder))?;
+        fs::write(file, content)?;
+        machine(["spoil", &self.site(), &self.name, &folder.display().to_string()]).map(drop)
+    }
+
     // --- network
 
     /// Takes it off the network: a partition. Neither side is told, and a reboot does not heal it.

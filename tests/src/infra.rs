@@ -34,6 +34,8 @@ pub enum InfraFault {
     Hangs,
     /// Every guest is claimed to be active, and nothing is done.
     Lies,
+    /// What is done is answered five seconds later.
+    Slow,
 }
 
 impl Site {
@@ -71,6 +73,7 @@ impl Site {
             Some(InfraFault::PrintsGarbage) => "garbage",
             Some(InfraFault::Hangs) => "hang",
             Some(InfraFault::Lies) => "active",
+            Some(InfraFault::Slow) => "slow",
         };
         fs::write(self.path("infra.fault"), word).context("writing infra.fault")
     }
