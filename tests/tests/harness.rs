@@ -289,9 +289,9 @@ fn an_infrastructure_that_cannot_or_will_not_says_so_and_does_nothing() -> Resul
     story(&["web"], |site| {
         let web = site.guest("web")?;
         web.boot()?;
-        let cannot = ask(site, "rebuild", "one", web)?;
+        let cannot = ask(site, "destroy", "one", web)?;
         assert_eq!(cannot.status, Some(1));
-        assert!(cannot.stderr.contains("can not be asked to rebuild"), "{}", cannot.stderr);
+        assert!(cannot.stderr.contains("can not be asked to destroy"), "{}", cannot.stderr);
 
         site.break_infra(Some(InfraFault::Fails))?;
         assert_eq!(ask(site, "reboot-hard", "two", web)?.status, Some(1));
