@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, Status, StreamEnd, Why, WhyNot};
+use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, HostKey, Status, StreamEnd, Why, WhyNot};
 use cpe_proto::event::EventRecord;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -107,6 +107,14 @@ impl Client {
     /// [`ClientError`].
     pub async fn why_not(&self, name: &str) -> Result<WhyNot, ClientError> {
         self.get(&path("/v1/why-not", &[("name", Some(name))])).await
+    }
+
+    /// The key that the host of an assembly shows, or that of its jump host.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn host_key(&self, name: &str, jump: bool) -> Result<HostKey, ClientError> {
+        self.get(&path("/v1/host-key", &[("name", Some(name)), ("jump", jump.then_some("1"))])).await
     }
 
     /// Orders something.

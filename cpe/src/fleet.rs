@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use cpe_proto::api::{Command, CommandAnswer, DeployableStatus, Status};
+use cpe_proto::api::{Command, CommandAnswer, DeployableStatus, HostKey, Status};
 use cpe_proto::definition::Deployable;
 use cpe_proto::document::Diagnostic;
 use cpe_proto::event::EventKind;
@@ -202,7 +202,7 @@ impl Fleet {
         }
     }
 
-    async fn statuses(&self, wanted: &Glob) -> Vec<DeployableStatus> {
+    pub(crate) async fn statuses(&self, wanted: &Glob) -> Vec<DeployableStatus> {
         let members: Vec<Member> = {
             let members = self.members();
             members
@@ -421,6 +421,10 @@ impl Controller for Fleet {
         status
     }
 
+    async fn host_key(&self, name: &str, jump: bool) -> Result<HostKey, Refused> {
+        self.look_at_key(name, jump).await
+    }
+
     async fn command(&self, command: Command, by: String) -> Result<CommandAnswer, Refused> {
         match command {
             Command::Start { name } => self.set_desired(&name, journal::Desired::Started).await,
@@ -434,6 +438,7 @@ impl Controller for Fleet {
             Command::Retry { name } => self.retry(&name).await,
             Command::Recover { name, rung, reason } => self.recover(&name, rung, &reason, &by).await,
             Command::ConfirmFenced { name, reason } => self.confirm_fenced(&name, &reason, &by).await,
+            Command::Trust { name, fingerprint, jump } => self.trust(&name, &fingerprint, jump, &by).await,
             Command::Ack { name } => self.acknowledge(&name, &by).await,
         }
     }

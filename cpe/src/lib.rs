@@ -27,6 +27,7 @@ pub mod run;
 pub mod sessions;
 pub mod shared;
 pub mod systemd;
+pub mod trust;
 pub mod upkeep;
 pub mod view;
 pub mod watch;

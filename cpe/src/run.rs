@@ -182,6 +182,7 @@ fn ssh_settings(config: &Config) -> ssh::Settings {
         identities: identity.into_iter().collect(),
         jump: ssh.jump.as_ref().map(Into::into),
         known_hosts: ssh.known_hosts.clone(),
+        enrolled: Some(config.state_dir.join("known_hosts")),
         connect_concurrency: usize::try_from(ssh.connecting).unwrap_or(usize::MAX),
         connects_per_second: ssh.connects_per_second,
         ..ssh::Settings::default()

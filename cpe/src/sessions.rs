@@ -196,7 +196,8 @@ fn unaddressed(target: Target) -> Observation {
     }
 }
 
-fn endpoint(definition: &Deployable, assembly: &Assembly, address: &str) -> Endpoint {
+/// How an assembly is reached at that address.
+pub(crate) fn endpoint(definition: &Deployable, assembly: &Assembly, address: &str) -> Endpoint {
     let ssh = &assembly.ssh;
     Endpoint {
         label: format!("{}/{}", definition.name, assembly.name),

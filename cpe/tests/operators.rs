@@ -70,3 +70,45 @@ fn what_the_gate_refuses_a_person_is_exit_1_with_the_reason() {
     refused(&["confirm-fenced", "shop/db", "--reason", "dark"], "not confirmed dead");
     assert_eq!(site.machine("web").counts().unit_starts + site.machine("db").counts().unit_starts, 0);
 }
+
+/// The key of every host as known_hosts has it, without that of one machine.
+fn forget_key(site: &Site, machine: &str) {
+    let file = site.state_dir().with_file_name("known_hosts");
+    let address = site.machine(machine).address().ip().to_string();
+    let known = std::fs::read_to_string(&file).unwrap();
+    let kept: Vec<&str> = known.lines().filter(|line| !line.contains(&format!("[{address}]"))).collect();
+    assert_ne!(kept.len(), known.lines().count(), "{known}");
+    std::fs::write(file, kept.join("\n") + "\n").unwrap();
+}
+
+#[test]
+fn a_host_key_is_believed_by_its_fingerprint_only_and_the_machine_is_connected_at_once() {
+    let mut site = shop();
+    site.kill_controller();
+    forget_key(&site, "web");
+    site.start_controller();
+    site.wait_for_event(|event| event["kind"] == "state_changed" && event["to"] == "misconfigured");
+    let looked = site.cpe(&["trust", "shop/web"]);
+    assert_eq!(looked.code, 1, "nobody can be asked: {}", looked.stdout);
+    assert!(looked.stdout.contains("no key of it is known"), "{}", looked.stdout);
+    let fingerprint = looked.stdout.split_whitespace().find(|word| word.starts_with("SHA256:")).unwrap();
+    assert!(looked.stderr.contains(&format!("--fingerprint {fingerprint}")), "{}", looked.stderr);
+    let other = site.cpe(&[
+        "trust",
+        "shop/web",
+        "--fingerprint",
+        "SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+    ]);
+    assert_eq!(other.code, 1);
+    assert!(other.stderr.contains("nothing is believed"), "{}", other.stderr);
+    let said = site.cpe(&["trust", "shop/web", "--fingerprint", fingerprint]).done();
+    assert!(said.contains("is believed"), "{said}");
+    site.wait_for("shop/web/nginx", "healthy");
+    let event = site.wait_for_event(|event| event["kind"] == "ordered");
+    assert!(event["reason"].as_str().unwrap().starts_with(&format!("trust {fingerprint} of ")), "{event}");
+    site.kill_controller();
+    site.start_controller();
+    site.wait_for("shop/web/nginx", "healthy");
+    let again = site.cpe(&["trust", "shop/web"]);
+    assert_eq!((again.code, again.stdout.contains("that is the known key")), (0, true), "{}", again.stdout);
+}

@@ -73,6 +73,11 @@ pub struct AssemblyStatus {
 }
 
 // serde calls it with a reference.
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+// Likewise.
 const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -335,10 +340,56 @@ pub enum Command {
         /// How that is known.
         reason: String,
     },
+    /// The host key of an assembly is believed from now on, if it is what the host shows; one that it replaces is revoked.
+    Trust {
+        /// An assembly.
+        name: String,
+        /// `SHA256:...`: what a person has compared.
+        fingerprint: String,
+        /// That of the jump host that it is reached through.
+        #[serde(default, skip_serializing_if = "is_false")]
+        jump: bool,
+    },
     /// An operator knows of an incident: its notifications stop.
     Ack {
         /// An incident (`shop#3`), or a name: all open incidents of it and of what is in it.
         name: String,
+    },
+}
+
+/// `GET /v1/host-key?name=NAME`: the key that the host of an assembly shows now. With `jump=1` that of its jump host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostKey {
+    /// The host, as known_hosts files name it.
+    pub host: String,
+    /// `ssh-ed25519`.
+    pub kind: String,
+    /// `SHA256:...`
+    pub fingerprint: String,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub standing: HostKeyStanding,
+}
+
+/// What is known of a host key that was shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "standing", rename_all = "snake_case")]
+pub enum HostKeyStanding {
+    /// It is the known one.
+    Known,
+    /// Nothing is known of the host.
+    Unknown,
+    /// Another one is known.
+    Changed {
+        /// Where that is written: file and line.
+        place: String,
+        /// Its fingerprint.
+        known: String,
+    },
+    /// It is revoked.
+    Revoked {
+        /// Where that is written.
+        place: String,
     },
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use cpe_proto::api::{Command, CommandAnswer, Status};
+use cpe_proto::api::{Command, CommandAnswer, HostKey, Status};
 
 pub(crate) use accept::{Limits, accept};
 pub use socket::ServeError;
@@ -36,6 +36,9 @@ pub trait Controller: Send + Sync + 'static {
         command: Command,
         by: String,
     ) -> impl Future<Output = Result<CommandAnswer, Refused>> + Send;
+
+    /// The key that the host of an assembly shows now, or that of its jump host.
+    fn host_key(&self, name: &str, jump: bool) -> impl Future<Output = Result<HostKey, Refused>> + Send;
 
     /// How many deployables, assemblies and services are managed.
     fn size(&self) -> (usize, usize, usize);

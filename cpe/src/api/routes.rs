@@ -12,7 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, Health, Status, Why, WhyNot};
+use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, Health, HostKey, Status, Why, WhyNot};
 use serde::Deserialize;
 
 use super::peer::Peer;
@@ -55,6 +55,7 @@ pub(super) fn router<C: Controller>(controller: Arc<C>, journal: Journal) -> Rou
         .route("/v1/events", get(events::<C>))
         .route("/v1/why", get(why::<C>))
         .route("/v1/why-not", get(why_not::<C>))
+        .route("/v1/host-key", get(host_key::<C>))
         .route("/v1/command", post(command::<C>))
         .route("/v1/health", get(health::<C>))
         .fallback(unknown)
@@ -91,7 +92,7 @@ impl From<QueryRejection> for Refused {
 async fn unknown(request: Request) -> Refused {
     let (method, path) = (request.method(), request.uri().path());
     Refused::not_found(format!(
-        "there is no {method} {path}; there are GET /v1/status, /v1/events, /v1/why, /v1/why-not, /v1/health and POST /v1/command"
+        "there is no {method} {path}; there are GET /v1/status, /v1/events, /v1/why, /v1/why-not, /v1/host-key, /v1/health and POST /v1/command"
     ))
 }
 
@@ -188,6 +189,22 @@ async fn why_not<C: Controller>(
     let health = context.journal.health();
     let journal = (!health.writable).then(|| health.reason.to_string());
     Ok(Json(why_not::why_not(&status, &why_not::Known { latest, maintenance, journal })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostKeyQuery {
+    name: String,
+    #[serde(default)]
+    jump: u8,
+}
+
+async fn host_key<C: Controller>(
+    State(context): State<Context<C>>,
+    query: Result<Query<HostKeyQuery>, QueryRejection>,
+) -> Result<Json<HostKey>, Refused> {
+    let Query(query) = query?;
+    context.controller.host_key(&query.name, query.jump != 0).await.map(Json)
 }
 
 async fn command<C: Controller>(

@@ -53,6 +53,7 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
             let (name, reason) = (what.name.clone(), what.reason.clone());
             order(api::Command::ConfirmFenced { name, reason }, client).await
         }
+        Command::Trust(what) => super::trust::trust(what, client).await,
         Command::Pause(what) => {
             order(api::Command::Pause { name: what.name.clone(), reason: what.reason.clone() }, client).await
         }
@@ -80,7 +81,7 @@ fn maintenance(what: &Maintenance) -> api::Command {
     }
 }
 
-async fn order(command: api::Command, client: &Client) -> Result<Exit, Failure> {
+pub(super) async fn order(command: api::Command, client: &Client) -> Result<Exit, Failure> {
     let answer = client.command(&command).await?;
     writeln!(io::stdout(), "{}", answer.message)?;
     Ok(Exit::Done)

@@ -6,6 +6,7 @@ mod audit;
 mod bounds;
 mod check;
 mod generate;
+mod trust;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -83,6 +84,8 @@ pub enum Command {
     Recover(Recover),
     /// Say that a machine is down for certain, where that cannot be verified, so that it may be replaced
     ConfirmFenced(ConfirmFenced),
+    /// Believe the host key of an assembly: shows its fingerprint and asks
+    Trust(Trust),
     /// Say that you know of an incident: it is marked, and nobody is notified of it any more
     Ack(Ack),
 }
@@ -137,6 +140,19 @@ pub struct Recover {
     /// Why; it is recorded and shown
     #[arg(long, default_value = "", hide_default_value = true)]
     reason: String,
+}
+
+/// `cpe trust`.
+#[derive(Clone, Debug, Args)]
+pub struct Trust {
+    /// deployable/assembly
+    name: String,
+    /// The fingerprint that was compared already: believed if it is what the host shows, and nothing is asked
+    #[arg(long, value_name = "SHA256:...")]
+    fingerprint: Option<String>,
+    /// The key of the jump host that it is reached through
+    #[arg(long)]
+    jump: bool,
 }
 
 /// `cpe confirm-fenced`.

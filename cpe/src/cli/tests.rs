@@ -59,6 +59,8 @@ fn everything_of_the_manual_can_be_typed() {
         "recover shop/web",
         "recover shop/web/nginx --rung restart-service --reason leaks",
         "confirm-fenced shop/web --reason dark",
+        "trust shop/web",
+        "trust shop/web --jump --fingerprint SHA256:abc",
     ] {
         let parsed = parse(line);
         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
