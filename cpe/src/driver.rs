@@ -33,6 +33,9 @@ pub const PATH: &str = "default";
 /// How many messages a driver takes from a queue before it lets its engine speak.
 const BATCH: usize = 64;
 
+/// Where the answer to an order goes: what is done, or why nothing is.
+pub type Reply = oneshot::Sender<Result<Box<str>, Box<str>>>;
+
 /// What a driver is told.
 #[derive(Debug)]
 pub enum Message {
@@ -41,7 +44,7 @@ pub enum Message {
     /// An infrastructure said what it knows of an assembly.
     Seen(Seen),
     /// A person's order, and who waits for what becomes of it.
-    Ordered(Order, oneshot::Sender<Result<Box<str>, Box<str>>>),
+    Ordered(Order, Reply),
     /// Somebody wants to know.
     Status(oneshot::Sender<DeployableStatus>),
     /// The loop ends, and the engine is to be found again in the journal.
@@ -83,7 +86,7 @@ pub struct Driver {
     /// A state has changed since then.
     restated: bool,
     /// Who waits for what becomes of an order, by its number.
-    waiting: BTreeMap<u64, oneshot::Sender<Result<Box<str>, Box<str>>>>,
+    waiting: BTreeMap<u64, Reply>,
     next_order: u64,
 }
 
@@ -186,7 +189,7 @@ impl Driver {
     }
 
     /// Orders are numbered here, where their answers come back.
-    fn ordered(&mut self, mut order: Order, reply: oneshot::Sender<Result<Box<str>, Box<str>>>) {
+    fn ordered(&mut self, mut order: Order, reply: Reply) {
         let number = self.next_order;
         match &mut order {
             Order::Recover(wanted) => wanted.order = number,
