@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::adapter::Adapter;
 use crate::driver::{Message, Seen};
 use crate::shared::Shared;
+use crate::vital::caught;
 
 /// An infrastructure that does not say its state by then is not waited for.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,14 +58,26 @@ pub async fn look(work: Work) {
     work.tell(answer.state, answer.instance, answer.address).await;
 }
 
-/// Does an action and tells the driver how it ended. The intent is durable before anything is done.
+/// Does an action and tells the driver how it ended.
 pub async fn perform(work: Work, session: Option<Arc<Session>>, action: Action) {
     let _acting = work.shared.begin_action();
-    let intent = work.intent(&action);
-    let outcome = match work.shared.journal.intend(intent).await {
+    let outcome = caught(carry_out(&work, session, &action)).await.unwrap_or_else(|said| {
+        tracing::error!(assembly = %work.label(), action = %action.action, panic = %said, "an action panicked: what came of it is looked at");
+        let outcome = ActionOutcome::Unresolved { detail: detail(&format!("it panicked: {said}")) };
+        work.shared.journal.resolve(&work.definition.name, action.action, &outcome_text(&outcome));
+        outcome
+    });
+    let input = Input::Acted { action: action.action, outcome };
+    let _ = work.reply.send(Message::Input(input)).await;
+}
+
+/// The intent is durable before anything is done.
+async fn carry_out(work: &Work, session: Option<Arc<Session>>, action: &Action) -> ActionOutcome {
+    let intent = work.intent(action);
+    match work.shared.journal.intend(intent).await {
         Err(error) => ActionOutcome::NotBegun { detail: detail(&error.to_string()) },
         Ok(()) => {
-            let deed = work.act(session, &action);
+            let deed = work.act(session, action);
             let outcome = tokio::time::timeout(action.timeout.saturating_add(MARGIN), deed)
                 .await
                 .unwrap_or_else(|_| {
@@ -74,9 +87,7 @@ pub async fn perform(work: Work, session: Option<Arc<Session>>, action: Action) 
             work.shared.journal.resolve(&work.definition.name, action.action, &outcome_text(&outcome));
             outcome
         }
-    };
-    let input = Input::Acted { action: action.action, outcome };
-    let _ = work.reply.send(Message::Input(input)).await;
+    }
 }
 
 impl Work {

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::clock;
 use crate::shared::Shared;
+use crate::vital::Vital;
 
 /// Between two looks at one canary. The guard believes an answer for 10 s, so one lost packet distrusts nothing.
 const EVERY: Duration = Duration::from_secs(2);
@@ -27,7 +28,7 @@ pub const ANSWERS_EVERY: Duration = EVERY.saturating_add(DEADLINE);
 const TICK: Duration = Duration::from_millis(500);
 
 /// Watches the canaries and keeps the guard's time, for as long as the process runs. Within a runtime.
-pub fn start(shared: &Arc<Shared>, canaries: &[Canary]) {
+pub fn start(shared: &Arc<Shared>, canaries: &[Canary], vital: &Vital) {
     let mut paths: BTreeMap<&Name, Vec<&HostPort>> = BTreeMap::new();
     for canary in canaries {
         paths.entry(&canary.path).or_default().push(&canary.tcp);
@@ -36,10 +37,10 @@ pub fn start(shared: &Arc<Shared>, canaries: &[Canary]) {
         // Before anything can be asked: a path whose canaries have not answered yet is not trusted.
         shared.guard().expect_canaries(path.as_str(), canaries.len());
         for (index, target) in canaries.into_iter().enumerate() {
-            tokio::spawn(watch(Arc::clone(shared), path.clone(), index, target.clone()));
+            vital.spawn("watch of a canary", watch(Arc::clone(shared), path.clone(), index, target.clone()));
         }
     }
-    tokio::spawn(keep_time(Arc::clone(shared)));
+    vital.spawn("fleet guard's time", keep_time(Arc::clone(shared)));
 }
 
 async fn watch(shared: Arc<Shared>, path: Name, index: usize, target: HostPort) {

@@ -2,7 +2,7 @@
 //! (`sessions.rs`), the infrastructures and guests (`actions.rs`), the guard and the journal, and what happens back to the engine.
 //! It decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,9 @@ use cpe_monitor::ssh::Answer as Landed;
 use cpe_proto::decision::{Answer, Refusal};
 use cpe_proto::definition::Deployable;
 use cpe_proto::event::{Event, EventKind};
-use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
+use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, Name, ProbeId};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::Observation;
-use cpe_proto::snapshot::Snapshot;
 use cpe_proto::time::Timestamp;
 use dped::{Engine, HealthClass, Input, Order, Output, Place, Prover, Request, Seed, Surroundings, Target};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +21,8 @@ use tokio::time::{Instant, Sleep};
 use crate::actions::{self, Work};
 use crate::clock;
 use crate::event::plain;
+use crate::metrics::Tally;
+use crate::past::{Kept, Past};
 use crate::sessions::{Sessions, same_machines};
 use crate::shared::Shared;
 use crate::view;
@@ -35,6 +36,9 @@ const BATCH: usize = 64;
 
 /// Where the answer to an order goes: what is done, or why nothing is.
 pub type Reply = oneshot::Sender<Result<Box<str>, Box<str>>>;
+
+/// What became of an order: done, or refused and why.
+pub type OrderAnswer = Result<Box<str>, Box<str>>;
 
 /// What a driver is told.
 #[derive(Debug)]
@@ -51,6 +55,9 @@ pub enum Message {
     Close,
     /// The loop ends: the deployable is managed no more.
     Forget,
+    /// The engine panics.
+    #[cfg(test)]
+    Panic(&'static str),
 }
 
 /// What an infrastructure said of an assembly.
@@ -88,6 +95,25 @@ pub struct Driver {
     /// Who waits for what becomes of an order, by its number.
     waiting: BTreeMap<u64, Reply>,
     next_order: u64,
+    /// The engine was told something since it was last asked whether it is to be written down.
+    touched: bool,
+    /// What outlives its panic: the last snapshot, ...
+    kept: Option<Kept>,
+    /// ... the incidents that were told to be open, ...
+    open: BTreeSet<IncidentId>,
+    /// ... and the states that were told.
+    tally: Tally,
+}
+
+/// What is left of a driver whose engine panicked.
+#[derive(Debug)]
+pub struct Wreck {
+    /// What the next engine takes up.
+    pub past: Past,
+    /// The states that its parts have in the gauges.
+    pub tally: Tally,
+    /// Ends when everything that was begun has ended: each holds a way to answer.
+    pub mailbox: mpsc::Receiver<Message>,
 }
 
 impl Driver {
@@ -96,7 +122,7 @@ impl Driver {
     pub fn new(
         definition: Arc<Deployable>,
         seed: Seed,
-        taken_up: Option<(Snapshot, Duration)>,
+        taken_up: Option<Kept>,
         shared: Arc<Shared>,
     ) -> (Self, mpsc::Sender<Message>) {
         let (sender, mailbox) = mpsc::channel(BATCH);
@@ -112,11 +138,15 @@ impl Driver {
             restated: false,
             waiting: BTreeMap::new(),
             next_order: 1,
+            touched: true,
+            tally: Tally::default(),
             gaps: shared.lag.gaps(),
-            engine: match taken_up {
-                Some((snapshot, elapsed)) => Engine::restore(definition, seed, &snapshot, elapsed, now),
+            open: taken_up.as_ref().map(Kept::incidents).unwrap_or_default(),
+            engine: match &taken_up {
+                Some(kept) => Engine::restore(definition, seed, kept.snapshot(), kept.elapsed(now), now),
                 None => Engine::new(definition, seed, now),
             },
+            kept: taken_up,
             sessions,
             shared,
             mailbox,
@@ -126,9 +156,9 @@ impl Driver {
         (driver, sender)
     }
 
-    /// Runs until it is told to close.
-    pub async fn run(mut self) {
-        self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
+    /// Runs until it is told to close. After a panic the driver is good for nothing but [`Self::wreck`].
+    pub async fn run(&mut self) {
+        self.tally = self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
         let mut messages = Vec::with_capacity(BATCH);
         let mut results = Vec::with_capacity(BATCH);
         let sleep = tokio::time::sleep(Duration::ZERO);
@@ -141,7 +171,7 @@ impl Driver {
                 _ = self.mailbox.recv_many(&mut messages, BATCH) => {
                     for message in messages.drain(..) {
                         if self.take(message) {
-                            self.shared.metrics.unloaded(&view::deployable(&self.engine, &self.sessions));
+                            self.shared.metrics.unloaded(&self.tally);
                             return;
                         }
                     }
@@ -154,10 +184,27 @@ impl Driver {
                 () = sleep.as_mut(), if wake.is_some() => self.wake(wake),
                 Ok(()) = self.gaps.changed() => {
                     let reason = "this process stood still".into();
-                    self.engine.handle_input(Input::EvidenceVoid { reason }, clock::now());
+                    self.tell(Input::EvidenceVoid { reason }, clock::now());
                 }
             }
         }
+    }
+
+    /// Whether that is the way to it.
+    #[must_use]
+    pub fn is_behind(&self, mailbox: &mpsc::Sender<Message>) -> bool {
+        self.sender.same_channel(mailbox)
+    }
+
+    /// What is left after a panic.
+    #[must_use]
+    pub fn wreck(self) -> Wreck {
+        Wreck { past: Past::of_panicked(self.kept, self.open), tally: self.tally, mailbox: self.mailbox }
+    }
+
+    fn tell(&mut self, input: Input, now: Timestamp) {
+        self.touched = true;
+        self.engine.handle_input(input, now);
     }
 
     fn wake(&mut self, due: Option<Timestamp>) {
@@ -166,6 +213,7 @@ impl Driver {
             self.shared.lag.observe(due, now);
             self.shared.metrics.lateness(now.since(due));
         }
+        self.touched = true;
         self.engine.handle_timeout(now);
     }
 
@@ -173,7 +221,7 @@ impl Driver {
     fn take(&mut self, message: Message) -> bool {
         match message {
             Message::Input(Input::Definition(definition)) => self.define(definition),
-            Message::Input(input) => self.engine.handle_input(input, clock::now()),
+            Message::Input(input) => self.tell(input, clock::now()),
             Message::Seen(seen) => self.seen(seen),
             Message::Ordered(order, reply) => self.ordered(order, reply),
             Message::Status(reply) => {
@@ -181,9 +229,11 @@ impl Driver {
             }
             Message::Close => return true,
             Message::Forget => {
-                self.say_goodbye();
+                say_goodbye(&self.shared, &self.name, self.open.iter().copied());
                 return true;
             }
+            #[cfg(test)]
+            Message::Panic(text) => panic!("{text}"),
         }
         false
     }
@@ -198,7 +248,7 @@ impl Driver {
         }
         self.next_order += 1;
         self.waiting.insert(number, reply);
-        self.engine.handle_input(Input::Order(order), clock::now());
+        self.tell(Input::Order(order), clock::now());
     }
 
     fn define(&mut self, definition: Arc<Deployable>) {
@@ -214,22 +264,9 @@ impl Driver {
         }
         self.classes = vec![None; definition.assemblies.len()];
         self.restated = true;
-        self.shared.metrics.unloaded(&view::deployable(&self.engine, &self.sessions));
-        self.engine.handle_input(Input::Definition(definition), clock::now());
-        self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
-    }
-
-    /// Closes in the journal what is open, and says that nobody watches any more.
-    fn say_goodbye(&self) {
-        self.shared.guard().forget(&self.name);
-        let view = self.engine.view();
-        for incident in view.incidents {
-            let event = plain(EventKind::IncidentClosed, "managed no more: its definition was removed");
-            self.shared.report(Some(&self.name), Event { incident: Some(incident), ..event });
-        }
-        self.shared.journal.forget_snapshot(self.name.clone());
-        let reason = "removed: managed no more, its machines are left as they are";
-        self.shared.report(Some(&self.name), plain(EventKind::DefinitionLoaded, reason));
+        self.shared.metrics.unloaded(&self.tally);
+        self.tell(Input::Definition(definition), clock::now());
+        self.tally = self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
     }
 
     fn seen(&mut self, seen: Seen) {
@@ -246,7 +283,7 @@ impl Driver {
         }
         // Who ordered a state is known to no adapter yet: to the `command` contract nobody is.
         let input = Input::Instance { assembly, state, address, ordered: false };
-        self.engine.handle_input(input, clock::now());
+        self.tell(input, clock::now());
     }
 
     fn landed(&mut self, result: Landed) {
@@ -265,7 +302,7 @@ impl Driver {
         // What passed while we were late did pass; only what did not answer may be our own fault.
         let void = !alive && (self.shared.lag.exceeds(result.lag) || self.shared.lag.late_since(flight.sent));
         let input = Input::Probed { probe: result.probe, observation: result.observation, void };
-        self.engine.handle_input(input, now);
+        self.tell(input, now);
     }
 
     /// Does what the engine wants until it wants nothing more.
@@ -279,11 +316,13 @@ impl Driver {
         self.sessions.flush();
     }
 
-    /// What is begun must be known to whoever comes after us, so this goes before each output.
+    /// What is begun must be known to whoever comes after us, so this goes before the outputs of each input.
     fn write_down(&mut self) {
-        if self.engine.take_persist() {
-            let snapshot = Box::new(self.engine.snapshot(clock::now()));
-            self.shared.journal.snapshot(self.name.clone(), snapshot);
+        if std::mem::take(&mut self.touched) && self.engine.take_persist() {
+            let now = clock::now();
+            let snapshot = self.engine.snapshot(now);
+            self.shared.journal.snapshot(self.name.clone(), Box::new(snapshot.clone()));
+            self.kept = Some(Kept::new(snapshot, now));
         }
     }
 
@@ -302,6 +341,7 @@ impl Driver {
             Output::Reconnect(assembly) => self.sessions.reconnect(assembly),
             Output::Report(event) => {
                 self.restated |= restates_health(&event);
+                self.note(&event);
                 self.shared.report(Some(&self.name), event);
             }
             Output::Record(decision) => self.shared.record(&self.name, decision),
@@ -315,11 +355,21 @@ impl Driver {
         }
     }
 
+    /// Keeps what a panic must not take along.
+    fn note(&mut self, event: &Event) {
+        self.tally.moved(event);
+        match (event.kind, event.incident) {
+            (EventKind::IncidentOpened, Some(incident)) => _ = self.open.insert(incident),
+            (EventKind::IncidentClosed, Some(incident)) => _ = self.open.remove(&incident),
+            _ => {}
+        }
+    }
+
     fn probe(&mut self, probe: ProbeId, target: Target, timeout: Duration) {
         let now = clock::now();
         let definition = Arc::clone(self.engine.definition());
         if let Some(observation) = self.sessions.add(&definition, probe, target, timeout, now) {
-            self.engine.handle_input(Input::Probed { probe, observation, void: false }, now);
+            self.tell(Input::Probed { probe, observation, void: false }, now);
         }
     }
 
@@ -349,7 +399,7 @@ impl Driver {
             path_answered_by: by.into(),
             capabilities: adapter.map(|adapter| adapter.capabilities()),
         };
-        self.engine.handle_input(Input::Surroundings { assembly, surroundings }, now);
+        self.tell(Input::Surroundings { assembly, surroundings }, now);
     }
 
     /// Tells the guard whose health has changed.
@@ -387,7 +437,7 @@ impl Driver {
         if let Answer::Refused(reason) = answer {
             self.shared.metrics.refused(reason);
         }
-        self.engine.handle_input(Input::Admission { action: request.action, answer, gates }, now);
+        self.tell(Input::Admission { action: request.action, answer, gates }, now);
     }
 
     fn release(&self, action: ActionId) {
@@ -410,6 +460,18 @@ impl Driver {
             reply: self.sender.clone(),
         }
     }
+}
+
+/// Closes in the journal what is open of a deployable, and says that nobody watches it any more.
+pub fn say_goodbye(shared: &Shared, name: &Name, open: impl IntoIterator<Item = IncidentId>) {
+    shared.guard().forget(name);
+    for incident in open {
+        let event = plain(EventKind::IncidentClosed, "managed no more: its definition was removed");
+        shared.report(Some(name), Event { incident: Some(incident), ..event });
+    }
+    shared.journal.forget_snapshot(name.clone());
+    let reason = "removed: managed no more, its machines are left as they are";
+    shared.report(Some(name), plain(EventKind::DefinitionLoaded, reason));
 }
 
 /// Whether an event changes what the guard knows of an assembly's health.

@@ -1,10 +1,10 @@
 //! All deployables of this process: which there are, the way to each engine, orders to them, their maintenance. One task for each
-//! (`driver.rs`); a panic in one is reported and ends only that one. Definitions are read by `load.rs`.
+//! (`driver.rs`); what a panic in one costs is in `supervise.rs`. Definitions are read by `load.rs`.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use cpe_proto::api::{Command, CommandAnswer, DeployableStatus, HostKey, Status};
@@ -24,25 +24,42 @@ use crate::journal::{self, JournalError, Maintenance, WhyQuery};
 use crate::past::{self, Past};
 use crate::pauses::{self, Pauses};
 use crate::shared::Shared;
+use crate::supervise::{Panics, Standing};
+use crate::view;
+use crate::vital::catch;
 
 /// An engine that does not say its status by then is busy or ended, and is left out of the answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// All deployables.
 pub struct Fleet {
+    /// For the tasks of engines.
+    myself: Weak<Self>,
     shared: Arc<Shared>,
     members: Mutex<BTreeMap<Name, Member>>,
     /// Ends of maintenance by `deployable` or `deployable/assembly`, in milliseconds of wall time.
     maintenance: Mutex<BTreeMap<String, u64>>,
     pauses: Pauses,
-    /// What an earlier cpe left, until each deployable's engine has taken it up.
+    /// What operators want of deployables, where they ever said.
+    desired: Mutex<BTreeMap<Name, journal::Desired>>,
+    /// What an earlier cpe, or an engine that panicked, left, until each deployable's next engine has taken it up.
     past: Mutex<BTreeMap<Name, Past>>,
 }
 
 #[derive(Clone, Debug)]
-struct Member {
-    definition: Arc<Deployable>,
-    mailbox: mpsc::Sender<Message>,
+pub(crate) struct Member {
+    pub(crate) definition: Arc<Deployable>,
+    pub(crate) standing: Standing,
+    pub(crate) panics: Panics,
+}
+
+impl Member {
+    fn mailbox(&self) -> Option<&mpsc::Sender<Message>> {
+        match &self.standing {
+            Standing::Runs(mailbox) => Some(mailbox),
+            Standing::Down(_) => None,
+        }
+    }
 }
 
 impl Fleet {
@@ -50,14 +67,30 @@ impl Fleet {
     #[must_use]
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
         let pauses = Pauses::restored(&shared);
-        let past = Mutex::new(past::of(shared.journal.start_state()));
-        Arc::new(Self { shared, members: Mutex::default(), maintenance: Mutex::default(), pauses, past })
+        let start = shared.journal.start_state();
+        let past = Mutex::new(past::of(start));
+        let desired = Mutex::new(start.desired.clone());
+        let maintenance = start.maintenance.iter().map(|kept| (kept.name.clone(), kept.until)).collect();
+        let maintenance = Mutex::new(maintenance);
+        Arc::new_cyclic(|myself| Self {
+            myself: myself.clone(),
+            shared,
+            members: Mutex::default(),
+            maintenance,
+            pauses,
+            desired,
+            past,
+        })
     }
 
     /// What the drivers share.
     #[must_use]
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    pub(crate) fn myself(&self) -> Option<Arc<Self>> {
+        self.myself.upgrade()
     }
 
     fn count(&self) -> (usize, usize, usize) {
@@ -70,22 +103,32 @@ impl Fleet {
 
     /// A definition that is new or has changed. An engine that runs keeps its state, as far as what it watches is the same.
     pub async fn define(self: &Arc<Self>, definition: Arc<Deployable>) {
-        let running = self.members().get_mut(&definition.name).map(|member| {
+        let name = definition.name.clone();
+        let known = self.members().get_mut(&name).map(|member| {
             member.definition = Arc::clone(&definition);
-            member.mailbox.clone()
+            member.standing.clone()
         });
-        let Some(mailbox) = running else { return self.add(definition) };
+        let Some(standing) = known else { return self.add(definition) };
         self.shared.define(Arc::clone(&definition));
-        // An engine that has just ended was parked, and that was told.
-        let _ = mailbox.send(Message::Input(Input::Definition(definition))).await;
+        match standing {
+            // An engine that panics just now takes the definition up when it is restored.
+            Standing::Runs(mailbox) => _ = mailbox.send(Message::Input(Input::Definition(definition))).await,
+            Standing::Down(_) => _ = self.unpark(&name, "its definition changed"),
+        }
     }
 
     /// A definition that is there no more: its machines are left as they are.
     pub async fn remove(&self, name: &Name) {
         let Some(member) = self.members().remove(name) else { return };
-        self.ends().retain(|kept, _| assembly_of(kept, name.as_str()).is_none());
         self.shared.forget(name);
-        let _ = member.mailbox.send(Message::Forget).await;
+        match member.standing {
+            Standing::Runs(mailbox) => _ = mailbox.send(Message::Forget).await,
+            Standing::Down(down) => {
+                self.uncount(&down);
+                let past = self.past().remove(name);
+                self.bury(name, past);
+            }
+        }
     }
 
     /// A file that cannot be used; what was in force stays.
@@ -102,18 +145,33 @@ impl Fleet {
         self.shared.report(None, plain(EventKind::DefinitionRejected, &reason));
     }
 
-    /// Starts the engine of a deployable, as the journal knows it.
     fn add(self: &Arc<Self>, definition: Arc<Deployable>) {
         let name = definition.name.clone();
         self.shared.define(Arc::clone(&definition));
+        let size = format!(
+            "{}, {}",
+            counted(definition.assemblies.len(), "assembly", "assemblies"),
+            counted(definition.services.len(), "service", "services")
+        );
+        self.begin(definition, Panics::default());
+        self.shared.report(Some(&name), plain(EventKind::DefinitionLoaded, &size));
+    }
+
+    /// Starts the engine of a deployable, as the journal or its predecessor knows it.
+    pub(crate) fn begin(self: &Arc<Self>, definition: Arc<Deployable>, panics: Panics) {
+        let name = definition.name.clone();
         // Taken once: a definition that comes back after its removal has no past.
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).remove(&name);
+        let past = self.past().remove(&name);
         let taken_up = past.and_then(|past| past.settle(&self.shared, &name));
         let unpause = || Input::Order(Order::Pause { on: false, reason: "not paused".into() });
         let order = self.pauses.order(&name).or_else(|| taken_up.as_ref().map(|_| unpause()));
         let seed = self.seed(&definition);
         let shared = Arc::clone(&self.shared);
-        let (driver, mailbox) = Driver::new(Arc::clone(&definition), seed, taken_up, shared);
+        let made = catch(|| Driver::new(Arc::clone(&definition), seed, taken_up.clone(), shared));
+        let (driver, mailbox) = match made {
+            Ok(made) => made,
+            Err(said) => return self.stillborn(definition, panics, taken_up, &said),
+        };
         if self.pauses.of_everything() {
             let _ = mailbox.try_send(Message::Input(Input::Order(Order::FleetPause { on: true })));
         }
@@ -121,45 +179,34 @@ impl Fleet {
             // The first message of an empty queue: taken before any probe has answered, so before anything is admitted.
             let _ = mailbox.try_send(Message::Input(order));
         }
-        let size = format!(
-            "{}, {}",
-            counted(definition.assemblies.len(), "assembly", "assemblies"),
-            counted(definition.services.len(), "service", "services")
-        );
-        self.members().insert(name.clone(), Member { definition, mailbox });
-        self.shared.report(Some(&name), plain(EventKind::DefinitionLoaded, &size));
+        let standing = Standing::Runs(mailbox.clone());
+        let before = self.enter(&name, Member { definition: Arc::clone(&definition), standing, panics });
+        // It may have changed just now.
+        let newer = before.filter(|before| !Arc::ptr_eq(&before.definition, &definition));
+        if let Some(Member { definition, .. }) = newer {
+            if let Some(member) = self.members().get_mut(&name) {
+                member.definition = Arc::clone(&definition);
+            }
+            let _ = mailbox.try_send(Message::Input(Input::Definition(definition)));
+        }
         tokio::spawn(Arc::clone(self).supervise(name, driver));
     }
 
-    /// A panic in one engine ends only that one, and is told.
-    async fn supervise(self: Arc<Self>, name: Name, driver: Driver) {
-        let Err(error) = tokio::spawn(driver.run()).await else { return };
-        if !error.is_panic() {
-            return;
-        }
-        tracing::error!(deployable = %name, "the engine panicked and is parked: nothing is probed or recovered there");
-        self.members().remove(&name);
-        let message = "the policy engine panicked and is parked: nothing is probed or recovered there until cpe is restarted";
-        self.shared.notify(&name, None, message);
-    }
-
     fn seed(&self, definition: &Deployable) -> Seed {
-        let journal = &self.shared.journal;
         let name = definition.name.as_str();
         let mut maintenance = Vec::new();
-        for kept in &journal.start_state().maintenance {
-            let Some(assembly) = assembly_of(&kept.name, name) else { continue };
+        for kept in self.ends().keys() {
+            let Some(assembly) = assembly_of(kept, name) else { continue };
             let index = assembly.map(|assembly| definition.assembly_named(assembly));
             // An assembly that is not defined any more has no maintenance to keep.
             let Some(index) = index.map_or(Some(None), |index| index.map(Some)) else { continue };
             maintenance.push(index);
-            self.ends().insert(kept.name.clone(), kept.until);
         }
-        let desired = match journal.start_state().desired.get(&definition.name) {
+        let desired = match self.wishes().get(&definition.name) {
             Some(journal::Desired::Stopped) => Desired::Stopped,
             Some(journal::Desired::Started) | None => Desired::Running,
         };
-        let ids = journal.next_ids(&definition.name);
+        let ids = self.shared.journal.next_ids(&definition.name);
         let random = u64::from(clock::now().since_boot().subsec_nanos());
         Seed { first_action: ids.action, first_incident: ids.incident, random, desired, maintenance }
     }
@@ -180,9 +227,10 @@ impl Fleet {
     pub async fn answers(&self, after: &mut Option<Name>) -> bool {
         let next = {
             let members = self.members();
-            let next = after.as_ref().and_then(|name| members.range((Excluded(name), Unbounded)).next());
-            next.or_else(|| members.iter().next())
-                .map(|(name, member)| (name.clone(), member.mailbox.clone()))
+            let lives = |(name, member): (&Name, &Member)| Some((name.clone(), member.mailbox()?.clone()));
+            let next =
+                after.as_ref().and_then(|name| members.range((Excluded(name), Unbounded)).find_map(lives));
+            next.or_else(|| members.iter().find_map(lives))
         };
         let Some((name, mailbox)) = next else { return true };
         *after = Some(name);
@@ -197,8 +245,8 @@ impl Fleet {
     /// Ends all engines.
     pub async fn close(&self) {
         let members: Vec<Member> = self.members().values().cloned().collect();
-        for member in members {
-            let _ = member.mailbox.send(Message::Close).await;
+        for mailbox in members.iter().filter_map(Member::mailbox) {
+            let _ = mailbox.send(Message::Close).await;
         }
     }
 
@@ -211,14 +259,23 @@ impl Fleet {
                 .map(|(_, member)| member.clone())
                 .collect()
         };
+        let deadline = tokio::time::Instant::now() + STATUS_TIMEOUT;
         let mut replies = Vec::with_capacity(members.len());
         for member in members {
             let (sender, reply) = oneshot::channel();
-            if member.mailbox.send(Message::Status(sender)).await.is_ok() {
-                replies.push(reply);
+            match &member.standing {
+                Standing::Down(down) => {
+                    let parked = down.parked(&member.definition.name);
+                    let _ = sender.send(view::unwatched(&member.definition, parked));
+                }
+                Standing::Runs(mailbox) => {
+                    let sent = tokio::time::timeout_at(deadline, mailbox.send(Message::Status(sender)));
+                    // One that takes no more is left out, as one that does not answer.
+                    let _ = sent.await;
+                }
             }
+            replies.push(reply);
         }
-        let deadline = tokio::time::Instant::now() + STATUS_TIMEOUT;
         let mut statuses = Vec::with_capacity(replies.len());
         for reply in replies {
             if let Ok(Ok(status)) = tokio::time::timeout_at(deadline, reply).await {
@@ -230,13 +287,20 @@ impl Fleet {
 
     pub(crate) async fn order(&self, name: &Name, order: Order) -> Result<(), Refused> {
         let Some(member) = self.members().get(name).cloned() else { return Err(unknown(name.as_str())) };
-        let gone = || Refused::unavailable(format!("the engine of {name} has ended; restart cpe"));
-        member.mailbox.send(Message::Input(Input::Order(order))).await.map_err(|_| gone())
+        let mailbox = match member.standing {
+            Standing::Runs(mailbox) => mailbox,
+            Standing::Down(down) => return down.order(name, &order),
+        };
+        let gone = || {
+            Refused::unavailable(format!("the engine of {name} has just ended; `cpe status {name}` says why"))
+        };
+        mailbox.send(Message::Input(Input::Order(order))).await.map_err(|_| gone())
     }
 
     /// An engine that has ended needs no order.
     async fn order_all(&self, order: &Order) {
-        let mailboxes: Vec<_> = self.members().values().map(|member| member.mailbox.clone()).collect();
+        let mailboxes: Vec<_> =
+            self.members().values().filter_map(|member| member.mailbox().cloned()).collect();
         for mailbox in mailboxes {
             let _ = mailbox.send(Message::Input(Input::Order(order.clone()))).await;
         }
@@ -245,6 +309,7 @@ impl Fleet {
     async fn set_desired(&self, name: &str, desired: journal::Desired) -> Result<CommandAnswer, Refused> {
         let name = self.deployable(name)?;
         self.shared.journal.set_desired(name.clone(), desired).await.map_err(|error| unwritable(&error))?;
+        self.wishes().insert(name.clone(), desired);
         let (order, word) = match desired {
             journal::Desired::Started => (Order::Start, "start"),
             journal::Desired::Stopped => (Order::Stop, "stop"),
@@ -332,7 +397,7 @@ impl Fleet {
         Ok(CommandAnswer { message })
     }
 
-    async fn retry(&self, name: &str) -> Result<CommandAnswer, Refused> {
+    async fn retry(&self, name: &str, by: &str) -> Result<CommandAnswer, Refused> {
         // The counts of a service and of its machine are one ladder.
         let machine: Vec<&str> = name.splitn(3, '/').take(2).collect();
         let (deployable, assembly) = self.place(&machine.join("/"))?;
@@ -343,6 +408,10 @@ impl Fleet {
             definition
                 .and_then(|definition| definition.service_named(index, service))
                 .ok_or_else(|| unknown(name))?;
+        }
+        if self.unpark(&deployable, &format!("ordered by {by}")) {
+            let message = format!("{deployable}: its policy engine goes on from its last snapshot");
+            return Ok(CommandAnswer { message });
         }
         self.order(&deployable, Order::Retry { assembly }).await?;
         Ok(CommandAnswer {
@@ -395,14 +464,26 @@ impl Fleet {
     pub(crate) async fn order_and_wait(&self, name: &Name, order: Order) -> Result<Box<str>, Refused> {
         let Some(member) = self.members().get(name).cloned() else { return Err(unknown(name.as_str())) };
         let gone = || Refused::unavailable(format!("the engine of {name} has ended; `cpe status` shows it"));
+        let mailbox = match member.standing {
+            Standing::Runs(mailbox) => mailbox,
+            Standing::Down(down) => return Err(down.refusal(name)),
+        };
         let (sender, reply) = oneshot::channel();
-        member.mailbox.send(Message::Ordered(order, sender)).await.map_err(|_| gone())?;
+        mailbox.send(Message::Ordered(order, sender)).await.map_err(|_| gone())?;
         let answer = reply.await.map_err(|_| gone())?;
         answer.map_err(|why| Refused::conflict(format!("{name}: refused: {why}")))
     }
 
-    fn members(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Member>> {
+    pub(crate) fn members(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn past(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Past>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wishes(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, journal::Desired>> {
+        self.desired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ends(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, u64>> {
@@ -435,10 +516,10 @@ impl Controller for Fleet {
             Command::MaintenanceOff { name } => self.maintenance_off(&name, "switched off", &by).await,
             Command::Pause { name, reason } => self.pause(name, &reason, &by).await,
             Command::Resume { name, reason } => self.resume(name, &reason, &by).await,
-            Command::Retry { name } => self.retry(&name).await,
             Command::Recover { name, rung, reason } => self.recover(&name, rung, &reason, &by).await,
             Command::ConfirmFenced { name, reason } => self.confirm_fenced(&name, &reason, &by).await,
             Command::Trust { name, fingerprint, jump } => self.trust(&name, &fingerprint, jump, &by).await,
+            Command::Retry { name } => self.retry(&name, &by).await,
             Command::Ack { name } => self.acknowledge(&name, &by).await,
         }
     }

@@ -20,6 +20,8 @@ use dped::bounds::{Assumptions, Weight, conflicts};
 
 use crate::run::guard_settings;
 
+use crate::vital::catch;
+
 /// The configuration in that file.
 ///
 /// # Errors
@@ -201,7 +203,10 @@ impl Definitions {
                 continue;
             }
             self.files.entry(path.clone()).or_insert(Known { stamp, used: None }).stamp = stamp;
-            match definition(path, &path.display().to_string(), self.context.as_ref()) {
+            let file = path.display().to_string();
+            // A fault of the parser costs the file that shows it, and nobody else.
+            let read = catch(|| definition(path, &file, self.context.as_ref()));
+            match read.unwrap_or_else(|said| Err(vec![panicked(&file, &said)])) {
                 Ok(definition) => drop(fresh.insert(path.clone(), definition)),
                 Err(errors) => changes.rejected.push((path.clone(), errors)),
             }
@@ -323,6 +328,12 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 
 fn unreadable(file: &str, error: &io::Error) -> Diagnostic {
     Diagnostic::error(file, Position::START, format!("cannot be read: {error}"))
+}
+
+fn panicked(file: &str, said: &str) -> Diagnostic {
+    let message =
+        format!("reading it panicked, which is a fault of cpe; please report it with the file: {said}");
+    Diagnostic::error(file, Position::START, message)
 }
 
 #[cfg(test)]

@@ -9,16 +9,58 @@ use cpe_proto::api::Intent;
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::{AssemblySnapshot, Snapshot};
+use cpe_proto::time::Timestamp;
 
 use crate::clock;
 use crate::event::plain;
 use crate::journal::StartState;
 use crate::shared::Shared;
 
+/// An engine as it was written down, and how long ago.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    snapshot: Snapshot,
+    /// How old it was at `at`.
+    age: Duration,
+    at: Timestamp,
+}
+
+impl Kept {
+    /// Written down now.
+    #[must_use]
+    pub fn new(snapshot: Snapshot, now: Timestamp) -> Self {
+        Self { snapshot, age: Duration::ZERO, at: now }
+    }
+
+    /// What was written down.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// How long ago.
+    #[must_use]
+    pub fn elapsed(&self, now: Timestamp) -> Duration {
+        self.age.saturating_add(now.since(self.at))
+    }
+
+    /// The actions that its engine goes on with.
+    #[must_use]
+    pub fn actions(&self) -> BTreeSet<ActionId> {
+        carried_on(&self.snapshot).0
+    }
+
+    /// The incidents that its engine goes on with.
+    #[must_use]
+    pub fn incidents(&self) -> BTreeSet<IncidentId> {
+        carried_on(&self.snapshot).1
+    }
+}
+
 /// What one deployable left.
 #[derive(Clone, Debug, Default)]
 pub struct Past {
-    snapshot: Option<(u64, Snapshot)>,
+    snapshot: Option<Kept>,
     unresolved: Vec<Intent>,
     incidents: Vec<IncidentId>,
 }
@@ -27,8 +69,11 @@ pub struct Past {
 #[must_use]
 pub fn of(start: &StartState) -> BTreeMap<Name, Past> {
     let mut all: BTreeMap<Name, Past> = BTreeMap::new();
-    for (name, snapshot) in &start.snapshots {
-        all.entry(name.clone()).or_default().snapshot = Some(snapshot.clone());
+    let (now, wall) = (clock::now(), clock::wall_ms());
+    for (name, (written, snapshot)) in &start.snapshots {
+        let age = Duration::from_millis(wall.saturating_sub(*written));
+        let kept = Kept { snapshot: snapshot.clone(), age, at: now };
+        all.entry(name.clone()).or_default().snapshot = Some(kept);
     }
     for (_, intent) in &start.unresolved {
         all.entry(intent.deployable.clone()).or_default().unresolved.push(intent.clone());
@@ -40,9 +85,27 @@ pub fn of(start: &StartState) -> BTreeMap<Name, Past> {
 }
 
 impl Past {
-    /// Ends in the journal what nobody carries on, and returns what the new engine takes up, with how long ago it was written.
-    pub fn settle(self, shared: &Shared, deployable: &Name) -> Option<(Snapshot, Duration)> {
-        let known = self.snapshot.as_ref().map(|(_, snapshot)| carried_on(snapshot)).unwrap_or_default();
+    /// What an engine of this process left when it panicked; its actions have ended, and their outcomes are in the journal.
+    #[must_use]
+    pub fn of_panicked(snapshot: Option<Kept>, incidents: impl IntoIterator<Item = IncidentId>) -> Self {
+        Self { snapshot, unresolved: Vec::new(), incidents: incidents.into_iter().collect() }
+    }
+
+    /// The actions that a new engine goes on with.
+    #[must_use]
+    pub fn actions(&self) -> BTreeSet<ActionId> {
+        self.snapshot.as_ref().map(Kept::actions).unwrap_or_default()
+    }
+
+    /// The incidents that were open.
+    #[must_use]
+    pub fn open(&self) -> &[IncidentId] {
+        &self.incidents
+    }
+
+    /// Ends in the journal what nobody carries on, and returns what the new engine takes up.
+    pub fn settle(self, shared: &Shared, deployable: &Name) -> Option<Kept> {
+        let known = self.snapshot.as_ref().map(|kept| carried_on(&kept.snapshot)).unwrap_or_default();
         for intent in self.unresolved {
             let outcome = "not known: cpe ended before it was told; fresh probes show what came of it";
             shared.journal.resolve(deployable, intent.action, outcome);
@@ -59,12 +122,11 @@ impl Past {
             }
         }
         for incident in self.incidents.into_iter().filter(|incident| !known.1.contains(incident)) {
-            let reason = "cpe was started anew; what is still broken opens an incident of its own";
+            let reason = "not known to the engine that was started anew; what is still broken opens an incident of its own";
             let event = Event { incident: Some(incident), ..plain(EventKind::IncidentClosed, reason) };
             shared.report(Some(deployable), event);
         }
-        let written = |(at, snapshot)| (snapshot, Duration::from_millis(clock::wall_ms().saturating_sub(at)));
-        self.snapshot.map(written)
+        self.snapshot
     }
 }
 

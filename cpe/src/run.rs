@@ -26,10 +26,14 @@ use crate::notify::Notifier;
 use crate::shared::Shared;
 use crate::systemd;
 use crate::upkeep::{self, Pulse};
+use crate::vital::{Failures, Vital};
 use crate::watch;
 
 /// After SIGTERM, actions under way get this long to end; what is left is resolved by looking after the next start.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// A journal that hangs is not waited for: below the unit's TimeoutStopSec.
+const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// A running controller.
 pub struct Controller {
@@ -37,6 +41,8 @@ pub struct Controller {
     pub fleet: Arc<Fleet>,
     /// Whether its engines answer.
     pub pulse: Arc<Pulse>,
+    vital: Vital,
+    failures: Failures,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -46,16 +52,30 @@ pub struct Controller {
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let controller = Controller::start(config).await?;
+    let mut controller = Controller::start(config).await?;
     let (fleet, pulse) = (Arc::clone(&controller.fleet), Arc::clone(&controller.pulse));
-    systemd::ready(move || pulse.check(&fleet));
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-    }
+    controller
+        .vital
+        .spawn("feeder of the watchdog", async move { systemd::ready(|| pulse.check(&fleet)).await });
+    let ended = tokio::select! {
+        _ = terminate.recv() => {
+            tracing::info!("SIGTERM: draining");
+            Ok(())
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT: draining");
+            Ok(())
+        }
+        failed = controller.failures.first() => {
+            tracing::error!(failed, "cpe cannot do its work any more: it ends, to be started anew");
+            Err(anyhow::anyhow!("{failed}: cpe cannot do its work without it and ends; systemd starts it anew"))
+        }
+    };
     systemd::stopping();
-    controller.stop().await;
-    Ok(())
+    if tokio::time::timeout(STOP_MAX, controller.stop()).await.is_err() {
+        tracing::error!("the last records were not written in time");
+    }
+    ended
 }
 
 impl Controller {
@@ -79,7 +99,8 @@ impl Controller {
             .await?
             .context("[ssh] of the configuration")?;
         let infrastructures = infrastructures(&config);
-        let notifier = Notifier::new(config.notify.clone(), Arc::clone(&metrics), journal.clone());
+        let (vital, failures) = Vital::new();
+        let notifier = Notifier::new(config.notify.clone(), Arc::clone(&metrics), journal.clone(), &vital);
         let guard = Guard::new(guard_settings(&config));
         let lag = Lag::new(config.lag_budget);
         for adapter in infrastructures.values() {
@@ -87,24 +108,27 @@ impl Controller {
         }
         let shared = Arc::new(Shared::new(guard, journal, monitor, infrastructures, metrics, notifier, lag));
         let fleet = Fleet::new(Arc::clone(&shared));
-        tokio::spawn({
+        vital.spawn("measure of our own lag", {
             let shared = Arc::clone(&shared);
             async move { shared.lag.measure().await }
         });
-        tokio::spawn(Arc::clone(&shared).follow_journal());
-        canary::start(&shared, &config.canaries);
+        vital.spawn("journal's writer", Arc::clone(&shared).follow_journal());
+        canary::start(&shared, &config.canaries, &vital);
         let (definitions, changes) = read_definitions(&config).await?;
         watch::apply(&fleet, changes).await;
         say_size(&fleet, allowed);
         say_witnesses(&fleet, &config);
-        tokio::spawn(watch::follow(config.deployables.clone(), definitions, Arc::clone(&fleet), hangup));
+        let follow = watch::follow(config.deployables.clone(), definitions, Arc::clone(&fleet), hangup);
+        vital.spawn("watcher of definitions", follow);
         let pulse = Arc::new(Pulse::new());
-        tokio::spawn(upkeep::run(Arc::clone(&fleet), Arc::clone(&pulse)));
-        api::serve(&config.listen.api, Arc::clone(&fleet), shared.journal.clone()).await?;
+        vital.spawn("upkeep", upkeep::run(Arc::clone(&fleet), Arc::clone(&pulse)));
+        let follow = upkeep::follow_journal(shared.journal.clone(), Arc::clone(&pulse));
+        vital.spawn("pulse of the journal", follow);
+        api::serve(&config.listen.api, Arc::clone(&fleet), shared.journal.clone(), &vital).await?;
         if let Some(address) = config.listen.metrics {
-            metrics::serve(address, Arc::clone(&shared.metrics)).await?;
+            metrics::serve(address, Arc::clone(&shared.metrics), &vital).await?;
         }
-        Ok(Self { fleet, pulse })
+        Ok(Self { fleet, pulse, vital, failures })
     }
 
     /// Begins nothing new, waits for what is under way, ends.

@@ -139,7 +139,8 @@ impl Shared {
             let works = *writable.borrow_and_update() == Writable::Yes;
             self.guard().set_journal_writable(works);
             if writable.changed().await.is_err() {
-                return;
+                // Its thread has ended.
+                return self.guard().set_journal_writable(false);
             }
         }
     }

@@ -13,17 +13,15 @@ pub type Liveness = Result<String, String>;
 
 /// Says that the start is over, and from then on, for as long as the runtime turns, what `check` answers: at half of the watchdog's time,
 /// for the kernel may wake us late once.
-pub fn ready(check: impl Fn() -> Liveness + Send + 'static) {
+pub async fn ready(check: impl Fn() -> Liveness) {
     let every = sd_notify::watchdog_enabled().map_or(STATUS_EVERY, |limit| (limit / 2).min(STATUS_EVERY));
-    tokio::spawn(async move {
-        send(vec![NotifyMessage::Ready]).await;
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            send(messages(check())).await;
-        }
-    });
+    send(vec![NotifyMessage::Ready]).await;
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        send(messages(check())).await;
+    }
 }
 
 /// Says that we are ending. The last word, so it may block for a moment.

@@ -424,6 +424,13 @@ impl Guard {
         self.holds.release(key, action, now);
     }
 
+    /// The engine of a deployable is gone: its leases end, but for those of the actions that its successor goes on with.
+    pub fn revoke(&mut self, key: &Name, goes_on: impl Fn(ActionId) -> bool, now: Timestamp) {
+        for action in self.leases.of(key).into_iter().filter(|action| !goes_on(*action)) {
+            self.release(key, action, now);
+        }
+    }
+
     /// How many leases are out.
     #[must_use]
     pub fn in_flight(&self) -> usize {

@@ -29,6 +29,15 @@ pub struct Paused {
     pub by: String,
 }
 
+/// A policy engine that panicked and does not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parked {
+    /// Since when, in milliseconds since 1970-01-01T00:00:00Z.
+    pub since: u64,
+    /// What happened, and what ends it.
+    pub reason: String,
+}
+
 /// One deployable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeployableStatus {
@@ -43,6 +52,9 @@ pub struct DeployableStatus {
     /// Its recovery is stopped by an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Paused>,
+    /// Its policy engine panicked, and nobody watches it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
     /// In the definition's order.
     pub assemblies: Vec<AssemblyStatus>,
 }

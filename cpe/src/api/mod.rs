@@ -21,6 +21,7 @@ pub use socket::ServeError;
 
 use crate::glob::Glob;
 use crate::journal::Journal;
+use crate::vital::Vital;
 
 /// Operators and their programs at a time; `--follow` holds one for as long as it lasts.
 const LIMITS: Limits = Limits { connections: 128, header_timeout: Duration::from_secs(10) };
@@ -88,10 +89,11 @@ pub async fn serve<C: Controller>(
     socket: &Path,
     controller: Arc<C>,
     journal: Journal,
+    vital: &Vital,
 ) -> Result<(), ServeError> {
     let listener = socket::bind(socket).await?;
     tracing::info!(socket = %socket.display(), "API listens");
-    tokio::spawn(accept(listener, routes::router(controller, journal), LIMITS));
+    vital.spawn("API", accept(listener, routes::router(controller, journal), LIMITS));
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use super::*;
 use crate::client::{Client, ClientError, EventsRequest};
 use crate::journal::{Desired, Settings};
 use crate::metrics::Metrics;
+use crate::vital::Vital;
 
 /// Two deployables, and it remembers who ordered what.
 #[derive(Default)]
@@ -42,6 +43,7 @@ impl Controller for Fleet {
             mode: "act".to_owned(),
             maintenance: false,
             paused: None,
+            parked: None,
             assemblies: vec![assembly("db"), assembly("web")],
         };
         Status { deployables: vec![deployable("shop"), deployable("wiki")], paused: None }
@@ -81,7 +83,7 @@ async fn world() -> World {
     let journal = Journal::open(&settings, &Arc::new(Metrics::new())).unwrap();
     let fleet = Arc::new(Fleet::default());
     let socket = dir.path().join("api.sock");
-    serve(&socket, Arc::clone(&fleet), journal.clone()).await.unwrap();
+    serve(&socket, Arc::clone(&fleet), journal.clone(), &Vital::new().0).await.unwrap();
     World { fleet, journal, client: Client::new(&socket), dir }
 }
 
@@ -264,7 +266,8 @@ async fn the_socket_is_for_its_owner_and_group_and_a_living_one_is_left_alone() 
     let world = world().await;
     let mode = std::fs::metadata(world.socket()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
-    let second = serve(&world.socket(), Arc::new(Fleet::default()), world.journal.clone()).await;
+    let second =
+        serve(&world.socket(), Arc::new(Fleet::default()), world.journal.clone(), &Vital::new().0).await;
     assert!(matches!(second, Err(ServeError::InUse(_))), "{second:?}");
     assert!(world.client.status(None).await.is_ok(), "the first still answers");
 }
@@ -274,12 +277,14 @@ async fn what_a_dead_cpe_left_is_replaced_and_what_is_no_socket_is_not() {
     let world = world().await;
     let stale = world.dir.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
-    serve(&stale, Arc::new(Fleet::default()), world.journal.clone()).await.unwrap();
+    serve(&stale, Arc::new(Fleet::default()), world.journal.clone(), &Vital::new().0).await.unwrap();
     assert!(Client::new(&stale).status(None).await.is_ok());
 
     let precious = world.dir.path().join("precious");
     std::fs::write(&precious, "data").unwrap();
-    let refused = serve(&precious, Arc::new(Fleet::default()), world.journal.clone()).await.unwrap_err();
+    let refused = serve(&precious, Arc::new(Fleet::default()), world.journal.clone(), &Vital::new().0)
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("not a socket"), "{refused}");
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "data");
 }

@@ -384,6 +384,14 @@ impl Journal {
         self.0.reader.latest(wanted).await
     }
 
+    /// Resolves when the thread takes up what it is given: it lives, whether it can write or not.
+    ///
+    /// # Errors
+    /// [`JournalError::Closed`]: it has ended.
+    pub async fn beat(&self) -> Result<(), JournalError> {
+        self.durable(Record::Beat).await
+    }
+
     /// Writes all that was appended and ends the thread. What is appended later is dropped.
     ///
     /// # Errors

@@ -77,6 +77,8 @@ pub(super) enum Record {
         snapshot: Box<Snapshot>,
     },
     NoSnapshot(Name),
+    /// Nothing: whether the thread lives.
+    Beat,
     /// The last one.
     Close,
 }

@@ -167,7 +167,7 @@ fn apply_record(
     ids: &mut BTreeMap<Name, NextIds>,
 ) -> rusqlite::Result<Written> {
     match record {
-        Record::Event { .. } | Record::Close => {}
+        Record::Event { .. } | Record::Beat | Record::Close => {}
         Record::Decision { time, deployable, decision } => {
             raise(ids, deployable, Some(decision.action), Some(decision.incident));
             let body = json(decision)?;

@@ -150,6 +150,11 @@ impl Writer {
     fn take(&mut self, message: Message, waiting: &mut Vec<Waiting>) -> bool {
         let Message { record, permit, done } = message;
         if let Some(done) = done {
+            if matches!(record, Record::Beat) {
+                // Who waits may have given up.
+                let _ = done.send(Ok(()));
+                return false;
+            }
             waiting.push(Waiting { record, done, _permit: permit });
             return true;
         }

@@ -3,6 +3,7 @@
 
 mod process;
 mod serve;
+mod tally;
 mod text;
 
 use std::sync::Mutex;
@@ -23,6 +24,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 pub use serve::{ServeError, serve};
+pub use tally::Tally;
 
 /// The kinds of probes: the channel's own, then those of a definition, then what is none of these.
 const PROBE_KINDS: [&str; 6] = ["channel", "systemd", "process", "tcp", "command", "other"];
@@ -134,6 +136,10 @@ pub struct Metrics {
     pub(crate) journal_writable: Gauge,
     pub(crate) journal_dropped: Counter,
     pub(crate) notifications: NotificationCounters,
+    /// Policy engines that panicked.
+    pub(crate) engine_panics: Counter,
+    /// Policy engines that are parked after panics.
+    pub(crate) engines_parked: Gauge,
 }
 
 /// What became of notifications.
@@ -219,6 +225,16 @@ impl Metrics {
                 failed: notification("failed"),
                 dropped: notification("dropped"),
             },
+            engine_panics: counter(
+                registry,
+                "engine_panics",
+                "Panics of policy engines; each was restored from its last snapshot or parked",
+            ),
+            engines_parked: gauge(
+                registry,
+                "engines_parked",
+                "Policy engines that panicked three times within a minute: nothing is probed or recovered there",
+            ),
             registry: Mutex::new(root),
         }
     }
@@ -246,16 +262,6 @@ impl Metrics {
 
     fn left(&self, scope: Scope, state: State) {
         self.states[scope as usize][state as usize].dec();
-    }
-
-    /// A deployable is managed from now on; its parts are in these states. Later changes come as events.
-    pub fn loaded(&self, status: &DeployableStatus) {
-        each_state(status, |scope, state| self.entered(scope, state));
-    }
-
-    /// A deployable is not managed any more; its parts were in these states.
-    pub fn unloaded(&self, status: &DeployableStatus) {
-        each_state(status, |scope, state| self.left(scope, state));
     }
 
     /// Counts an event: states, recoveries, incidents, and the event itself.
@@ -289,11 +295,7 @@ impl Metrics {
     }
 
     fn moved(&self, event: &Event) {
-        let scope = match (&event.assembly, &event.service) {
-            (_, Some(_)) => Scope::Service,
-            (Some(_), None) => Scope::Assembly,
-            (None, None) => Scope::Deployable,
-        };
+        let scope = scope_of(event);
         if let Some(from) = event.from {
             self.left(scope, from);
         }
@@ -311,6 +313,14 @@ impl Metrics {
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         prometheus_client::encoding::text::encode(&mut text, &registry)?;
         Ok(text::prometheus(&text))
+    }
+}
+
+fn scope_of(event: &Event) -> Scope {
+    match (&event.assembly, &event.service) {
+        (_, Some(_)) => Scope::Service,
+        (Some(_), None) => Scope::Assembly,
+        (None, None) => Scope::Deployable,
     }
 }
 

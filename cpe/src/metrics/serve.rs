@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use super::{Metrics, text};
 use crate::api::{Limits, accept};
+use crate::vital::Vital;
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +34,16 @@ const LIMITS: Limits = Limits { connections: 16, header_timeout: Duration::from_
 ///
 /// # Errors
 /// When the address cannot be bound.
-pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>) -> Result<SocketAddr, ServeError> {
+pub async fn serve(
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    vital: &Vital,
+) -> Result<SocketAddr, ServeError> {
     let failed = |source| ServeError { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let router = Router::new().route("/metrics", get(expose)).with_state(metrics);
-    tokio::spawn(accept(listener, router, LIMITS));
+    vital.spawn("listener for metrics", accept(listener, router, LIMITS));
     Ok(bound)
 }
 

@@ -12,6 +12,7 @@ use expect_test::expect_file;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::vital::Vital;
 
 fn event(kind: EventKind, assembly: Option<&str>, service: Option<&str>) -> Event {
     Event {
@@ -49,6 +50,7 @@ fn shop() -> DeployableStatus {
         mode,
         maintenance: false,
         paused: None,
+        parked: None,
         assemblies: vec![assembly],
     }
 }
@@ -77,7 +79,7 @@ fn night() -> Metrics {
     metrics.probed("a kind of later", &Observation::Exited(0, "".into()), Duration::from_secs(1));
     metrics.lateness(Duration::from_millis(17));
     metrics.refused(Refusal::Budget);
-    metrics.loaded(&shop());
+    let _ = metrics.loaded(&shop());
     let moved = |from, to| Event {
         from: Some(from),
         to: Some(to),
@@ -119,8 +121,8 @@ fn a_scraper_sees_what_was_counted() {
 #[test]
 fn what_is_not_managed_any_more_is_in_no_state() {
     let metrics = Metrics::new();
-    metrics.loaded(&shop());
-    metrics.unloaded(&shop());
+    let tally = metrics.loaded(&shop());
+    metrics.unloaded(&tally);
     let text = metrics.exposition().unwrap();
     let states: Vec<&str> = text.lines().filter(|line| line.contains("{state=")).collect();
     assert_eq!(states.len(), 3 * State::ALL.len());
@@ -161,7 +163,7 @@ fn prometheus_accepts_the_exposition() {
 
 #[tokio::test]
 async fn metrics_are_served_on_a_listener_of_their_own() {
-    let address = serve("127.0.0.1:0".parse().unwrap(), Arc::new(night())).await.unwrap();
+    let address = serve("127.0.0.1:0".parse().unwrap(), Arc::new(night()), &Vital::new().0).await.unwrap();
     let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = b"GET /metrics HTTP/1.1\r\nHost: cpe\r\nConnection: close\r\n\r\n";
     connection.write_all(request).await.unwrap();
@@ -170,6 +172,6 @@ async fn metrics_are_served_on_a_listener_of_their_own() {
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains("text/plain; version=0.0.4"), "{answer}");
     assert!(answer.contains("cpe_incidents_open 1\n"), "{answer}");
-    let taken = serve(address, Arc::new(Metrics::new())).await.unwrap_err();
+    let taken = serve(address, Arc::new(Metrics::new()), &Vital::new().0).await.unwrap_err();
     assert!(taken.to_string().contains(&address.to_string()), "{taken}");
 }

@@ -18,6 +18,7 @@ use super::{Notification, Pace, Phase, command, webhook};
 use crate::clock;
 use crate::journal::{Journal, JournalError, Notified, WhyQuery};
 use crate::metrics::Metrics;
+use crate::vital::Vital;
 
 /// Notifications that wait for one channel; what is above goes into a digest.
 const CHANNEL_QUEUE: usize = 64;
@@ -56,13 +57,22 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(notify: Notify, metrics: Arc<Metrics>, journal: Journal, pace: Pace) -> Self {
+    pub(super) fn new(
+        notify: Notify,
+        metrics: Arc<Metrics>,
+        journal: Journal,
+        pace: Pace,
+        vital: &Vital,
+    ) -> Self {
         let mut channels = Vec::new();
         let start = journal.start_state();
         let (told, acknowledged) = (start.told.clone(), start.acknowledged.clone());
         let mut add = |way: Way| {
             let (sender, receive) = mpsc::channel(CHANNEL_QUEUE);
-            tokio::spawn(deliver(way, receive, Arc::clone(&metrics), journal.clone()));
+            vital.spawn(
+                "sender of notifications",
+                deliver(way, receive, Arc::clone(&metrics), journal.clone()),
+            );
             channels.push(sender);
         };
         if let Some(program) = notify.command {

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::clock;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::vital::Vital;
 use desk::{Desk, Order};
 
 /// Notifications that wait to be looked at; above it the newest are dropped and counted.
@@ -88,14 +89,14 @@ pub struct Notifier {
 impl Notifier {
     /// A notifier with tasks of its own; without a command or webhook it only records what would be told. Within a runtime.
     #[must_use]
-    pub fn new(notify: Notify, metrics: Arc<Metrics>, journal: Journal) -> Self {
-        Self::with_pace(notify, metrics, journal, Pace::default())
+    pub fn new(notify: Notify, metrics: Arc<Metrics>, journal: Journal, vital: &Vital) -> Self {
+        Self::with_pace(notify, metrics, journal, Pace::default(), vital)
     }
 
-    fn with_pace(notify: Notify, metrics: Arc<Metrics>, journal: Journal, pace: Pace) -> Self {
+    fn with_pace(notify: Notify, metrics: Arc<Metrics>, journal: Journal, pace: Pace, vital: &Vital) -> Self {
         let (orders, receive) = mpsc::channel(QUEUE);
-        let desk = Desk::new(notify, Arc::clone(&metrics), journal, pace);
-        tokio::spawn(desk.run(receive));
+        let desk = Desk::new(notify, Arc::clone(&metrics), journal, pace, vital);
+        vital.spawn("notifier", desk.run(receive));
         Self { orders, metrics }
     }
 

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::journal::Settings;
+use crate::vital::Vital;
 
 /// A program that runs `script` in that folder.
 fn program(dir: &TempDir, script: &str) -> Notify {
@@ -98,7 +99,7 @@ async fn a_webhook_that_is_busy_is_asked_again_and_gets_one_thread_from_opening_
     let (chat, notify) = Chat::serve(3).await;
     let journal = journal(&dir);
     let metrics = Arc::new(Metrics::new());
-    let notifier = Notifier::with_pace(notify, metrics, journal.clone(), quick());
+    let notifier = Notifier::with_pace(notify, metrics, journal.clone(), quick(), &Vital::new().0);
     journal.event(Some(shop()), incident(EventKind::IncidentOpened, 3));
     journal.event(Some(shop()), incident(EventKind::IncidentOpened, 4));
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web is exhausted");
@@ -122,7 +123,8 @@ async fn the_same_state_is_told_once_also_by_the_next_cpe_and_what_is_acknowledg
     let metrics = Arc::new(Metrics::new());
     let first = journal(&dir);
     first.event(Some(shop()), incident(EventKind::IncidentOpened, 3));
-    let notifier = Notifier::with_pace(notify.clone(), Arc::clone(&metrics), first.clone(), quick());
+    let notifier =
+        Notifier::with_pace(notify.clone(), Arc::clone(&metrics), first.clone(), quick(), &Vital::new().0);
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web: unreachable for 5 min");
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web: unreachable for 10 min");
     notifier.notify(&shop(), None, "the journal is slow");
@@ -141,7 +143,7 @@ async fn the_same_state_is_told_once_also_by_the_next_cpe_and_what_is_acknowledg
     })
     .await;
     let second = second.unwrap();
-    let notifier = Notifier::with_pace(notify, metrics, second.clone(), quick());
+    let notifier = Notifier::with_pace(notify, metrics, second.clone(), quick(), &Vital::new().0);
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web: unreachable for 5 min");
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web is exhausted");
     until("the new state is told", || chat.got().len() == 3).await;
@@ -159,7 +161,8 @@ async fn a_flood_is_told_in_part_and_the_rest_as_one_digest() {
     let dir = TempDir::new().unwrap();
     let (chat, notify) = Chat::serve(0).await;
     let pace = Pace { burst: 2, every: Duration::from_millis(700), ..quick() };
-    let notifier = Notifier::with_pace(notify, Arc::new(Metrics::new()), journal(&dir), pace);
+    let notifier =
+        Notifier::with_pace(notify, Arc::new(Metrics::new()), journal(&dir), pace, &Vital::new().0);
     for number in 1..=60 {
         notifier.notify(&shop(), Some(IncidentId(number)), "shop/web is exhausted");
     }
@@ -177,7 +180,7 @@ async fn a_flood_is_told_in_part_and_the_rest_as_one_digest() {
 async fn without_a_way_to_a_person_it_is_recorded_that_nobody_was_told() {
     let dir = TempDir::new().unwrap();
     let kept = journal(&dir);
-    let nobody = Notifier::new(Notify::default(), Arc::new(Metrics::new()), kept.clone());
+    let nobody = Notifier::new(Notify::default(), Arc::new(Metrics::new()), kept.clone(), &Vital::new().0);
     nobody.notify(&shop(), Some(IncidentId(1)), "shop/web is exhausted");
     let path = dir.path().join("state/journal.sqlite");
     let outcome = || {
@@ -195,7 +198,7 @@ async fn a_person_is_told_as_json_one_at_a_time_in_order() {
     let dir = TempDir::new().unwrap();
     let metrics = Arc::new(Metrics::new());
     let script = "mkdir busy || exit 1; cat >> told; echo >> told; rmdir busy";
-    let notifier = Notifier::new(program(&dir, script), Arc::clone(&metrics), journal(&dir));
+    let notifier = Notifier::new(program(&dir, script), Arc::clone(&metrics), journal(&dir), &Vital::new().0);
     notifier.notify(&shop(), Some(IncidentId(3)), "web is exhausted");
     notifier.notify(&shop(), None, "second");
     until("both are sent", || metrics.notifications.sent.get() == 2).await;
@@ -215,7 +218,7 @@ async fn a_program_that_hangs_is_killed_with_all_that_it_started_and_the_next_is
     let notify = program(&dir, script);
     let notifier = {
         let pace = Pace { program: Duration::from_secs(2), ..Pace::default() };
-        Notifier::with_pace(notify, Arc::clone(&metrics), journal(&dir), pace)
+        Notifier::with_pace(notify, Arc::clone(&metrics), journal(&dir), pace, &Vital::new().0)
     };
     notifier.notify(&shop(), None, "first");
     notifier.notify(&shop(), None, "second");
@@ -234,11 +237,12 @@ async fn a_program_that_fails_or_is_missing_is_counted_and_blocks_nobody() {
     let metrics = Arc::new(Metrics::new());
     let journal = journal(&dir);
     let script = "cat > /dev/null; echo no modem >&2; exit 7";
-    let notifier = Notifier::new(program(&dir, script), Arc::clone(&metrics), journal.clone());
+    let notifier =
+        Notifier::new(program(&dir, script), Arc::clone(&metrics), journal.clone(), &Vital::new().0);
     notifier.notify(&shop(), None, "first");
     until("it has failed", || metrics.notifications.failed.get() == 1).await;
     let nowhere = Notify { command: Some("/nonexistent".into()), webhook: None };
-    let missing = Notifier::new(nowhere, Arc::clone(&metrics), journal);
+    let missing = Notifier::new(nowhere, Arc::clone(&metrics), journal, &Vital::new().0);
     missing.notify(&shop(), None, "first");
     until("it has failed", || metrics.notifications.failed.get() == 2).await;
 }
@@ -247,7 +251,8 @@ async fn a_program_that_fails_or_is_missing_is_counted_and_blocks_nobody() {
 async fn what_the_queue_cannot_hold_is_counted() {
     let dir = TempDir::new().unwrap();
     let metrics = Arc::new(Metrics::new());
-    let notifier = Notifier::new(program(&dir, "cat > /dev/null"), Arc::clone(&metrics), journal(&dir));
+    let notifier =
+        Notifier::new(program(&dir, "cat > /dev/null"), Arc::clone(&metrics), journal(&dir), &Vital::new().0);
     // Nothing is taken out of the queue before this task waits.
     for _ in 0..QUEUE + 10 {
         notifier.notify(&shop(), None, "again");

@@ -62,6 +62,7 @@ fn rows(deployable: &DeployableStatus, reader: &Reader) -> Vec<Row> {
             if deployable.mode == "act" { "" } else { &deployable.mode },
             if deployable.maintenance { "in maintenance" } else { "" },
             &deployable.paused.as_ref().map(paused).unwrap_or_default(),
+            deployable.parked.as_ref().map_or("", |parked| &parked.reason),
         ]),
     }];
     for assembly in &deployable.assemblies {

@@ -252,6 +252,7 @@ fn shop() -> Status {
         mode: mode.to_owned(),
         maintenance: false,
         paused: None,
+        parked: None,
         assemblies,
     };
     let wiki = vec![assembly("a", State::Healthy, vec![service("wiki", State::Healthy, "")])];

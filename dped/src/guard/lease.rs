@@ -41,6 +41,10 @@ impl Leases {
         self.granted.remove(&(key.clone(), action));
     }
 
+    pub(super) fn of(&self, key: &Name) -> Vec<ActionId> {
+        self.granted.keys().filter(|(name, _)| name == key).map(|(_, action)| *action).collect()
+    }
+
     pub(super) fn note_machine_rung(&mut self, infrastructure: &Name, now: Timestamp) {
         self.machine_rungs.entry(infrastructure.clone()).or_default().push_back(now);
     }

@@ -182,3 +182,17 @@ fn ask(guard: &mut Guard, key: &str, action: u64, rung: Option<Rung>, second: u6
     let place = Place { infrastructure: Some(name("prod")), domains: &[] };
     guard.ask(&name(key), &request(action, rung), &place, at(second)).0
 }
+
+#[test]
+fn when_an_engine_is_gone_only_the_leases_end_that_its_successor_does_not_go_on_with() {
+    let mut guard = Guard::new(GuardSettings { in_flight_deployable: 3, ..GuardSettings::default() });
+    for (deployable, action) in [("shop", 1), ("shop", 2), ("wiki", 1)] {
+        let answer = ask(&mut guard, deployable, action, Some(Rung::RestartService), 1);
+        assert_eq!(answer, Answer::Admitted);
+    }
+    let shop = name("shop");
+    guard.revoke(&shop, |action| action == ActionId(2), at(2));
+    assert_eq!(guard.in_flight(), 2, "action 2 of shop, and that of wiki");
+    guard.revoke(&shop, |_| false, at(3));
+    assert_eq!(guard.in_flight(), 1, "that of wiki");
+}
