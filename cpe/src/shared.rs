@@ -123,21 +123,36 @@ impl Shared {
                 GuardOutput::BreakerChanged { reason, .. } => {
                     self.report(None, plain(EventKind::BreakerChanged, &reason));
                 }
-                // It is about no deployable; the word that events of the controller itself have stands for one.
-                GuardOutput::Notify { message } => match Name::parse("cpe") {
-                    Ok(name) => self.notify(&name, None, &message),
-                    Err(error) => tracing::error!(%error, "{message}"),
-                },
+                GuardOutput::Notify { message } => self.notify_of_controller(&message),
             }
         }
     }
 
-    /// Lets the guard know whether the journal can be written, for as long as the process runs: without it nothing is done.
+    /// It is about no deployable; the word that events of the controller itself have stands for one.
+    fn notify_of_controller(&self, message: &str) {
+        match Name::parse("cpe") {
+            Ok(name) => self.notify(&name, None, message),
+            Err(error) => tracing::error!(%error, "{message}"),
+        }
+    }
+
+    /// Lets the guard know whether the journal can be written, for as long as the process runs: without it nothing is done. That
+    /// nothing is done has to be known to a person.
     pub async fn follow_journal(self: Arc<Self>) {
         let mut writable = self.journal.writable();
+        let mut worked = true;
         loop {
             let works = *writable.borrow_and_update() == Writable::Yes;
             self.guard().set_journal_writable(works);
+            match (worked, works) {
+                (true, false) => self.notify_of_controller(&format!(
+                    "the journal cannot be written: {}; nothing is recovered until it can",
+                    self.journal.health().reason
+                )),
+                (false, true) => self.notify_of_controller("the journal can be written again"),
+                _ => {}
+            }
+            worked = works;
             if writable.changed().await.is_err() {
                 // Its thread has ended.
                 return self.guard().set_journal_writable(false);
