@@ -80,12 +80,25 @@ impl Controller {
     /// # Errors
     /// When the binary is missing, ends, or does not answer by the deadline; the message shows what it said.
     pub fn start(site: &Site, definition: &str, cpe_toml: &str) -> Result<Self> {
+        Self::start_with(site, definition, cpe_toml, &[])
+    }
+
+    /// As [`Self::start`], with these variables in its environment, too.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        site: &Site,
+        definition: &str,
+        cpe_toml: &str,
+        environment: &[(&str, String)],
+    ) -> Result<Self> {
         let dir = site.path("cpe");
         fs::create_dir_all(dir.join("deployables"))?;
         fs::create_dir_all(dir.join("state"))?;
         fs::write(dir.join("cpe.toml"), cpe_toml)?;
         fs::write(dir.join("deployables/story.toml"), definition)?;
-        Self::resume(site)
+        Self::run(site, environment)
     }
 
     /// Starts `cpe run` on what an earlier one left.
@@ -93,11 +106,16 @@ impl Controller {
     /// # Errors
     /// As [`Self::start`].
     pub fn resume(site: &Site) -> Result<Self> {
+        Self::run(site, &[])
+    }
+
+    fn run(site: &Site, environment: &[(&str, String)]) -> Result<Self> {
         let binary = binary()?;
         let dir = site.path("cpe");
         let stderr = File::options().create(true).append(true).open(dir.join("stderr"))?;
         let mut command = Command::new(&binary);
         command.arg("--config").arg(dir.join("cpe.toml")).arg("run");
+        command.envs(environment.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(stderr.try_clone()?).stderr(stderr);
         let child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
         let mut controller = Self { binary, dir, metrics: site.metrics(), child };

@@ -153,11 +153,18 @@ fn while_the_journal_cannot_be_written_nothing_is_done_and_then_it_is() -> Resul
         })?;
         assert_eq!(web.unit_state("app")?, "inactive", "nothing was done");
         assert_eq!(cpe.state_of("shop/web/app")?, "failed", "and it is still watched");
+        // A person is told, and whoever asks.
+        let told = site.wait_until_told("the journal cannot be written", SOON)?;
+        assert!(told.contains("nothing is recovered until it can"), "{told}");
+        let why_not = cpe.cli(&["why-not", "shop/web/app"])?.stdout;
+        assert!(why_not.contains("the journal"), "{why_not}");
 
         disk.empty()?;
         cpe.wait_for_state("shop", "healthy", LATER)?;
         assert_eq!(web.unit_state("app")?, "active");
         assert_eq!(cpe.recoveries()?, ["restart-service web/app"]);
+        site.wait_until_told("the journal can be written again", SOON)?;
+        cpe.audit()?;
         assert!(cpe.stop()?.success());
         Ok(())
     })
@@ -181,7 +188,7 @@ impl Disk {
     fn mount(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let folder = folder.display().to_string();
-        let options = ["-t", "tmpfs", "-o", "size=8M,mode=0755", "tmpfs", &folder];
+        let options = ["-t", "tmpfs", "-o", "size=64M,mode=0755", "tmpfs", &folder];
         program::demand("mount", options, SOON)?;
         Ok(Self(folder.into()))
     }
