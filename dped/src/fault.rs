@@ -1,6 +1,8 @@
 //! Faults and their scopes: what isolation concludes of an assembly from fresh answers, what a verdict asks for, how a failure is
 //! counted, and when a scope escalates or is given up. Actions themselves are `recover.rs`'s.
 
+use std::fmt::Write as _;
+
 use cpe_proto::decision::{ChannelFact, Facts, Refusal, Verdict};
 use cpe_proto::definition::{OnOrder, Window};
 use cpe_proto::event::EventKind;
@@ -33,7 +35,8 @@ impl Engine {
         match part.channel {
             ChannelHealth::Healthy => self.channel_well(index, now),
             ChannelHealth::Dead if now >= part.grace_until => self.channel_dead(index, now),
-            ChannelHealth::Dead | ChannelHealth::Suspected | ChannelHealth::Unknown => {}
+            ChannelHealth::Unknown => self.say_untried(index, now),
+            ChannelHealth::Dead | ChannelHealth::Suspected => {}
         }
     }
 
@@ -135,7 +138,7 @@ impl Engine {
             instance: instance.map(|seen| seen.state),
             ordered: instance.is_some_and(|seen| seen.ordered),
             channel: self.channel_fact(index),
-            live_witness: false,
+            live_witness: self.live_witness(index, now).is_some(),
             path_proven: part.channel == ChannelHealth::Healthy || fresh_path && proven,
         })
     }
@@ -148,7 +151,7 @@ impl Engine {
             instance: None,
             ordered: false,
             channel: self.channel_fact(index),
-            live_witness: false,
+            live_witness: self.live_witness(index, now).is_some(),
             path_proven: self.assembly(index).channel == ChannelHealth::Healthy,
         })
     }
@@ -210,7 +213,11 @@ impl Engine {
         }
         // Without fresh answers nothing is known but that the channel is dead.
         let (verdict, row) = facts.as_ref().map_or((Verdict::Unreachable, 14), isolate);
-        if facts.as_ref().is_some_and(|facts| self.verdict_pends(index, &verdict, facts, now)) {
+        let could_speak = matches!(verdict, Verdict::Hung | Verdict::ChannelFault);
+        let pends = |facts: &Facts| {
+            self.verdict_pends(index, &verdict, facts, now) || could_speak && self.witness_pends(index, now)
+        };
+        if facts.as_ref().is_some_and(pends) {
             return;
         }
         let known = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.verdict.as_ref());
@@ -275,7 +282,12 @@ impl Engine {
         let trouble = self.assembly_trouble(index);
         trouble.verdict = Some((verdict.clone(), row));
         trouble.verdict_since = now;
-        let reason = format!("{}: {}", verdict, explain(verdict, facts, &trouble.reason));
+        let mut reason = format!("{}: {}", verdict, explain(verdict, facts, &trouble.reason));
+        if let Some(witness) = self.live_witness(index, now).filter(|_| row == 9) {
+            let _infallible =
+                write!(reason, "; but {} passed since", self.definition().service(witness).name);
+        }
+        let trouble = self.assembly_trouble(index);
         let wait = match verdict {
             Verdict::InTransition => Some(timing.transition_wait),
             Verdict::Unreachable | Verdict::CommonCause(_) => Some(timing.unreachable_notify),
@@ -316,6 +328,21 @@ impl Engine {
         let incident = trouble.incident;
         let since = describe::span(now.since(trouble.verdict_since));
         let message = format!("{name}: {verdict} for {since}: {}; nothing is done", trouble.reason);
+        self.output(Output::Notify { incident, message: message.into() });
+    }
+
+    /// What cannot be tried for a while is told, once: nothing is known of it, and nothing is done.
+    fn say_untried(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let name = self.name_of(About::Assembly(index));
+        let Some(trouble) = &mut self.assembly_mut(index).trouble else { return };
+        let Some(since) = trouble.untried.filter(|it| it.lost).map(|it| it.since) else { return };
+        if trouble.say_at.is_none_or(|at| now < at) {
+            return;
+        }
+        trouble.say_at = None;
+        let incident = trouble.incident;
+        let span = describe::span(now.since(since));
+        let message = format!("{name}: unreachable for {span}: {}; nothing is done", trouble.reason);
         self.output(Output::Notify { incident, message: message.into() });
     }
 

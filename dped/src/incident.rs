@@ -128,7 +128,8 @@ impl Engine {
                 .services_of(index)
                 .all(|service| matches!(self.service(service).state, State::Healthy | State::Misconfigured));
         let Some(trouble) = &mut self.assembly_mut(index).trouble else { return };
-        if !healthy {
+        // What is not tried is not proven.
+        if !healthy || trouble.untried.is_some() {
             trouble.healthy_since = None;
             return;
         }
@@ -202,7 +203,9 @@ impl Engine {
         match part.channel {
             ChannelHealth::Dead => self.dead_state(index),
             ChannelHealth::Suspected => State::Suspected,
-            ChannelHealth::Unknown if part.trouble.as_ref().is_some_and(|trouble| trouble.drift) => {
+            ChannelHealth::Unknown
+                if part.trouble.as_ref().is_some_and(|trouble| trouble.drift || trouble.is_lost()) =>
+            {
                 State::Unknown
             }
             ChannelHealth::Unknown if part.recovery.as_ref().is_some_and(|it| acting(it.phase)) => {

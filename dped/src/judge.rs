@@ -19,6 +19,9 @@ pub enum Judgement {
     Pending(Box<str>),
     /// The probe itself did not end: unknown, and failed after `failure_threshold` of them over a healthy channel.
     Deadline,
+    /// Nothing answered the controller itself: unknown, and failed after `failure_threshold` of them over a healthy channel, which
+    /// shows that it is neither the machine nor the way to it.
+    Silent(Box<str>),
     /// Neither, and why.
     Unknown(Box<str>),
     /// The channel carried no answer: says nothing of the service, but much of the channel.
@@ -30,6 +33,7 @@ pub enum Judgement {
 pub fn judge(check: &Check, observation: &Observation) -> Judgement {
     match (check, observation) {
         (_, Observation::NotObserved | Observation::Channel(..)) => Judgement::NotObserved,
+        (Check::Direct(_), _) => judge_direct(observation),
         (_, Observation::NotRunnable(detail)) => {
             Judgement::Misconfigured(clause("probe cannot be run", detail))
         }
@@ -57,6 +61,21 @@ pub fn judge(check: &Check, observation: &Observation) -> Judgement {
             126 | 127 => not_runnable(*code, detail),
             _ => Judgement::Failed(clause(&format!("exit status {code}"), detail)),
         },
+        _ => Judgement::Unknown("answer of another kind of probe".into()),
+    }
+}
+
+/// What the controller saw itself. The text was made where it was seen, and says of what it speaks.
+fn judge_direct(observation: &Observation) -> Judgement {
+    match observation {
+        Observation::Expected(_) | Observation::Connected => Judgement::Passed,
+        Observation::Unexpected(detail) | Observation::NotConnected(detail) => {
+            Judgement::Failed(detail.clone())
+        }
+        Observation::NotRunnable(detail) => Judgement::Misconfigured(detail.clone()),
+        Observation::Silent(detail) => Judgement::Silent(detail.clone()),
+        Observation::DeadlinePassed => Judgement::Silent("no answer by the deadline".into()),
+        Observation::NotAsked(detail) => Judgement::Unknown(detail.clone()),
         _ => Judgement::Unknown("answer of another kind of probe".into()),
     }
 }

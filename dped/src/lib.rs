@@ -2,7 +2,7 @@
 //! deterministic: time, randomness and results come in, decisions go out. No clock, no socket, no log.
 //!
 //! The way of a fault through these files: `observe.rs` collects what probes saw, `judge.rs` and `systemd.rs` say what one means, `health.rs`
-//! what state follows. [`isolate`] finds the scope from [`Facts`](cpe_proto::decision::Facts) that `fault.rs` gathers. `window.rs` counts,
+//! what state follows; `witness.rs` who else speaks for an assembly. [`isolate`] finds the scope from [`Facts`](cpe_proto::decision::Facts) that `fault.rs` gathers. `window.rs` counts,
 //! [`ladder`] names the rung, `backoff.rs` its wait; `recover.rs` pleads with the gate (`gate.rs`, and [`guard`] above all engines), `action.rs`
 //! carries the action, `verify.rs` believes it or not; [`bounds`] says how long all of it takes at worst. `plan.rs` starts and stops in order,
 //! `dependency.rs` waits, `incident.rs` tells.
@@ -124,6 +124,7 @@ mod timer;
 mod verify;
 mod view;
 pub mod window;
+mod witness;
 
 pub use action::OUTCOME_LOST_AFTER;
 pub use engine::{Desired, Engine, Seed};

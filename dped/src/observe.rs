@@ -13,7 +13,7 @@ use crate::engine::{About, Desired, Engine};
 use crate::health::{self, ChannelEvent, ChannelHealth, HealthEvent};
 use crate::judge::{Judgement, judge};
 use crate::output::{Output, Target};
-use crate::parts::{AssemblyPart, Demand, Phase, Start, probe_id};
+use crate::parts::{AssemblyPart, Demand, Phase, Start, Untried, probe_id};
 use crate::timer::LOST_AFTER;
 
 impl Engine {
@@ -24,11 +24,16 @@ impl Engine {
         !drift && !self.machine_acting(index)
     }
 
-    /// Whether the services of an assembly are probed now: only over a healthy channel.
-    pub(crate) fn probes_services(&self, index: AssemblyIndex) -> bool {
-        self.assembly(index).channel == ChannelHealth::Healthy
-            && self.desired == Desired::Running
-            && !self.machine_acting(index)
+    /// Whether a service is probed now: over a healthy channel, or by the controller itself.
+    pub(crate) fn probes_service(&self, service: ServiceIndex) -> bool {
+        let index = self.definition().service(service).assembly;
+        let reached = self.assembly(index).channel == ChannelHealth::Healthy || self.is_direct(service);
+        reached && self.desired == Desired::Running && self.probes_channel(index)
+    }
+
+    /// Whether the controller probes a service itself, so that it is judged by itself whatever becomes of its assembly's channel.
+    pub(crate) fn is_direct(&self, service: ServiceIndex) -> bool {
+        self.definition().service(service).check.direct().is_some()
     }
 
     /// An action on the machine was given out and has not ended.
@@ -47,11 +52,8 @@ impl Engine {
             (poll.began, poll.flight) = (now, Some(number));
             self.output(Output::Probe { probe: probe_id(number), target: Target::Channel(index), timeout });
         }
-        if !self.probes_services(index) {
-            return;
-        }
         for service in self.definition().services_of(index) {
-            if !due(&self.service(service).poll) {
+            if !due(&self.service(service).poll) || !self.probes_service(service) {
                 continue;
             }
             let timeout = self.definition().service(service).probe.timeout;
@@ -134,11 +136,10 @@ impl Engine {
             return;
         }
         let failure = match observation {
-            Observation::Channel(ChannelFailure::NotTried, _) | Observation::NotObserved => {
-                // We did not try: it says nothing, and is tried again soon.
-                part.poll.due = now.after(settings.confirm_interval);
-                return;
+            Observation::Channel(ChannelFailure::NotTried, detail) => {
+                return self.channel_not_tried(index, detail, now);
             }
+            Observation::NotObserved => return self.channel_not_tried(index, "", now),
             Observation::Channel(failure, detail) => Some((*failure, detail)),
             Observation::DeadlinePassed => None,
             _ => return self.channel_answered(index, began, now),
@@ -160,6 +161,7 @@ impl Engine {
             part.poll.due = began.after(settings.confirm_interval).max(now);
         }
         let trouble = self.assembly_trouble(index);
+        trouble.tried();
         trouble.first_failed.get_or_insert(began);
         trouble.first_ended.get_or_insert(now);
         trouble.last_failed = Some(now);
@@ -174,23 +176,62 @@ impl Engine {
         if after == ChannelHealth::Dead && self.confirms_on_path(index) {
             self.assembly_mut(index).poll.due = began.after(settings.confirm_interval).max(now);
         }
+        if before == ChannelHealth::Healthy {
+            self.hasten_witnesses(index, now);
+        }
         if before != after {
             self.changed = true;
             if after == ChannelHealth::Dead {
-                self.channel_lost(index, now);
+                self.channel_lost(index, failure, now);
+                self.assembly_trouble(index).dead_since = Some(now);
             }
         }
     }
 
-    /// The services behind a dead channel are unknown.
-    fn channel_lost(&mut self, index: AssemblyIndex, now: Timestamp) {
-        for service in self.definition().services_of(index) {
+    /// The services behind a channel that carries nothing are unknown; those that the controller probes itself are not behind it.
+    fn channel_lost(&mut self, index: AssemblyIndex, failure: ChannelFailure, now: Timestamp) {
+        let reason = format!("channel {failure}");
+        for service in
+            self.definition().services_of(index).filter(|it| !self.is_direct(*it)).collect::<Vec<_>>()
+        {
             let part = self.service_mut(service);
             (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
-            let reason = format!("channel {}", self.assembly(index).failure);
             self.change(service, HealthEvent::ChannelLost, &reason, now);
         }
-        self.assembly_trouble(index).dead_since = Some(now);
+    }
+
+    /// We did not try: it says nothing of the assembly, and is tried again soon. But what was known before gets old by it: after
+    /// `failure_threshold` of them, when the newest evidence is not fresh any more, nothing is known, and that is told in its time.
+    fn channel_not_tried(&mut self, index: AssemblyIndex, detail: &str, now: Timestamp) {
+        let settings = self.definition().assembly(index).probe;
+        let notify = self.definition().timing.unreachable_notify;
+        let fresh_for = self.fresh_for(index);
+        let part = self.assembly_mut(index);
+        part.poll.due = now.after(settings.confirm_interval);
+        let (began, in_grace) = (part.poll.began, now < part.grace_until);
+        let trouble = self.assembly_trouble(index);
+        let untried = trouble.untried.get_or_insert(Untried { since: began, probes: 0, lost: false });
+        untried.probes = untried.probes.saturating_add(1);
+        let old = now.since(untried.since) >= fresh_for;
+        if untried.lost || in_grace || !old || u32::from(untried.probes) < settings.failure_threshold.get() {
+            return;
+        }
+        untried.lost = true;
+        let since = untried.since;
+        // What is dead was told, or will be.
+        if trouble.verdict.is_none() {
+            trouble.say_at.get_or_insert(since.after(notify).max(now));
+        }
+        let colon = if detail.is_empty() { "" } else { ": " };
+        trouble.reason = format!("channel {}{colon}{detail}", ChannelFailure::NotTried).into();
+        (trouble.first_failed, trouble.last_failed, trouble.dead_since) = (None, None, None);
+        (trouble.answering_since, trouble.healthy_since) = (None, None);
+        trouble.forget_path();
+        let part = self.assembly_mut(index);
+        (part.misses, part.answered) = (0, Timestamp::ZERO);
+        part.channel = health::channel(part.channel, ChannelEvent::Voided);
+        self.changed = true;
+        self.channel_lost(index, ChannelFailure::NotTried, now);
     }
 
     fn channel_answered(&mut self, index: AssemblyIndex, began: Timestamp, now: Timestamp) {
@@ -206,6 +247,7 @@ impl Engine {
             self.assembly_mut(index).poll.confirms(&settings, now);
         }
         if let Some(trouble) = &mut self.assembly_mut(index).trouble {
+            trouble.tried();
             (trouble.first_failed, trouble.last_failed, trouble.dead_since) = (None, None, None);
             trouble.forget_path();
             trouble.answering_since.get_or_insert(began);
@@ -218,9 +260,12 @@ impl Engine {
         self.changed = true;
         for service in self.definition().services_of(index) {
             let part = self.service_mut(service);
-            // Not seen for a while: a fault is confirmed anew.
+            // Not seen for a while, or not from within: a fault is confirmed anew.
             (part.misses, part.deadlines) = (0, 0);
             part.poll.hasten(now);
+            if let Some(trouble) = &mut part.trouble {
+                trouble.confirmed = false;
+            }
         }
     }
 
@@ -248,19 +293,37 @@ impl Engine {
             // The start that was waited for is over: the next one has a grace of its own.
             trouble.pending_since = None;
         }
+        if judgement != Judgement::Passed && service.check.direct().is_some() {
+            self.service_trouble(index).heard = Some(began);
+        }
         match judgement {
             Judgement::Passed => self.service_passed(index, began, now),
             Judgement::Failed(clause) => self.service_failed(index, &clause, began, now),
             Judgement::Misconfigured(clause) => self.service_misconfigured(index, &clause, now),
             Judgement::Pending(clause) => self.service_pending(index, &clause, began, now),
-            Judgement::Deadline => self.service_deadline(index, began, now),
+            Judgement::Deadline => {
+                let clause =
+                    format!("probe did not end within {}", crate::describe::span(service.probe.timeout));
+                self.service_deadline(index, &clause, began, now);
+            }
+            Judgement::Silent(clause) if self.assembly(assembly).channel == ChannelHealth::Healthy => {
+                self.service_deadline(index, &clause, began, now);
+            }
+            Judgement::Silent(clause) => {
+                // The machine, or the way to it: the channel's own probes tell.
+                let part = self.service_mut(index);
+                (part.deadlines, part.passed) = (0, Timestamp::ZERO);
+                self.unclear(index, &clause, now);
+            }
             Judgement::Unknown(clause) => {
                 self.service_mut(index).passed = Timestamp::ZERO;
                 self.unclear(index, &clause, now);
             }
             Judgement::NotObserved => {
                 // Much of the channel, nothing of the service.
-                self.assembly_mut(assembly).poll.hasten(now);
+                if service.check.direct().is_none() {
+                    self.assembly_mut(assembly).poll.hasten(now);
+                }
                 let confirm = service.probe.confirm_interval;
                 self.service_mut(index).poll.due = now.after(confirm);
             }
@@ -317,6 +380,9 @@ impl Engine {
         began: Timestamp,
         now: Timestamp,
     ) {
+        let assembly = self.definition().service(index).assembly;
+        // What cannot be started, since its channel is dead, waits for no start.
+        let startable = self.assembly(assembly).channel != ChannelHealth::Dead;
         let part = self.service_mut(index);
         part.passed = Timestamp::ZERO;
         let starting = part.state == State::Starting;
@@ -326,7 +392,8 @@ impl Engine {
         trouble.first_failed.get_or_insert(began);
         (trouble.confirmed, trouble.confirmed_by) = (enough, probes);
         let in_grace = starting
-            && (trouble.start == Start::Wanted || trouble.grace_until.is_some_and(|until| now < until));
+            && (trouble.start == Start::Wanted && startable
+                || trouble.grace_until.is_some_and(|until| now < until));
         if !enough || in_grace {
             self.change(index, HealthEvent::Missed, clause, now);
             return;
@@ -366,19 +433,18 @@ impl Engine {
         self.unclear(index, clause, now);
     }
 
-    fn service_deadline(&mut self, index: ServiceIndex, began: Timestamp, now: Timestamp) {
+    fn service_deadline(&mut self, index: ServiceIndex, clause: &str, began: Timestamp, now: Timestamp) {
         let settings = self.definition().service(index).probe;
         let part = self.service_mut(index);
         part.deadlines = part.deadlines.saturating_add(1);
         let deadlines = part.deadlines;
-        let clause = format!("probe did not end within {}", crate::describe::span(settings.timeout));
         if u32::from(deadlines) >= settings.failure_threshold.get() {
-            self.failed(index, &clause, true, deadlines, began, now);
+            self.failed(index, clause, true, deadlines, began, now);
             return;
         }
         part.passed = Timestamp::ZERO;
         part.poll.due = began.after(settings.confirm_interval).max(now);
-        self.unclear(index, &clause, now);
+        self.unclear(index, clause, now);
     }
 
     fn unclear(&mut self, index: ServiceIndex, clause: &str, now: Timestamp) {

@@ -109,6 +109,8 @@ pub(crate) struct ServiceTrouble {
     pub(crate) first_failed: Option<Timestamp>,
     /// The newest failed probe.
     pub(crate) last_failed: Option<Timestamp>,
+    /// When the newest probe that ended without a pass began.
+    pub(crate) heard: Option<Timestamp>,
     pub(crate) pending_since: Option<Timestamp>,
     /// The newest failed probe had this to say; how many confirmed it.
     pub(crate) confirmed_by: u8,
@@ -256,9 +258,32 @@ pub(crate) struct AssemblyTrouble {
     pub(crate) drift: bool,
     /// Who confirmed that the machine is down, and why.
     pub(crate) fenced: Option<Box<str>>,
+    /// Its channel's newest probes were not tried.
+    pub(crate) untried: Option<Untried>,
+}
+
+/// Probes of a channel in a row that we did not try.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Untried {
+    pub(crate) since: Timestamp,
+    pub(crate) probes: u8,
+    /// What was known before is too old.
+    pub(crate) lost: bool,
 }
 
 impl AssemblyTrouble {
+    /// Nothing is known, because nothing could be tried.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.untried.is_some_and(|untried| untried.lost)
+    }
+
+    /// A probe of the channel was tried again, whatever it saw.
+    pub(crate) fn tried(&mut self) {
+        if self.untried.take().is_some_and(|untried| untried.lost) && self.verdict.is_none() {
+            self.say_at = None;
+        }
+    }
+
     pub(crate) const fn forget_path(&mut self) {
         (self.first_ended, self.path_answered, self.failed_on_path) = (None, None, 0);
     }

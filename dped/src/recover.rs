@@ -58,6 +58,12 @@ impl Engine {
             || self.assembly(assembly).channel != ChannelHealth::Healthy
             || self.busy(assembly)
         {
+            let cut_off =
+                wants && self.is_direct(index) && self.assembly(assembly).channel != ChannelHealth::Healthy;
+            if cut_off {
+                self.service_trouble(index).waits =
+                    Some("waits for its channel: a restart goes over it".into());
+            }
             self.drop_passed_wait(index, now);
             return;
         }
@@ -230,7 +236,10 @@ impl Engine {
             Cause::Channel => {
                 let fresh = last_failed.is_some_and(|at| now.since(at) <= fresh_for);
                 let dead = self.assembly(index).channel == ChannelHealth::Dead;
+                let unheard = matches!(verdict, Verdict::Hung | Verdict::ChannelFault)
+                    && self.witness_pends(index, now);
                 dead && fresh
+                    && !unheard
                     && self.acts_on(index, verdict, facts)
                     && !self.assembly_waits_for_dependency(index, first_failed.unwrap_or(now), now)
             }

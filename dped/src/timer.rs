@@ -55,10 +55,9 @@ impl Engine {
         if self.probes_channel(index) {
             poll(&part.poll, settings.timeout, Target::Channel(index), found);
         }
-        let probed = self.probes_services(index);
         for service in self.definition().services_of(index) {
             let state = self.service(service);
-            if probed {
+            if self.probes_service(service) {
                 poll(
                     &state.poll,
                     self.definition().service(service).probe.timeout,

@@ -105,7 +105,7 @@ fn heal(site: &mut Site) {
     let infrastructure = site.capabilities.is_some();
     let definition = site.engine.definition().clone();
     for (host, assembly) in site.hosts.iter_mut().zip(&definition.assemblies) {
-        (host.way, host.claims, host.ordered) = (None, None, false);
+        (host.way, host.dark, host.claims, host.ordered) = (None, false, None, false);
         // Without an infrastructure, and for what may not be recreated, a person sees to the machine.
         let capped = assembly.max_rung < Rung::RebootHard && host.machine == Machine::Frozen;
         if !infrastructure || capped || host.machine == Machine::Gone {
@@ -177,6 +177,15 @@ impl Dice {
                         format!("process = \"p{service}\"\nrestart = {{ systemd = \"s{service}.service\" }}")
                     }
                     1 if self.one_in(3) => format!("process = \"p{service}\""),
+                    1 if self.one_in(2) => {
+                        let kind = self.of(&[
+                            "http = \"http://{OWN.address}/\"",
+                            "tls = 443",
+                            "tcp = 80\nfrom = \"controller\"",
+                        ]);
+                        let kind = kind.replace("OWN", &format!("a{index}"));
+                        format!("{kind}\nrestart = {{ systemd = \"s{service}.service\" }}")
+                    }
                     _ => format!("systemd = \"s{service}.service\""),
                 };
                 let after = if service > 0 { format!("after = [\"a{index}/s0\"]") } else { String::new() };
@@ -201,10 +210,12 @@ impl Dice {
                     Some(ChannelFailure::Protocol),
                     Some(ChannelFailure::NotTried),
                 ]);
+                site.hosts[host].dark =
+                    site.hosts[host].way == Some(ChannelFailure::TimedOut) && self.one_in(2);
             }
             10 | 11 => {
-                (site.hosts[host].way, site.hosts[host].claims, site.hosts[host].ordered) =
-                    (None, None, false);
+                let well = &mut site.hosts[host];
+                (well.way, well.dark, well.claims, well.ordered) = (None, false, None, false);
             }
             12 => {
                 let claim = self.of(&[

@@ -21,10 +21,18 @@ pub enum Observation {
     Exited(i32, Box<str>),
     /// A program could not be started or was not allowed: 126, 127, `sudo` refused. The text says which.
     NotRunnable(Box<str>),
-    /// A port accepted a connection.
+    /// A port accepted a connection, or a kernel answered an echo.
     Connected,
     /// A port did not: the text says how (refused, unreachable).
     NotConnected(Box<str>),
+    /// A program answered a direct probe, and as its definition expects.
+    Expected(Box<str>),
+    /// A program answered a direct probe, and otherwise than its definition expects: the text says how.
+    Unexpected(Box<str>),
+    /// Nothing answered a direct probe by its deadline, or the network said unreachable: the service, its machine or the way to it.
+    Silent(Box<str>),
+    /// A direct probe could not ask: the text says why. Says nothing of the service.
+    NotAsked(Box<str>),
     /// The probe was sent over a channel that is alive, and did not end by its deadline. It was ended by force.
     DeadlinePassed,
     /// The probe could not be sent or its answer was lost, because its channel is not alive.

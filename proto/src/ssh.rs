@@ -34,7 +34,8 @@ pub(crate) fn read_passphrase(
     credential.or_else(|| inner.parse("file", file).map(Passphrase::File))
 }
 
-fn credential(text: &str) -> Result<String, &'static str> {
+/// The name of a systemd credential.
+pub(crate) fn credential(text: &str) -> Result<String, &'static str> {
     let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if !plain || text.is_empty() || text.len() > 255 || text.starts_with('.') {
         return Err("the name of a systemd credential: letters, digits, -, _ and .");

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cpe_proto::definition::{Check, Definition, Deployable, Machine, Mode, SCHEMAS, check_set};
+use cpe_proto::definition::{Check, Definition, Deployable, HostOf, Machine, Mode, SCHEMAS, check_set};
 use cpe_proto::rung::Rung;
 
 fn folder() -> PathBuf {
@@ -113,4 +113,53 @@ fn the_reference_has_every_key_with_a_comment() {
             "reference.toml does not explain `{key}`"
         );
     }
+}
+
+#[test]
+fn a_reference_to_its_own_name_is_each_assembly_itself_and_only_programs_at_its_address_are_witnesses() {
+    let text = r#"
+        name = "x"
+        infrastructure = "prod"
+        [assemblies.web]
+        image = "debian-12"
+        count = 2
+        services.own = { http = "http://{web.address}/", restart = { systemd = "a.service" } }
+        services.other = { http = "http://{db.address}/", restart = { systemd = "a.service" } }
+        services.port = { tcp = 80, from = "controller", restart = { systemd = "a.service" } }
+        services.echo = { icmp = true, restart = { systemd = "a.service" } }
+        [assemblies.db]
+        address = "192.0.2.1"
+        services.balancer = { http = "http://192.0.2.9/", restart = { systemd = "a.service" } }
+        services.certificate = { tls = "192.0.2.1:443", restart = { systemd = "a.service" } }
+    "#;
+    let parsed = Deployable::parse("x.toml", text).expect("it is right");
+    let seen: Vec<String> = parsed
+        .assembly_indices()
+        .flat_map(|index| parsed.services_of(index))
+        .map(|index| {
+            let service = parsed.service(index);
+            let target = match service.check.direct().expect("all are direct").target() {
+                HostOf::Assembly(index) => parsed.assembly(*index).name.to_string(),
+                HostOf::Host(host) => host.as_str().to_owned(),
+            };
+            let own = &parsed.assembly(service.assembly).name;
+            let witness = if parsed.is_witness(index) { ", a witness" } else { "" };
+            format!("{own}/{} ({}) asks {target}{witness}", service.name, service.check.kind())
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            "web-1/own (http) asks web-1, a witness",
+            "web-1/other (http) asks db",
+            "web-1/port (tcp) asks web-1",
+            "web-1/echo (icmp) asks web-1",
+            "web-2/own (http) asks web-2, a witness",
+            "web-2/other (http) asks db",
+            "web-2/port (tcp) asks web-2",
+            "web-2/echo (icmp) asks web-2",
+            "db/balancer (http) asks 192.0.2.9",
+            "db/certificate (tls) asks 192.0.2.1, a witness",
+        ]
+    );
 }

@@ -27,7 +27,8 @@ pub use serve::{ServeError, serve};
 pub use tally::Tally;
 
 /// The kinds of probes: the channel's own, then those of a definition, then what is none of these.
-const PROBE_KINDS: [&str; 6] = ["channel", "systemd", "process", "tcp", "command", "other"];
+const PROBE_KINDS: [&str; 10] =
+    ["channel", "systemd", "process", "tcp", "command", "http", "tls", "dns", "icmp", "other"];
 
 /// Seconds of a probe's round trip and of a durable write, from 0.25 ms to 8 s.
 const SHORT: [f64; 13] = [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 8.0];
@@ -58,10 +59,19 @@ impl ProbeOutcome {
     /// By the tables of policy.md section 1.
     fn of(observation: &Observation) -> Self {
         match observation {
-            Observation::Alive | Observation::Connected | Observation::Exited(0, _) => Self::Passed,
-            Observation::Channel(..) | Observation::NotConnected(_) | Observation::Exited(..) => Self::Failed,
+            Observation::Alive
+            | Observation::Connected
+            | Observation::Expected(_)
+            | Observation::Exited(0, _) => Self::Passed,
+            Observation::Channel(..)
+            | Observation::NotConnected(_)
+            | Observation::Unexpected(_)
+            | Observation::Exited(..) => Self::Failed,
             Observation::NotRunnable(_) => Self::Misconfigured,
-            Observation::DeadlinePassed | Observation::NotObserved => Self::Unknown,
+            Observation::DeadlinePassed
+            | Observation::NotObserved
+            | Observation::Silent(_)
+            | Observation::NotAsked(_) => Self::Unknown,
             Observation::Unit(unit) => match (&*unit.load, &*unit.active) {
                 ("loaded", "active") => Self::Passed,
                 ("loaded", "inactive" | "failed") => Self::Failed,

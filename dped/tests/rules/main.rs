@@ -13,3 +13,4 @@ mod phase;
 mod restart;
 mod site;
 mod telling;
+mod witness;

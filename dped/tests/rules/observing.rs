@@ -317,15 +317,6 @@ fn behind_a_dead_channel_services_are_unknown_and_not_probed() {
 }
 
 #[test]
-fn what_we_did_not_try_says_nothing_of_the_channel() {
-    let mut site = Site::with(WEB);
-    site.cut("web", Some(ChannelFailure::NotTried));
-    site.run(300.0);
-    assert_eq!(site.state("web"), State::Healthy);
-    assert_eq!(site.kinds(EventKind::IncidentOpened).len(), 0);
-}
-
-#[test]
 fn a_network_that_heals_before_the_threshold_was_no_fault() {
     let mut site = Site::with(WEB);
     site.cut("web", Some(ChannelFailure::TimedOut));

@@ -37,7 +37,7 @@ pub(super) async fn probe(
             format!("exec /bin/sh -c {} sh {}", quote(PROCESS), quote(name.as_str()))
         }
         Probe::Check(Check::Command(line)) => format!("exec /bin/sh -c {}", quote(line.as_str())),
-        Probe::Check(Check::Tcp { .. }) => return Observation::NotObserved,
+        Probe::Check(Check::Tcp { .. } | Check::Direct(_)) => return Observation::NotObserved,
     };
     let Ok(_permit) = limit.acquire().await else { return Observation::NotObserved };
     let outcome = Box::pin(exec::run(handle, command, deadline, output_max)).await;

@@ -236,7 +236,8 @@ impl Lines {
                 let _infallible = writeln!(self.commands, "c {line} {} {command}", seconds(pending.deadline));
                 (line, 0)
             }
-            Probe::Check(Check::Tcp { .. }) => return,
+            // A port is opened beside the shell; what is direct was never meant for a session.
+            Probe::Check(Check::Tcp { .. } | Check::Direct(_)) => return,
         };
         pending.stage = Stage::Asked { line, slot, batch };
     }

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::direct::Direct;
+
 /// How a service is probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
@@ -20,17 +22,29 @@ pub enum Check {
     },
     /// A command in the guest exits 0. Run by `/bin/sh -c`.
     Command(CommandLine),
+    /// The controller looks itself, not over the assembly's channel.
+    Direct(Arc<Direct>),
 }
 
 impl Check {
     /// The word of definitions and metrics.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Systemd(_) => "systemd",
             Self::Process(_) => "process",
             Self::Tcp { .. } => "tcp",
             Self::Command(_) => "command",
+            Self::Direct(direct) => direct.kind(),
+        }
+    }
+
+    /// The probe that the controller makes itself; none: it is made in the guest, over the assembly's channel.
+    #[must_use]
+    pub const fn direct(&self) -> Option<&Arc<Direct>> {
+        match self {
+            Self::Direct(direct) => Some(direct),
+            _ => None,
         }
     }
 }

@@ -3,6 +3,9 @@
 
 mod check;
 mod cycle;
+mod direct;
+mod direct_read;
+mod http;
 mod numbers;
 mod parse;
 mod places;
@@ -15,9 +18,12 @@ mod set;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{Check, CommandLine, ProcessName, UnitName};
+pub use direct::{DNS_PORT, Direct, Dns, HostOf, PortOf, Record, Tls};
+pub use http::{HeaderValue, Http, Method, Pattern, Statuses, Url};
 pub use parse::Definition;
 pub use places::{Part, Places};
 pub use read::ASSEMBLIES_MAX;
@@ -77,6 +83,8 @@ pub struct Assembly {
     pub max_rung: Rung,
     /// How its channel is probed. `startup_grace` is also its boot time.
     pub probe: ProbeSettings,
+    /// How probes reach it.
+    pub monitor: Monitor,
     /// Where its SSH differs from cpe.toml.
     pub ssh: SshOverride,
     /// The assemblies that must be healthy before this one starts.
@@ -108,6 +116,16 @@ pub enum Machine {
         /// The flavor's name, if the infrastructure has such.
         flavor: Option<String>,
     },
+}
+
+/// The way probes reach an assembly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Monitor {
+    /// A session to the guest.
+    #[default]
+    Ssh,
+    /// From outside only. Its channel is this probe, whatever is answered; nothing can be restarted in the guest.
+    Direct(Arc<Direct>),
 }
 
 /// What the disks of an assembly hold.
@@ -185,6 +203,20 @@ impl Deployable {
     ) -> impl DoubleEndedIterator<Item = ServiceIndex> + use<> {
         let (first, end) = self.assembly(assembly).services;
         (first.0..end.0).map(ServiceIndex)
+    }
+
+    /// Whether a passed probe of that service proves that its assembly lives, whatever its channel says: the controller itself was
+    /// answered, by a program, from the address of the assembly.
+    #[must_use]
+    pub fn is_witness(&self, service: ServiceIndex) -> bool {
+        let service = self.service(service);
+        let Some(direct) = service.check.direct() else { return false };
+        let own = match (direct.target(), &self.assembly(service.assembly).machine) {
+            (HostOf::Assembly(index), _) => *index == service.assembly,
+            (HostOf::Host(host), Machine::Address(address)) => host.as_str() == address,
+            (HostOf::Host(_), _) => false,
+        };
+        own && direct.speaks_of_programs()
     }
 
     /// The assembly of that name.

@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
+use super::direct_read::{self, read_channel};
 use super::numbers::{ProbeKeys, read_escalation, read_timing};
 use super::places::{KeyPlaces, written};
 use super::schema::{ADOPT, ASSEMBLY, ESCALATION, MACHINE_KEYS, PROBE, SSH, TIMING};
-use super::service::{ServiceTemplate, read_service};
+use super::service::{Home, ServiceTemplate, read_service};
 use super::{Data, Escalation, Machine, Mode, ProbeSettings, SshOverride, Timing};
 use crate::document::{Host, Table, Text, plain_text};
 use crate::fence::{self, FenceOptions};
@@ -49,12 +50,20 @@ pub(super) struct AssemblyTemplate<'t> {
     pub(super) data: Data,
     pub(super) max_rung: Rung,
     pub(super) probe: ProbeSettings,
+    pub(super) monitor: MonitorTemplate,
     pub(super) ssh: SshOverride,
     pub(super) after: Vec<Text<'t>>,
     pub(super) parameters: Vec<(Text<'t>, Text<'t>)>,
     pub(super) fence: FenceOptions,
     pub(super) services: Vec<ServiceTemplate<'t>>,
     pub(super) keys: KeyPlaces,
+}
+
+/// The way probes reach an assembly, whose reference is still a word.
+pub(super) enum MonitorTemplate {
+    Ssh,
+    /// None where its probe is wrong.
+    Direct(Option<direct_read::Template>),
 }
 
 pub(super) fn read<'t>(root: &Table<'t>) -> Template<'t> {
@@ -106,7 +115,8 @@ fn read_assembly<'t>(
     let keys = [written(probes.as_ref(), PROBE.keys), written(Some(table), &["max_rung"])];
     let machine = read_machine(table, has_infrastructure);
     let data = read_data(table);
-    read_monitor(table);
+    let monitor = read_monitor(table, name);
+    let home = Home { name, guest: matches!(monitor, MonitorTemplate::Ssh), probe };
     let services = table.tables("services", &super::schema::SERVICE);
     AssemblyTemplate {
         name,
@@ -120,23 +130,37 @@ fn read_assembly<'t>(
         data,
         max_rung: read_max_rung(table, data, has_infrastructure),
         probe: probe.over(ProbeSettings::channel()),
+        monitor,
         ssh: table.table("ssh", &SSH).map(|table| read_ssh(&table)).unwrap_or_default(),
         after: read_after(table),
         parameters: read_parameters(table),
         fence: read_fence(table, has_infrastructure),
-        services: services.iter().map(|(name, service)| read_service(*name, service, probe)).collect(),
+        services: services.iter().map(|(name, service)| read_service(*name, service, home)).collect(),
         keys: keys.concat(),
     }
 }
 
-fn read_monitor(table: &Table<'_>) {
-    let Some(text) = table.text("monitor") else { return };
-    if matches!(text.text, "agent" | "direct") {
-        let message = format!("`monitor` \"{}\" is not supported yet, expected \"ssh\"", text.text);
+fn read_monitor(table: &Table<'_>, own: Text<'_>) -> MonitorTemplate {
+    if let Some(text) = table.text("monitor").filter(|text| text.text == "agent") {
+        let message = "`monitor` \"agent\" is not supported yet, expected \"ssh\" or \"direct\"";
         table.report().error(text.at, message);
-        return;
+        return MonitorTemplate::Ssh;
     }
-    table.word("monitor", &[("ssh", ())]);
+    if table.word("monitor", &[("ssh", false), ("direct", true)]) != Some(true) {
+        if table.has("channel") {
+            let message = "`channel` without `monitor = \"direct\"`, expected both";
+            table.report().error(table.at_key("channel"), message);
+        }
+        return MonitorTemplate::Ssh;
+    }
+    table.require(
+        "channel",
+        "channel = { icmp = true }, or one of `http`, `tls` and `tcp`: what shows that it can be reached",
+    );
+    if table.has("ssh") {
+        table.report().error(table.at_key("ssh"), "`ssh` with `monitor = \"direct\"`, expected one of them");
+    }
+    MonitorTemplate::Direct(read_channel(table, own))
 }
 
 /// Reports a table's name that is not one.

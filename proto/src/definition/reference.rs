@@ -135,6 +135,15 @@ impl<A> Referring<A> {
         })
     }
 
+    /// The reference, if the text is nothing else.
+    #[must_use]
+    pub fn only(&self) -> Option<&Reference<A>> {
+        match &*self.pieces {
+            [Piece::Reference(reference)] => Some(reference),
+            _ => None,
+        }
+    }
+
     /// The text, if there is no reference in it.
     #[must_use]
     pub fn plain(&self) -> Option<&str> {
@@ -142,14 +151,6 @@ impl<A> Referring<A> {
             [Piece::Text(text)] => Some(text),
             _ => None,
         }
-    }
-}
-
-impl Referring {
-    /// One reference and nothing else.
-    #[must_use]
-    pub fn to(assembly: AssemblyIndex, attribute: Attribute) -> Self {
-        Self { pieces: [Piece::Reference(Reference { assembly, attribute })].into() }
     }
 }
 
@@ -217,7 +218,7 @@ mod tests {
         let missing = Reference { assembly: AssemblyIndex(1), attribute: Attribute::Address };
         assert_eq!(resolved.render(value), Err(&missing));
         assert_eq!(resolved.references().count(), 2);
-        assert_eq!(resolved.plain(), None);
+        assert_eq!((resolved.plain(), resolved.only()), (None, None));
         assert!(parsed.resolve(|_| None).is_none());
     }
 }

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::cycle::find_cycles;
+use super::direct_read;
 use super::places::KeyPlaces;
-use super::read::{ASSEMBLIES_MAX, AssemblyTemplate, Template};
-use super::{Assembly, Deployable, Machine, Part, Service};
+use super::read::{ASSEMBLIES_MAX, AssemblyTemplate, MonitorTemplate, Template};
+use super::service::CheckTemplate;
+use super::{Assembly, Check, Deployable, Direct, Machine, Monitor, Part, Service};
 use crate::document::{Report, Text, nearest};
 use crate::id::{AssemblyIndex, NAME_MAX_BYTES, Name, ServiceIndex};
 
@@ -72,7 +74,64 @@ impl<'r, 't> Plan<'r, 't> {
         plan.expand();
         plan.resolve()?;
         plan.check_order();
+        plan.check_references();
         Some(plan)
+    }
+
+    /// Reports references that mean no assembly, or several: once for all assemblies that `count` makes.
+    fn check_references(&self) {
+        for (place, assembly) in self.template.assemblies.iter().enumerate() {
+            let Some(place) = self.places.iter().position(|it| it.template == place) else { continue };
+            let services = assembly.services.iter().filter_map(|service| match &service.check {
+                Some(CheckTemplate::Direct(direct)) => Some((direct, service.check_at)),
+                _ => None,
+            });
+            let channel = match &assembly.monitor {
+                MonitorTemplate::Direct(Some(direct)) => Some((direct, assembly.name.at)),
+                _ => None,
+            };
+            for (direct, at) in services.chain(channel) {
+                let tell = |message: String| self.report.absent(at, message);
+                direct.resolve(|word| self.meant(place, word).map_err(tell).ok());
+            }
+        }
+    }
+
+    /// The assembly that a reference means, seen from one: its own name is itself, whatever `count` makes of that.
+    fn meant(&self, own: usize, word: &str) -> Result<AssemblyIndex, String> {
+        if self.template.assemblies[self.places[own].template].name.text == word {
+            return Ok(AssemblyIndex(narrow(own)));
+        }
+        match self.names.get(word).map(Vec::as_slice) {
+            Some([place]) => Ok(AssemblyIndex(narrow(*place))),
+            Some([first, ..]) => Err(format!(
+                "`{{{word}.address}}` may mean several assemblies, expected one of them, as {{{}.address}}",
+                self.places[*first].name
+            )),
+            _ => Err(format!(
+                "no assembly \"{}\" for `{{{0}.address}}`{}",
+                cut(word),
+                self.near_assembly(word)
+            )),
+        }
+    }
+
+    fn direct(&self, own: usize, direct: &direct_read::Template) -> Option<Arc<Direct>> {
+        direct.resolve(|word| self.meant(own, word).ok()).map(Arc::new)
+    }
+
+    fn check(&self, own: usize, check: &CheckTemplate) -> Option<Check> {
+        match check {
+            CheckTemplate::Guest(check) => Some(check.clone()),
+            CheckTemplate::Direct(direct) => self.direct(own, direct).map(Check::Direct),
+        }
+    }
+
+    fn monitor(&self, own: usize, monitor: &MonitorTemplate) -> Option<Monitor> {
+        match monitor {
+            MonitorTemplate::Ssh => Some(Monitor::Ssh),
+            MonitorTemplate::Direct(direct) => self.direct(own, direct.as_ref()?).map(Monitor::Direct),
+        }
     }
 
     fn expand(&mut self) {
@@ -302,7 +361,7 @@ impl<'r, 't> Plan<'r, 't> {
                 services.push(Service {
                     name: Name::parse(service.name.text).ok()?,
                     assembly: AssemblyIndex(narrow(index)),
-                    check: service.check.clone()?,
+                    check: self.check(index, service.check.as_ref()?)?,
                     restart: service.restart.clone(),
                     probe: service.probe,
                     after: self.service_after[nth].iter().copied().map(ServiceIndex).collect(),
@@ -310,7 +369,8 @@ impl<'r, 't> Plan<'r, 't> {
             }
             let range = (ServiceIndex(narrow(own.start)), ServiceIndex(narrow(own.end)));
             let after = self.assembly_after[index].iter().copied().map(AssemblyIndex).collect();
-            assemblies.push(assembly(template, &place.name, after, range)?);
+            let monitor = self.monitor(index, &template.monitor)?;
+            assemblies.push(assembly(template, &place.name, monitor, after, range)?);
         }
         Some(Deployable {
             name: self.template.name.clone()?,
@@ -346,6 +406,7 @@ impl<'r, 't> Plan<'r, 't> {
 fn assembly(
     template: &AssemblyTemplate<'_>,
     name: &str,
+    monitor: Monitor,
     after: Vec<AssemblyIndex>,
     services: (ServiceIndex, ServiceIndex),
 ) -> Option<Assembly> {
@@ -357,6 +418,7 @@ fn assembly(
         data: template.data,
         max_rung: template.max_rung,
         probe: template.probe,
+        monitor,
         ssh: template.ssh.clone(),
         after,
         services,

@@ -54,6 +54,7 @@ pub(super) const ASSEMBLY: Schema = Schema {
         "data",
         "max_rung",
         "monitor",
+        "channel",
         "ssh",
         "probe",
         "parameters",
@@ -69,24 +70,54 @@ pub(super) const SSH: Schema =
     Schema { title: "ssh", keys: &["user", "port", "identity", "passphrase", "jump"], later: &[] };
 
 /// What is said of a kind that is planned.
-const KINDS: &str = "the kinds are `systemd`, `process`, `tcp` and `command`";
+const KINDS: &str = "the kinds are `systemd`, `process`, `tcp`, `command`, `http`, `tls`, `dns` and `icmp`";
 
 pub(super) const SERVICE: Schema = Schema {
     title: "a service",
-    keys: &["systemd", "process", "tcp", "command", "from", "restart", "after", "probe"],
+    keys: &[
+        "systemd", "process", "tcp", "command", "http", "tls", "dns", "icmp", "from", "restart", "after",
+        "probe",
+    ],
     later: &[
-        ("http", KINDS),
         ("nagios", KINDS),
         ("ocf", KINDS),
-        ("tls", KINDS),
-        ("dns", KINDS),
-        ("icmp", KINDS),
         ("parameters", "an assembly may have `parameters`, for its infrastructure"),
     ],
 };
 
 /// The kinds of services, of which each service has one.
-pub(super) const SERVICE_KINDS: [&str; 4] = ["systemd", "process", "tcp", "command"];
+pub(super) const SERVICE_KINDS: [&str; 8] =
+    ["systemd", "process", "tcp", "command", "http", "tls", "dns", "icmp"];
+
+pub(super) const HTTP: Schema = Schema {
+    title: "http",
+    keys: &[
+        "url",
+        "method",
+        "status",
+        "host",
+        "headers",
+        "answer_headers",
+        "contains",
+        "matches",
+        "redirects",
+        "ca",
+    ],
+    later: &[],
+};
+
+/// Where the value of a header is.
+pub(super) const HEADER: Schema = Schema { title: "a header", keys: &["file", "credential"], later: &[] };
+
+pub(super) const TLS: Schema =
+    Schema { title: "tls", keys: &["to", "name", "warn_before", "fail_before", "ca"], later: &[] };
+
+pub(super) const DNS: Schema =
+    Schema { title: "dns", keys: &["name", "type", "expect", "server"], later: &[] };
+
+/// What stands for the channel of an assembly that is reached by direct probes alone.
+pub(super) const CHANNEL: Schema =
+    Schema { title: "channel", keys: &["http", "tls", "tcp", "icmp"], later: &[] };
 
 /// What names the machine of an assembly, of which each has one.
 pub(super) const MACHINE_KEYS: [&str; 4] = ["address", "image", "instance", "adopt"];
@@ -98,7 +129,7 @@ pub(super) const RESTART: Schema = Schema {
 };
 
 /// Every kind of table with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 12] = [
+pub const SCHEMAS: [&Schema; 17] = [
     &DEFINITION,
     &PROBE,
     &ESCALATION,
@@ -110,5 +141,10 @@ pub const SCHEMAS: [&Schema; 12] = [
     &ssh::PASSPHRASE,
     &fence::VALUE,
     &SERVICE,
+    &HTTP,
+    &HEADER,
+    &TLS,
+    &DNS,
+    &CHANNEL,
     &RESTART,
 ];

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use report::{Position, Report};
+pub(crate) use table::joined;
 pub use table::{Schema, Table, Text, TextOrTable};
 pub use words::{Host, HostPort, nearest, parse_duration, parse_size, plain_text};
 

@@ -212,6 +212,18 @@ impl<'t> Table<'t> {
         self.entries.get(key).is_some_and(|value| value.get_ref().is_integer())
     }
 
+    /// Whether the key's value is true or false.
+    #[must_use]
+    pub fn is_flag(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|value| value.get_ref().is_bool())
+    }
+
+    /// Whether the key's value is a table.
+    #[must_use]
+    pub fn is_table(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|value| value.get_ref().is_table())
+    }
+
     /// True or false.
     #[must_use]
     pub fn flag(&self, key: &str) -> Option<bool> {
@@ -386,7 +398,7 @@ fn text_of<'t>(key: &'t Spanned<std::borrow::Cow<'t, str>>) -> Text<'t> {
 }
 
 /// "`a`, `b` or `c`".
-fn joined(words: &[&str], quote: char, last_word: &str) -> String {
+pub(crate) fn joined(words: &[&str], quote: char, last_word: &str) -> String {
     let quoted: Vec<String> = words.iter().map(|word| format!("{quote}{word}{quote}")).collect();
     match quoted.split_last() {
         None => "nothing".to_owned(),

@@ -59,6 +59,8 @@ pub(crate) type Way = Option<ChannelFailure>;
 pub(crate) struct Host {
     pub(crate) machine: Machine,
     pub(crate) way: Way,
+    /// No network reaches it, so that whoever looks from outside sees nothing either.
+    pub(crate) dark: bool,
     /// What the infrastructure says, if it lies or cannot say.
     pub(crate) claims: Option<InstanceState>,
     pub(crate) ordered: bool,
@@ -137,6 +139,8 @@ pub(crate) struct Site {
     pending: BTreeMap<Target, Timestamp>,
     /// Since when each host, and each unit on it, has been well in truth.
     well: BTreeMap<Target, Timestamp>,
+    /// Since when a program of each service that is probed from outside has answered there, in truth.
+    speaks: BTreeMap<ServiceIndex, Timestamp>,
     pub(crate) maintained: BTreeSet<Option<AssemblyIndex>>,
     pub(crate) paused: bool,
     pub(crate) fleet_paused: bool,
@@ -198,8 +202,14 @@ impl Site {
             desired,
             maintenance: Vec::new(),
         };
-        let host =
-            Host { machine: Machine::Up, way: None, claims: None, ordered: false, boot: seconds(20.0) };
+        let host = Host {
+            machine: Machine::Up,
+            way: None,
+            dark: false,
+            claims: None,
+            ordered: false,
+            boot: seconds(20.0),
+        };
         let unit = if desired == Desired::Running { Unit::Running } else { Unit::Stopped };
         let guest = Guest { unit, dies_after: None, dies_at: None, broken: false, enabled: true };
         let capabilities =
@@ -235,6 +245,7 @@ impl Site {
             last_seen: BTreeMap::new(),
             pending: BTreeMap::new(),
             well: BTreeMap::new(),
+            speaks: BTreeMap::new(),
             maintained: BTreeSet::new(),
             paused: false,
             fleet_paused: false,
@@ -314,8 +325,14 @@ impl Site {
     pub(crate) fn redefine(&mut self, text: &str) {
         let Ok(new) = Deployable::parse("site.toml", text) else { panic!("not a definition: {text}") };
         let old = Arc::clone(self.engine.definition());
-        let fresh =
-            Host { machine: Machine::Up, way: None, claims: None, ordered: false, boot: seconds(20.0) };
+        let fresh = Host {
+            machine: Machine::Up,
+            way: None,
+            dark: false,
+            claims: None,
+            ordered: false,
+            boot: seconds(20.0),
+        };
         let hosts = new.assemblies.iter().map(|assembly| {
             old.assembly_named(assembly.name.as_str())
                 .map_or(fresh.clone(), |index| self.hosts[usize::from(index.0)].clone())
@@ -341,6 +358,7 @@ impl Site {
         self.pending.retain(|target, _| still(target));
         self.well.retain(|target, _| still(target));
         self.maintained.retain(|it| it.is_none_or(|index| usize::from(index.0) < hosts));
+        self.speaks.clear();
         self.input(Input::Definition(Arc::new(new)));
     }
 
@@ -429,6 +447,12 @@ impl Site {
 
     pub(crate) fn cut(&mut self, name: &str, way: Way) {
         self.host(name).way = way;
+    }
+
+    /// The whole network of a machine is gone, not only its sshd.
+    pub(crate) fn darken(&mut self, name: &str) {
+        let host = self.host(name);
+        (host.way, host.dark) = (Some(ChannelFailure::TimedOut), true);
     }
 
     pub(crate) fn claims(&mut self, name: &str, state: InstanceState) {

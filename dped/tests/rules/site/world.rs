@@ -96,6 +96,12 @@ impl Site {
                 let well = answers && self.guests[usize::from(service.0)].unit == Unit::Running;
                 all &= well;
                 self.note_well(Target::Service(service), well);
+                let outside = self.seen_outside(Target::Service(service), index);
+                if matches!(outside, Some(Observation::Expected(_))) {
+                    self.speaks.entry(service).or_insert(self.now);
+                } else {
+                    self.speaks.remove(&service);
+                }
             }
             self.note_well(Target::Channel(index), all);
         }
@@ -153,7 +159,9 @@ impl Site {
                     }
                     Target::Service(service) => {
                         let assembly = self.engine.definition().service(service).assembly;
-                        if self.answers(assembly) {
+                        if let Some(seen) = self.seen_outside(target, assembly) {
+                            seen
+                        } else if self.answers(assembly) {
                             Observation::DeadlinePassed
                         } else {
                             Observation::NotObserved
@@ -186,7 +194,10 @@ impl Site {
         );
         if !void && !nothing {
             let seen = match &observation {
-                Observation::Alive | Observation::Connected | Observation::Exited(0, _) => Seen::Well,
+                Observation::Alive
+                | Observation::Connected
+                | Observation::Expected(_)
+                | Observation::Exited(0, _) => Seen::Well,
                 Observation::Unit(unit) if &*unit.active == "active" => Seen::Well,
                 Observation::Unit(unit)
                     if &*unit.load == "loaded" && matches!(&*unit.active, "inactive" | "failed") =>
@@ -194,9 +205,11 @@ impl Site {
                     Seen::Bad
                 }
                 Observation::Channel(failure, _) if *failure != ChannelFailure::NotTried => Seen::Bad,
-                Observation::NotConnected(_) | Observation::Exited(..) | Observation::DeadlinePassed => {
-                    Seen::Bad
-                }
+                Observation::NotConnected(_)
+                | Observation::Unexpected(_)
+                | Observation::Silent(_)
+                | Observation::Exited(..)
+                | Observation::DeadlinePassed => Seen::Bad,
                 _ => Seen::Unclear,
             };
             let activating = matches!(&observation, Observation::Unit(unit) if &*unit.active == "activating");
@@ -231,6 +244,9 @@ impl Site {
             Target::Channel(index) => index,
             Target::Service(service) => self.engine.definition().service(service).assembly,
         };
+        if let Some(seen) = self.seen_outside(target, assembly) {
+            return seen;
+        }
         if !self.answers(assembly) {
             return Observation::NotObserved;
         }
@@ -251,6 +267,30 @@ impl Site {
             (Unit::Running, false) => Observation::Exited(0, "".into()),
             (_, false) => Observation::Exited(1, "".into()),
         }
+    }
+
+    /// What the controller sees itself of a service that it probes so.
+    fn seen_outside(&self, target: Target, assembly: AssemblyIndex) -> Option<Observation> {
+        let Target::Service(service) = target else { return None };
+        let definition = self.engine.definition();
+        let program = definition.service(service).check.direct()?.speaks_of_programs();
+        let host = &self.hosts[usize::from(assembly.0)];
+        let silent = Observation::Silent("no answer by the deadline".into());
+        let unit = self.guests[usize::from(service.0)].unit;
+        Some(match host.machine {
+            _ if host.dark => silent,
+            Machine::Frozen if !program => Observation::Connected,
+            Machine::Up => match unit {
+                Unit::Running if program => Observation::Expected("200".into()),
+                Unit::Running => Observation::Connected,
+                Unit::Odd if program => Observation::Unexpected("503".into()),
+                Unit::Masked if program => Observation::NotRunnable("the certificate is not trusted".into()),
+                Unit::NotFound => Observation::NotAsked("its name cannot be resolved".into()),
+                Unit::Hangs => silent,
+                _ => Observation::NotConnected("connection refused".into()),
+            },
+            _ => silent,
+        })
     }
 
     fn push(&mut self, at: Timestamp, happening: Happening) {
@@ -317,9 +357,10 @@ impl Site {
                     Some(_) => (self.now.after(self.latency), true),
                 }
             }
-            (Observation::NotObserved | Observation::DeadlinePassed, Target::Service(_)) => {
-                (self.now.after(timeout), true)
-            }
+            (
+                Observation::NotObserved | Observation::DeadlinePassed | Observation::Silent(_),
+                Target::Service(_),
+            ) => (self.now.after(timeout), true),
             _ => (self.now.after(self.latency), false),
         };
         let began = self.now;
@@ -478,6 +519,18 @@ impl Site {
                 let any = bad(Target::Channel(index))
                     || definition.services_of(index).any(|service| bad(Target::Service(service)));
                 assert!(any, "{action:?} on what was not seen failing\n{}", story());
+                // The infrastructure's own word outranks a witness (rows 6 to 8); silence of the channel does not (row 9).
+                let said = self.hosts[usize::from(index.0)].claims.is_some() || self.lossy() || self.lagging;
+                let speaks = definition
+                    .services_of(index)
+                    .filter(|it| definition.is_witness(*it))
+                    .filter_map(|it| self.speaks.get(&it))
+                    .any(|since| self.now.since(*since) > patience);
+                assert!(
+                    said || !speaks || !bad(Target::Channel(index)),
+                    "{action:?} while a witness speaks\n{}",
+                    story()
+                );
             }
             Act::StopService(_) => {}
         }
