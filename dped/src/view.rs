@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cpe_proto::id::IncidentId;
+use cpe_proto::decision::Verdict;
+use cpe_proto::id::{AssemblyIndex, IncidentId};
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
@@ -100,7 +101,17 @@ impl Engine {
         }
     }
 
-    fn view_assembly(&self, index: cpe_proto::id::AssemblyIndex) -> AssemblyView {
+    /// What isolation last concluded of an assembly that is in trouble, and the row of its table (policy.md section 2).
+    ///
+    /// # Panics
+    /// If the index is of another definition.
+    #[must_use]
+    pub fn isolated(&self, index: AssemblyIndex) -> Option<(&Verdict, u8)> {
+        let trouble = self.assembly(index).trouble.as_ref()?;
+        trouble.verdict.as_ref().map(|(verdict, row)| (verdict, *row))
+    }
+
+    fn view_assembly(&self, index: AssemblyIndex) -> AssemblyView {
         let part = self.assembly(index);
         AssemblyView {
             state: part.state,

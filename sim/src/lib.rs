@@ -1,4 +1,5 @@
-//! Worlds to try cpe in. Now: [`live`], a fleet of real SSH servers on loopback in one process.
-//! The simulated world (virtual time, seeded faults) comes later and stands beside it.
+//! Worlds to try cpe in. [`world`]: a simulated one, virtual time around the real engines and the real guard, drawn from a seed or
+//! scripted. [`live`]: a fleet of real SSH servers on loopback in one process.
 
 pub mod live;
+pub mod world;

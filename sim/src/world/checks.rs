@@ -1,0 +1,157 @@
+//! What is looked at besides each action: the auditor over the journal, and what must be so when all faults have ended.
+
+use std::time::Duration;
+
+use cpe_proto::definition::{Deployable, Mode};
+use cpe_proto::id::Name;
+use cpe_proto::state::State;
+use dped::Desired;
+use dped::audit::{Finding, audit};
+
+use super::journal::millis;
+use super::{What, World};
+
+/// Something that is not well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwell {
+    /// `deployable/assembly` or `deployable/assembly/service`.
+    pub name: String,
+    /// What is concluded of it.
+    pub state: State,
+    /// Why, as a clause.
+    pub reason: String,
+    /// A person was told of it, by its name, since it was last healthy.
+    pub told: bool,
+}
+
+impl World {
+    /// Holds the journal against the rules of design.md. A record that breaks one breaks it for good, so what is found later was there
+    /// before. True: nothing was found.
+    pub fn audit(&mut self) -> bool {
+        let life = self.process.life;
+        // What waits to be written belongs to it.
+        if self.process.up && self.journal.writable(self.now) {
+            self.commit(life);
+        }
+        self.journal.records.now = millis(self.now);
+        let findings: Vec<Finding> = audit(&self.journal.records);
+        for finding in &findings {
+            let what = format!("rule {}: {} ({})", finding.rule, finding.what, finding.records.join(", "));
+            if !self.truth.breaches().contains(&what) {
+                self.broken(what);
+            }
+        }
+        findings.is_empty()
+    }
+
+    /// All that is managed, to be acted on and not stopped, and not known to be healthy.
+    #[must_use]
+    pub fn unwell(&self) -> Vec<Unwell> {
+        let mut unwell = Vec::new();
+        for member in self.process.members.iter().flatten() {
+            let definition = member.engine.definition();
+            let view = member.engine.view();
+            if view.desired == Desired::Stopped {
+                continue;
+            }
+            for (assembly, seen) in definition.assemblies.iter().zip(&view.assemblies) {
+                self.note_unwell(definition, &assembly.name, None, seen.state, &seen.reason, &mut unwell);
+            }
+            for (service, seen) in definition.services.iter().zip(&view.services) {
+                let assembly = &definition.assembly(service.assembly).name;
+                let name = Some(&service.name);
+                self.note_unwell(definition, assembly, name, seen.state, &seen.reason, &mut unwell);
+            }
+        }
+        unwell
+    }
+
+    fn note_unwell(
+        &self,
+        definition: &Deployable,
+        assembly: &Name,
+        service: Option<&Name>,
+        state: State,
+        reason: &str,
+        unwell: &mut Vec<Unwell>,
+    ) {
+        if state == State::Healthy {
+            return;
+        }
+        let machine = format!("{}/{assembly}", definition.name);
+        let name = service.map_or(machine.clone(), |service| format!("{machine}/{service}"));
+        let told = self.was_told(&name) || self.was_told(&machine);
+        unwell.push(Unwell { name, state, reason: reason.to_owned(), told });
+    }
+
+    /// Whether a person was told of that name since it was last seen healthy.
+    fn was_told(&self, name: &str) -> bool {
+        for entry in self.transcript.iter().rev() {
+            match &entry.what {
+                What::Told(_, _, message) => {
+                    let named = message.strip_prefix(name).is_some_and(|rest| {
+                        !rest.starts_with(|next: char| {
+                            next.is_ascii_lowercase() || next.is_ascii_digit() || next == '-'
+                        })
+                    });
+                    if named {
+                        return true;
+                    }
+                }
+                What::Event(record)
+                    if record.event.to == Some(State::Healthy) && record.subject() == name =>
+                {
+                    return false;
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// Whether everything that is acted upon is healthy, or not and a person knows.
+    #[must_use]
+    pub fn is_healthy_or_told(&self) -> bool {
+        self.process.up
+            && self.unwell().iter().all(|it| it.told || it.state == State::Stopped || self.observed(&it.name))
+    }
+
+    /// Whether everything that is managed is healthy.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.process.up && self.unwell().iter().all(|it| self.observed(&it.name))
+    }
+
+    /// What is only observed is not repaired by anybody.
+    fn observed(&self, name: &str) -> bool {
+        let deployable = name.split('/').next().unwrap_or_default();
+        let file = self.files.iter().find(|(known, _)| known.as_str() == deployable);
+        file.and_then(|(_, it)| it.as_ref()).is_some_and(|it| it.mode == Mode::Observe)
+    }
+
+    /// From the end of all faults until everything is healthy or told, at the latest: derived from the definitions, generously.
+    ///
+    /// What may stand in the way, one after the other: an attempt that cannot work any more (`action_give_up`), the guard's hold with
+    /// its exhaustion, the next attempt of an exhausted ladder (`retry_after`), the longest back-off of machines, and for each assembly
+    /// of a deployable, in turn, an action with its verification; and for each ten machines the guard's budget of ten minutes.
+    #[must_use]
+    pub fn bound(&self) -> Duration {
+        let machines = u32::try_from(self.machines.len()).unwrap_or(u32::MAX);
+        let guard =
+            Duration::from_secs(2 * 1800 + 600 + 120) + Duration::from_secs(600) * (machines / 10 + 1);
+        let of = |definition: &Deployable| {
+            let timing = definition.timing;
+            let each: Duration = definition
+                .assemblies
+                .iter()
+                .map(|it| {
+                    timing.machine_action_timeout + it.probe.startup_grace * 2 + it.probe.stable_for * 4
+                })
+                .sum();
+            let waits = timing.retry_after * 2 + timing.action_give_up + timing.unreachable_notify * 2;
+            waits + timing.transition_wait + timing.dependency_wait * 2 + Duration::from_secs(600) + each * 2
+        };
+        let files = self.files.iter().filter_map(|(_, it)| it.as_ref());
+        guard + files.map(|definition| of(definition)).max().unwrap_or_default()
+    }
+}

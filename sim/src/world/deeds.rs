@@ -1,0 +1,352 @@
+//! Actions, as `cpe/src/actions.rs` does them: the intent is durable first, then the deed, then what came of it. Operations of an
+//! infrastructure take time, and their answers can be lost, late or doubled. What they do to machines is here too.
+
+use std::time::Duration;
+
+use cpe_proto::api::Intent;
+use cpe_proto::id::{ActionId, Name};
+use cpe_proto::infrastructure::{InstanceState, Operation};
+use cpe_proto::rung::Rung;
+use cpe_proto::time::Timestamp;
+use dped::{Act, Action, ActionOutcome};
+
+use super::happening::Fate;
+use super::journal::Record;
+use super::machine::{Power, Running, Who};
+use super::queue::{Item, Message, OnUnit, Operate};
+use super::{What, World};
+
+impl World {
+    pub(super) fn act(&mut self, member: usize, action: Action) {
+        let Some(intent) = self.intent(member, &action) else { return };
+        self.judge(member, &action);
+        let word = match &intent.service {
+            Some(service) => format!("{} {}/{}/{service}", intent.act, intent.deployable, intent.assembly),
+            None => format!("{} {}/{}", intent.act, intent.deployable, intent.assembly),
+        };
+        self.say(What::Did(format!("{word} !{}", action.action)));
+        if let Some(rung) = intent.rung {
+            self.coverage.count("rung", rung.as_str());
+        }
+        if let Some(it) = self.member_mut(member) {
+            it.acts.insert(action.action, action);
+        }
+        let record = Record::Intent(intent, self.now);
+        self.keep(record);
+    }
+
+    fn intent(&self, member: usize, action: &Action) -> Option<Intent> {
+        let definition = self.member(member)?.engine.definition();
+        let (service, act, rung) = match action.act {
+            Act::RestartService(service) => {
+                (Some(service), Rung::RestartService.as_str(), Some(Rung::RestartService))
+            }
+            Act::StartService(service) => (Some(service), "start-service", None),
+            Act::StopService(service) => (Some(service), "stop-service", None),
+            Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
+        };
+        Some(Intent {
+            deployable: definition.name.clone(),
+            action: action.action,
+            incident: action.incident,
+            assembly: definition.assembly(action.assembly).name.clone(),
+            service: service.map(|service| definition.service(service).name.clone()),
+            act: act.to_owned(),
+            rung,
+        })
+    }
+
+    /// The journal writes what waits. What is durable now is begun, what cannot be written is not.
+    pub(super) fn commit(&mut self, life: u32) {
+        if life != self.process.life {
+            return;
+        }
+        if self.process.stands_still(self.now) {
+            return self.queue.push(self.process.still_until, Item::Commit(life));
+        }
+        let writable = self.journal.writable(self.now);
+        self.process.guard.set_journal_writable(writable);
+        if !writable {
+            for (name, action) in self.journal.fail() {
+                let detail = "the journal cannot be written".into();
+                self.answer(life, &name, action, ActionOutcome::NotBegun { detail });
+            }
+            return self.queue.push(self.now.after(Duration::from_secs(1)), Item::Commit(life));
+        }
+        for (name, action) in self.journal.commit() {
+            let member = self.files.iter().position(|(known, _)| *known == name);
+            if let Some(member) = member {
+                self.begin(member, action);
+            }
+        }
+    }
+
+    fn answer(&mut self, life: u32, name: &Name, action: ActionId, outcome: ActionOutcome) {
+        let Some(member) = self.files.iter().position(|(known, _)| known == name) else { return };
+        self.answer_at(self.now, life, member, action, outcome);
+    }
+
+    fn answer_at(
+        &mut self,
+        at: Timestamp,
+        life: u32,
+        member: usize,
+        action: ActionId,
+        outcome: ActionOutcome,
+    ) {
+        let message = Box::new(Message::Acted { member, action, outcome });
+        self.queue.push(at, Item::Tell { life, natural: at, message });
+    }
+
+    fn begin(&mut self, member: usize, id: ActionId) {
+        let life = self.process.life;
+        let Some(action) = self.member_mut(member).and_then(|it| it.acts.remove(&id)) else { return };
+        let until = self.now.after(action.timeout);
+        let Some(it) = self.member(member) else { return };
+        let machine = match it.machines.get(usize::from(action.assembly.0)) {
+            Some(machine) => *machine,
+            None => return,
+        };
+        let (service, stop) = match action.act {
+            Act::Machine(rung) => {
+                let operation = match rung {
+                    Rung::Start => Operation::Start,
+                    Rung::RebootSoft => Operation::RebootSoft,
+                    Rung::RebootHard => Operation::RebootHard,
+                    Rung::Rebuild => Operation::Rebuild,
+                    // A replacement starts only after the old instance is confirmed off.
+                    _ => Operation::Stop,
+                };
+                let operate = Operate { life, member, action: id, machine, operation, until, fate: None };
+                return self.send_operation(operate);
+            }
+            Act::RestartService(service) | Act::StartService(service) => (service, false),
+            Act::StopService(service) => (service, true),
+        };
+        let Some((machine, unit)) = it.units.get(usize::from(service.0)).copied() else { return };
+        let takes = Duration::from_millis(100 + self.dice.roll(900));
+        let act = OnUnit { life, member, action: id, machine, unit, stop, until };
+        self.queue.push(self.now.after(takes), Item::OnUnit(Box::new(act)));
+    }
+
+    /// An act on a unit takes effect, if its machine can still be reached.
+    pub(super) fn on_unit(&mut self, act: &OnUnit) {
+        let OnUnit { life, member, action, machine, unit, stop, until } = *act;
+        if !self.answers(machine) || self.machines[machine].units.len() <= unit {
+            let detail = "the session was lost".into();
+            return self.answer_at(
+                until.max(self.now),
+                life,
+                member,
+                action,
+                ActionOutcome::Unresolved { detail },
+            );
+        }
+        let worked = if stop {
+            self.machines[machine].units[unit].end(Running::Stopped);
+            self.units_fall(machine, unit);
+            self.note();
+            true
+        } else {
+            self.start_unit(machine, unit)
+        };
+        let outcome = if worked {
+            ActionOutcome::Done { detail: "".into() }
+        } else {
+            ActionOutcome::Failed { detail: "exit status 1".into() }
+        };
+        self.answer_at(self.now, life, member, action, outcome);
+    }
+
+    /// A start or restart of a unit; whether it runs then.
+    pub(super) fn start_unit(&mut self, machine: usize, unit: usize) -> bool {
+        let needs_run = self.needs_run(machine, unit);
+        let it = &mut self.machines[machine].units[unit];
+        let started = needs_run && it.start();
+        if started {
+            it.hangs_until = Timestamp::ZERO;
+            let (life, dies_after) = (it.life, it.dies_after);
+            if let Some(after) = dies_after {
+                self.queue.push(self.now.after(after), Item::Dies(machine, unit, life));
+            }
+        } else if it.running == Running::Active {
+            it.end(Running::Failed);
+        }
+        self.note();
+        started
+    }
+
+    // ---- operations of an infrastructure
+
+    fn send_operation(&mut self, mut operate: Operate) {
+        let now = self.now;
+        let name = self.infrastructure_of(operate.member);
+        let reachable = now >= self.infrastructures_cut;
+        let Some(infrastructure) = name.and_then(|name| self.infrastructures.get_mut(&name)) else {
+            let detail = "the deployable has no infrastructure".into();
+            let (life, member, action) = (operate.life, operate.member, operate.action);
+            return self.answer_at(now, life, member, action, ActionOutcome::Failed { detail });
+        };
+        operate.fate = infrastructure.fates.pop_front();
+        let (life, member, action, until) = (operate.life, operate.member, operate.action, operate.until);
+        let soon = now.after(Duration::from_secs(1));
+        if now < infrastructure.silent_until || !reachable {
+            let detail = "no answer in time".into();
+            return self.answer_at(until, life, member, action, ActionOutcome::Unresolved { detail });
+        }
+        if now < infrastructure.down_until {
+            // Its program cannot even be started, or its API refuses the connection.
+            let detail: Box<str> = "it does not answer".into();
+            let outcome = match action.0 % 2 {
+                0 => ActionOutcome::NotBegun { detail },
+                _ => ActionOutcome::Unresolved { detail },
+            };
+            return self.answer_at(soon, life, member, action, outcome);
+        }
+        if now < infrastructure.errors_until || operate.fate == Some(Fate::Refused) {
+            let detail = "infrastructure: error refused".into();
+            return self.answer_at(soon, life, member, action, ActionOutcome::Failed { detail });
+        }
+        let late = match operate.fate {
+            Some(Fate::DoneLate(late)) => late,
+            _ => Duration::ZERO,
+        };
+        let done = now.after(infrastructure.takes(now)).after(late);
+        if done > until {
+            let detail = "no answer in time".into();
+            self.answer_at(until, life, member, action, ActionOutcome::Unresolved { detail });
+        }
+        self.queue.push(done, Item::Operate(Box::new(operate)));
+    }
+
+    fn infrastructure_of(&self, member: usize) -> Option<Name> {
+        self.files[member].1.as_ref().and_then(|definition| definition.infrastructure.clone())
+    }
+
+    /// An operation takes effect, whoever still waits for it.
+    pub(super) fn operate(&mut self, operate: &Operate) {
+        let state = self.take_effect(operate.machine, operate.operation);
+        let waits = operate.life == self.process.life && self.now <= operate.until;
+        if !waits {
+            return;
+        }
+        let (life, member, action) = (operate.life, operate.member, operate.action);
+        if operate.operation == Operation::Stop {
+            if matches!(state, InstanceState::Off | InstanceState::Gone) {
+                return self.send_operation(Operate { operation: Operation::Create, ..operate.clone() });
+            }
+            let detail = format!("the old instance is {state} after its stop, so nothing was created").into();
+            return self.answer_at(self.now, life, member, action, ActionOutcome::Failed { detail });
+        }
+        let detail: Box<str> = format!("infrastructure: {state}").into();
+        let outcome = match state {
+            InstanceState::Active | InstanceState::Changing => ActionOutcome::Done { detail },
+            InstanceState::Off | InstanceState::Error | InstanceState::Gone => {
+                ActionOutcome::Failed { detail }
+            }
+            InstanceState::Unknown => ActionOutcome::Unresolved { detail },
+        };
+        let soon = Duration::from_secs(1);
+        match operate.fate {
+            Some(Fate::AnswerLost) => {}
+            Some(Fate::AnsweredTwice) => {
+                self.answer_at(self.now, life, member, action, outcome.clone());
+                self.answer_at(self.now.after(soon), life, member, action, outcome);
+            }
+            Some(Fate::AnsweredLate(late)) => {
+                let at = self.now.after(late);
+                if at > operate.until {
+                    let detail = "no answer in time".into();
+                    self.answer_at(operate.until, life, member, action, ActionOutcome::Unresolved { detail });
+                }
+                self.answer_at(at, life, member, action, outcome);
+            }
+            _ => self.conclude(operate, state, outcome),
+        }
+    }
+
+    /// As cpe: the state that the answer has is told before the outcome.
+    fn conclude(&mut self, operate: &Operate, state: InstanceState, outcome: ActionOutcome) {
+        let (now, life, member) = (self.now, operate.life, operate.member);
+        let machine = &self.machines[operate.machine];
+        let assembly = machine.assembly.clone();
+        let named = self.member(member).and_then(|it| {
+            let definition = it.engine.definition();
+            let index = definition.assembly_named(assembly.as_str())?;
+            Some(matches!(definition.assembly(index).machine, cpe_proto::definition::Machine::Address(_)))
+        });
+        let address = (named == Some(false)).then(|| machine.address(operate.machine));
+        let message = Box::new(Message::Seen { member, assembly, state, address, ordered: false });
+        self.queue.push(now, Item::Tell { life, natural: now, message });
+        self.answer_at(now, life, member, operate.action, outcome);
+    }
+
+    /// What an operation does to a machine, and the state that the infrastructure answers.
+    fn take_effect(&mut self, machine: usize, operation: Operation) -> InstanceState {
+        let it = &mut self.machines[machine];
+        let (power, frozen) = (it.power, it.frozen);
+        match (operation, power) {
+            (Operation::Create, Power::On | Power::Booting) => {
+                let what = format!("a second instance of {} was made while the first one runs", it.label());
+                self.broken(what);
+                return InstanceState::Error;
+            }
+            (Operation::Create, _) => {
+                it.instance += 1;
+                it.renew_disk();
+                self.boot(machine);
+            }
+            (Operation::Stop, Power::Gone) => return InstanceState::Gone,
+            (Operation::Stop, _) => {
+                it.power_down(Power::Off);
+                it.stopped_by = None;
+            }
+            (_, Power::Gone) => return InstanceState::Gone,
+            (Operation::Start, Power::Off) => self.boot(machine),
+            (Operation::Start, _) => {}
+            // Nobody is there who could hear it.
+            (Operation::RebootSoft, Power::Off) => return InstanceState::Off,
+            (Operation::RebootSoft, _) if frozen => return InstanceState::Active,
+            (Operation::RebootSoft | Operation::RebootHard, _) => self.boot(machine),
+            (Operation::Rebuild, _) => {
+                it.renew_disk();
+                self.boot(machine);
+            }
+            _ => {}
+        }
+        self.note();
+        self.machines[machine].instance_state()
+    }
+
+    /// A machine comes up, after a while.
+    pub(super) fn boot(&mut self, machine: usize) {
+        let takes = self.boot + Duration::from_millis(self.dice.roll(5_000));
+        let it = &mut self.machines[machine];
+        it.power_down(Power::Booting);
+        it.stopped_by = None;
+        let boot = it.boot;
+        self.queue.push(self.now.after(takes), Item::Boots(machine, boot));
+    }
+
+    pub(super) fn boots(&mut self, machine: usize, boot: u32) {
+        let it = &mut self.machines[machine];
+        if it.boot != boot || it.power != Power::Booting {
+            return;
+        }
+        (it.power, it.frozen) = (Power::On, it.never_boots);
+        if it.frozen {
+            return self.note();
+        }
+        for unit in 0..self.machines[machine].units.len() {
+            if self.machines[machine].units[unit].enabled {
+                self.start_unit(machine, unit);
+            }
+        }
+        self.note();
+    }
+
+    /// Whether a machine is down because somebody wanted it so.
+    pub(super) fn is_stopped_on_purpose(&self, machine: usize) -> Option<Who> {
+        self.machines[machine].stopped_by
+    }
+}

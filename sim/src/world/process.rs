@@ -1,0 +1,434 @@
+//! The life of the cpe process: how it starts from what its journal has, how it ends without warning, how it stands still, and the orders
+//! and definitions that reach it. As `cpe/src/fleet.rs`, `past.rs`, `pauses.rs` and `canary.rs` do it for the real one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cpe_proto::definition::Deployable;
+use cpe_proto::event::{Event, EventKind};
+use cpe_proto::id::{AssemblyIndex, Name};
+use cpe_proto::time::Timestamp;
+use dped::audit::HoldKind;
+use dped::guard::DEFAULT_PATH;
+use dped::{Desired, Engine, Guard, GuardOutput, GuardSettings, Input, Order, Seed};
+
+use super::driver::Member;
+use super::happening::Operator;
+use super::queue::Item;
+use super::{What, World};
+
+/// As in cpe: between two ticks of the guard, and between two looks at one canary.
+const TICK: Duration = Duration::from_millis(500);
+const CANARY_EVERY: Duration = Duration::from_secs(2);
+
+/// cpe's default `lag_budget`.
+pub(super) const LAG_BUDGET: Duration = Duration::from_millis(250);
+
+/// The process.
+#[derive(Debug)]
+pub(super) struct Process {
+    /// Each process has another number; what is on its way to an earlier one is nothing to a later one.
+    pub(super) life: u32,
+    pub(super) up: bool,
+    pub(super) guard: Guard,
+    /// By the place of the deployable's file.
+    pub(super) members: Vec<Option<Member>>,
+    /// It stands still until then.
+    pub(super) still_until: Timestamp,
+    /// It is late by so much until then.
+    pub(super) lag: Option<(Duration, Timestamp)>,
+    /// When it was last late above its budget.
+    pub(super) late_at: Option<Timestamp>,
+    /// It ends after so many more outputs, and is down for so long.
+    pub(super) dies: Option<(u32, Duration)>,
+}
+
+impl Process {
+    pub(super) fn down() -> Self {
+        Self {
+            life: 0,
+            up: false,
+            guard: Guard::new(GuardSettings::default()),
+            members: Vec::new(),
+            still_until: Timestamp::ZERO,
+            lag: None,
+            late_at: None,
+            dies: None,
+        }
+    }
+
+    pub(super) fn lag_at(&self, now: Timestamp) -> Duration {
+        self.lag.filter(|(_, until)| now < *until).map_or(Duration::ZERO, |(lag, _)| lag)
+    }
+
+    pub(super) fn stands_still(&self, now: Timestamp) -> bool {
+        now < self.still_until
+    }
+
+    /// Something that was due at one time is begun at another.
+    pub(super) fn observe_lag(&mut self, due: Timestamp, now: Timestamp) {
+        if now.since(due) > LAG_BUDGET {
+            self.late_at = Some(now);
+        }
+    }
+
+    pub(super) fn late_since(&self, since: Timestamp) -> bool {
+        self.late_at.is_some_and(|at| at >= since)
+    }
+}
+
+impl World {
+    /// cpe is started, and takes up what its journal has.
+    pub(super) fn start(&mut self) {
+        let life = self.process.life + 1;
+        self.process = Process { life, up: true, ..Process::down() };
+        self.process.members.resize_with(self.files.len(), || None);
+        let now = self.now;
+        let guard = &mut self.process.guard;
+        guard.expect_canaries(DEFAULT_PATH, self.canaries);
+        guard.set_journal_writable(self.journal.writable(now));
+        guard.set_paused(self.journal.pauses.contains(&None));
+        self.queue.push(now, Item::Tick { life, due: now });
+        for index in 0..self.canaries {
+            self.queue.push(now, Item::Canary { life, index });
+        }
+        self.queue.push(now.after(Duration::from_secs(1)), Item::EndMaintenance { life });
+        for member in 0..self.files.len() {
+            if let Some(definition) = self.files[member].1.clone() {
+                self.add(member, &definition);
+            }
+        }
+    }
+
+    /// The process ends without warning. What it had begun goes on in the world; nobody waits for it.
+    pub(super) fn crash(&mut self, down: Duration) {
+        if !self.process.up {
+            return;
+        }
+        self.process.up = false;
+        self.process.life += 1;
+        self.process.members.clear();
+        self.journal.lose(self.now);
+        let carried = self.carried_on();
+        self.truth.process_ended(&carried);
+        self.queue.push(self.now.after(down), Item::Start);
+        self.say(What::Happened("cpe is dead".to_owned()));
+    }
+
+    /// The engine of a deployable is started, as the journal knows it.
+    fn add(&mut self, member: usize, definition: &Arc<Deployable>) {
+        let (name, now) = (definition.name.clone(), self.now);
+        let (ended, closed) = self.journal.settle(&name, now);
+        for intent in ended {
+            self.report(
+                member,
+                Event {
+                    assembly: Some(intent.assembly),
+                    service: intent.service,
+                    incident: intent.incident,
+                    action: Some(intent.action),
+                    rung: intent.rung,
+                    ..plain(EventKind::RecoveryFinished, "not known: cpe ended before it was told", now)
+                },
+            );
+        }
+        for incident in closed {
+            let event = plain(EventKind::IncidentClosed, "cpe was started anew", now);
+            self.report(member, Event { incident: Some(incident), ..event });
+        }
+        let seed = self.seed_of(definition);
+        let taken_up = self.journal.snapshots.get(&name).cloned();
+        let engine = match &taken_up {
+            Some((written, snapshot)) => {
+                let elapsed = Duration::from_millis(self.journal.wall(now).saturating_sub(*written));
+                Engine::restore(Arc::clone(definition), seed, snapshot, elapsed, now)
+            }
+            None => Engine::new(Arc::clone(definition), seed, now),
+        };
+        let (machines, units) = self.bodies_of(definition);
+        self.process.members[member] = Some(Member::new(engine, machines, units));
+        let paused = self.journal.pauses.contains(&Some(name));
+        if paused || taken_up.is_some() {
+            let order = Order::Pause { on: paused, reason: "as ordered before".into() };
+            self.input(member, Input::Order(order));
+        } else {
+            self.carry_out(member);
+        }
+        self.say_loaded(member, "loaded");
+    }
+
+    fn say_loaded(&mut self, member: usize, reason: &str) {
+        let event = plain(EventKind::DefinitionLoaded, reason, self.now);
+        self.report(member, event);
+    }
+
+    fn seed_of(&mut self, definition: &Deployable) -> Seed {
+        let name = &definition.name;
+        let of = self.journal.maintenance.keys().filter(|(deployable, _)| deployable == name);
+        let maintenance = of.filter_map(|(_, assembly)| match assembly {
+            None => Some(None),
+            Some(assembly) => definition.assembly_named(assembly.as_str()).map(Some),
+        });
+        let maintenance = maintenance.collect();
+        let (first_action, first_incident) = self.journal.next_numbers(name);
+        Seed {
+            first_action,
+            first_incident,
+            random: self.dice.fork(u64::from(self.process.life)).roll(u64::MAX),
+            desired: self.journal.desired.get(name).copied().unwrap_or(Desired::Running),
+            maintenance,
+        }
+    }
+
+    // ---- definitions
+
+    pub(super) fn define(&mut self, definition: &Arc<Deployable>) {
+        self.settle_machines(definition);
+        let known = self.files.iter().position(|(name, _)| *name == definition.name);
+        let member = known.unwrap_or(self.files.len());
+        match known {
+            Some(member) => self.files[member].1 = Some(Arc::clone(definition)),
+            None => self.files.push((definition.name.clone(), Some(Arc::clone(definition)))),
+        }
+        if !self.process.up {
+            return;
+        }
+        self.process.members.resize_with(self.files.len(), || None);
+        if self.process.members[member].is_none() {
+            return self.add(member, definition);
+        }
+        self.redefine(member, definition);
+    }
+
+    pub(super) fn remove(&mut self, name: &Name) {
+        let Some(member) = self.files.iter().position(|(known, _)| known == name) else { return };
+        self.files[member].1 = None;
+        self.journal.maintenance.retain(|(deployable, _), _| deployable != name);
+        self.truth.forget_maintenance(name);
+        if !self.process.up {
+            return;
+        }
+        let Some(gone) = self.process.members[member].take() else { return };
+        self.process.guard.forget(name);
+        for incident in gone.engine.view().incidents {
+            let event = plain(EventKind::IncidentClosed, "managed no more", self.now);
+            self.report(member, Event { incident: Some(incident), ..event });
+        }
+        self.forget_snapshot(name.clone());
+        self.truth.member_gone(member);
+    }
+
+    // ---- orders
+
+    /// What a person orders. Without a journal, and without a process, nothing is ordered.
+    pub(super) fn order(&mut self, order: &Operator) {
+        if !self.process.up || !self.journal.writable(self.now) {
+            return self.say(What::Happened("the order is refused: cpe cannot take it".to_owned()));
+        }
+        match order {
+            Operator::Stop(name) => self.set_desired(name, Desired::Stopped),
+            Operator::Start(name) => self.set_desired(name, Desired::Running),
+            Operator::Maintenance(name, assembly, lasts) => self.maintain(name, assembly.as_ref(), *lasts),
+            Operator::MaintenanceOff(name, assembly) => {
+                self.maintain_no_more(name, assembly.as_ref(), "by order");
+            }
+            Operator::Pause(name) => self.pause(name.as_ref()),
+            Operator::Resume(name) => self.resume(name.as_ref()),
+            Operator::Retry(name, assembly) => {
+                if let Some((member, assembly)) = self.find(name, assembly.as_ref()) {
+                    self.input(member, Input::Order(Order::Retry { assembly }));
+                }
+            }
+        }
+    }
+
+    /// The member and the assembly of these names; none where there is no such thing.
+    fn find(&self, name: &Name, assembly: Option<&Name>) -> Option<(usize, Option<AssemblyIndex>)> {
+        let member = self.files.iter().position(|(known, _)| known == name)?;
+        let definition = self.process.members.get(member)?.as_ref()?.engine.definition();
+        match assembly {
+            None => Some((member, None)),
+            Some(assembly) => Some((member, Some(definition.assembly_named(assembly.as_str())?))),
+        }
+    }
+
+    fn set_desired(&mut self, name: &Name, desired: Desired) {
+        let Some((member, _)) = self.find(name, None) else { return };
+        self.journal.desired.insert(name.clone(), desired);
+        let order = match desired {
+            Desired::Running => Order::Start,
+            Desired::Stopped => Order::Stop,
+        };
+        self.input(member, Input::Order(order));
+    }
+
+    fn maintain(&mut self, name: &Name, assembly: Option<&Name>, lasts: Duration) {
+        let Some((member, index)) = self.find(name, assembly) else { return };
+        let key = (name.clone(), assembly.cloned());
+        let until = self.journal.wall(self.now) + u64::try_from(lasts.as_millis()).unwrap_or(0);
+        self.journal.hold(HoldKind::Maintenance, said(&key), true, self.now);
+        self.journal.maintenance.insert(key.clone(), until);
+        self.truth.maintained(key);
+        self.input(
+            member,
+            Input::Order(Order::Maintenance { assembly: index, on: true, reason: "work".into() }),
+        );
+    }
+
+    fn maintain_no_more(&mut self, name: &Name, assembly: Option<&Name>, why: &str) {
+        let key = (name.clone(), assembly.cloned());
+        self.journal.hold(HoldKind::Maintenance, said(&key), false, self.now);
+        self.journal.maintenance.remove(&key);
+        self.truth.maintained_no_more(&key);
+        let Some((member, index)) = self.find(name, assembly) else { return };
+        self.input(
+            member,
+            Input::Order(Order::Maintenance { assembly: index, on: false, reason: why.into() }),
+        );
+    }
+
+    /// Once a second: maintenance whose hour has come.
+    pub(super) fn end_maintenance(&mut self, life: u32) {
+        if life != self.process.life || !self.process.up {
+            return;
+        }
+        self.queue.push(self.now.after(Duration::from_secs(1)), Item::EndMaintenance { life });
+        if self.process.stands_still(self.now) || !self.journal.writable(self.now) {
+            return;
+        }
+        let wall = self.journal.wall(self.now);
+        let over = self.journal.maintenance.iter().filter(|(_, until)| **until <= wall);
+        for (name, assembly) in over.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.maintain_no_more(&name, assembly.as_ref(), "its time is over");
+        }
+    }
+
+    fn pause(&mut self, name: Option<&Name>) {
+        if name.is_some_and(|name| self.find(name, None).is_none()) {
+            return;
+        }
+        if !self.journal.pauses.insert(name.cloned()) {
+            return;
+        }
+        let held = name.map_or(String::new(), ToString::to_string);
+        self.journal.hold(HoldKind::Pause, held, true, self.now);
+        self.truth.paused(name.cloned());
+        match name.and_then(|name| self.find(name, None)) {
+            Some((member, _)) => {
+                self.input(member, Input::Order(Order::Pause { on: true, reason: "looking".into() }));
+            }
+            None => {
+                self.process.guard.set_paused(true);
+                self.report_own("paused: looking");
+            }
+        }
+    }
+
+    fn resume(&mut self, name: Option<&Name>) {
+        if !self.journal.pauses.remove(&name.cloned()) {
+            return;
+        }
+        let held = name.map_or(String::new(), ToString::to_string);
+        self.journal.hold(HoldKind::Pause, held, false, self.now);
+        self.truth.paused_no_more(&name.cloned());
+        match name {
+            Some(name) => {
+                let Some((member, _)) = self.find(name, None) else { return };
+                self.input(member, Input::Order(Order::Pause { on: false, reason: "looked".into() }));
+            }
+            None => {
+                self.report_own("resumed: looked");
+                self.process.guard.set_paused(false);
+            }
+        }
+    }
+
+    // ---- its own clocks
+
+    pub(super) fn tick(&mut self, life: u32, due: Timestamp) {
+        if life != self.process.life {
+            return;
+        }
+        let now = self.now;
+        if self.process.stands_still(now) {
+            let wait = self.dice.between(Duration::ZERO, Duration::from_millis(10));
+            return self.queue.push(self.process.still_until.after(wait), Item::Tick { life, due });
+        }
+        let lag = self.process.lag_at(now);
+        if now < due.after(lag) {
+            return self.queue.push(due.after(lag), Item::Tick { life, due });
+        }
+        // The lag is measured all the time, not only where something is late.
+        if lag > LAG_BUDGET {
+            self.process.late_at = Some(now);
+        }
+        let late = self.process.late_since(now.before(TICK));
+        self.process.guard.lag(now, late);
+        self.process.guard.handle_timeout(now);
+        self.hear_guard();
+        let due = now.after(TICK);
+        self.queue.push(due, Item::Tick { life, due });
+    }
+
+    pub(super) fn canary(&mut self, life: u32, index: usize) {
+        if life != self.process.life {
+            return;
+        }
+        let now = self.now;
+        if self.process.stands_still(now) {
+            return self.queue.push(self.process.still_until, Item::Canary { life, index });
+        }
+        let answers = now >= self.canaries_cut;
+        self.process.guard.canary(DEFAULT_PATH, index, answers, now);
+        // A canary that does not accept takes its deadline, which is as long as the pause between two looks.
+        let next = if answers { CANARY_EVERY } else { CANARY_EVERY * 2 };
+        self.queue.push(now.after(next), Item::Canary { life, index });
+    }
+
+    /// One engine's loop notices that the process stood still.
+    pub(super) fn noticed(&mut self, life: u32, member: usize) {
+        if life != self.process.life {
+            return;
+        }
+        if self.process.stands_still(self.now) {
+            return self.queue.push(self.process.still_until, Item::Noticed { life, member });
+        }
+        self.process.late_at = Some(self.now);
+        self.input(member, Input::EvidenceVoid { reason: "this process stood still".into() });
+    }
+
+    pub(super) fn hear_guard(&mut self) {
+        while let Some(output) = self.process.guard.poll_output() {
+            match output {
+                GuardOutput::BreakerChanged { reason, .. } => self.report_own(&reason),
+                GuardOutput::Notify { message } => {
+                    if let Ok(name) = Name::parse("cpe") {
+                        self.notify(&name, None, message);
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn plain(kind: EventKind, reason: &str, at: Timestamp) -> Event {
+    Event {
+        at,
+        kind,
+        assembly: None,
+        service: None,
+        from: None,
+        to: None,
+        reason: reason.into(),
+        incident: None,
+        action: None,
+        rung: None,
+    }
+}
+
+fn said((deployable, assembly): &(Name, Option<Name>)) -> String {
+    match assembly {
+        Some(assembly) => format!("{deployable}/{assembly}"),
+        None => deployable.to_string(),
+    }
+}

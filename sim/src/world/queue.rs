@@ -1,0 +1,139 @@
+//! What is still to happen, in the order of its time; what is due at one moment, in the order in which it was put here.
+
+use std::collections::BTreeMap;
+
+use cpe_proto::id::{ActionId, Name, ProbeId};
+use cpe_proto::infrastructure::{InstanceState, Operation};
+use cpe_proto::observation::Observation;
+use cpe_proto::time::Timestamp;
+use dped::ActionOutcome;
+
+use super::happening::{Fate, Happening};
+
+/// Something that is due. What belongs to a process of cpe has the number of its life, and is nothing to a later one.
+#[derive(Clone, Debug)]
+pub(super) enum Item {
+    Happen(Box<Happening>),
+    /// A condition ends: what is true is looked at.
+    Look,
+    /// A machine is up, if that boot still goes on.
+    Boots(usize, u32),
+    /// A unit dies, if that life of it still goes on.
+    Dies(usize, usize, u32),
+    /// A unit comes or goes by itself.
+    Flaps(usize, usize),
+    /// A probe reaches its target.
+    Probe {
+        life: u32,
+        member: usize,
+        probe: ProbeId,
+    },
+    /// A probe has had no answer.
+    Silence {
+        life: u32,
+        member: usize,
+        probe: ProbeId,
+    },
+    /// The journal writes.
+    Commit(u32),
+    /// An act on a unit takes effect.
+    OnUnit(Box<OnUnit>),
+    /// An operation of an infrastructure takes effect.
+    Operate(Box<Operate>),
+    /// Something reaches cpe.
+    Tell {
+        life: u32,
+        natural: Timestamp,
+        message: Box<Message>,
+    },
+    /// The guard's clock.
+    Tick {
+        life: u32,
+        due: Timestamp,
+    },
+    /// A canary was tried.
+    Canary {
+        life: u32,
+        index: usize,
+    },
+    /// An engine's loop notices that cpe stood still.
+    Noticed {
+        life: u32,
+        member: usize,
+    },
+    /// Maintenance whose hour has come is ended.
+    EndMaintenance {
+        life: u32,
+    },
+    /// cpe is started.
+    Start,
+}
+
+/// What reaches cpe.
+#[derive(Clone, Debug)]
+pub(super) enum Message {
+    Probed {
+        member: usize,
+        probe: ProbeId,
+        observation: Observation,
+    },
+    Seen {
+        member: usize,
+        assembly: Name,
+        state: InstanceState,
+        address: Option<std::sync::Arc<str>>,
+        ordered: bool,
+    },
+    Acted {
+        member: usize,
+        action: ActionId,
+        outcome: ActionOutcome,
+    },
+}
+
+/// An act on a unit.
+#[derive(Clone, Debug)]
+pub(super) struct OnUnit {
+    pub(super) life: u32,
+    pub(super) member: usize,
+    pub(super) action: ActionId,
+    pub(super) machine: usize,
+    pub(super) unit: usize,
+    pub(super) stop: bool,
+    /// When the shell gives it up.
+    pub(super) until: Timestamp,
+}
+
+/// An operation of an infrastructure.
+#[derive(Clone, Debug)]
+pub(super) struct Operate {
+    pub(super) life: u32,
+    pub(super) member: usize,
+    pub(super) action: ActionId,
+    pub(super) machine: usize,
+    pub(super) operation: Operation,
+    /// When the shell gives it up.
+    pub(super) until: Timestamp,
+    pub(super) fate: Option<Fate>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    items: BTreeMap<(Timestamp, u64), Item>,
+    pushed: u64,
+}
+
+impl Queue {
+    pub(super) fn push(&mut self, at: Timestamp, item: Item) {
+        self.pushed += 1;
+        self.items.insert((at, self.pushed), item);
+    }
+
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.items.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        self.items.pop_first().map(|(_, item)| item)
+    }
+}

@@ -1,0 +1,338 @@
+//! The model of the truth: every action is held against what is true at that moment, which no record of the product can know. Independent of
+//! the engine and the guard: it knows definitions, orders and the world, and never asks either why.
+//!
+//! "Well" is: it runs, it is reached, nothing lies about it. What has been well for longer than evidence may be old is not acted upon.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use cpe_proto::decision::{ChannelFact, Verdict};
+use cpe_proto::definition::{Data, Deployable, Mode, OnOrder};
+use cpe_proto::id::{ActionId, AssemblyIndex, Name, ServiceIndex};
+use cpe_proto::rung::Rung;
+use cpe_proto::time::Timestamp;
+use dped::{Act, Action, Desired, GuardSettings, Request};
+
+use super::World;
+use super::machine::{Power, Who};
+
+/// Beyond the age that evidence may have: for what was under way when it changed.
+const SLACK: Duration = Duration::from_secs(6);
+
+/// An admitted action that is not over.
+#[derive(Clone, Debug)]
+struct Open {
+    assembly: Name,
+    infrastructure: Option<Name>,
+    domains: Vec<Name>,
+    begun: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Truth {
+    breaches: Vec<String>,
+    /// What was asked for and admitted.
+    requests: BTreeMap<(usize, ActionId), Request>,
+    open: BTreeMap<(usize, ActionId), Open>,
+    begun: BTreeSet<(usize, ActionId)>,
+    machine_rungs: BTreeMap<Name, VecDeque<Timestamp>>,
+    maintained: BTreeSet<(Name, Option<Name>)>,
+    paused: BTreeSet<Option<Name>>,
+    /// Since when nothing reaches any machine.
+    cut_since: Option<Timestamp>,
+}
+
+impl Truth {
+    pub(super) fn broken(&mut self, what: String) {
+        self.breaches.push(what);
+    }
+
+    pub(super) fn breaches(&self) -> &[String] {
+        &self.breaches
+    }
+
+    pub(super) fn note_network(&mut self, cut: bool, now: Timestamp) {
+        if cut {
+            self.cut_since.get_or_insert(now);
+        } else {
+            self.cut_since = None;
+        }
+    }
+
+    pub(super) fn admitted(&mut self, member: usize, request: Request) {
+        self.requests.insert((member, request.action), request);
+    }
+
+    pub(super) fn released(&mut self, member: usize, action: ActionId) {
+        self.open.remove(&(member, action));
+        self.requests.remove(&(member, action));
+    }
+
+    pub(super) fn member_gone(&mut self, member: usize) {
+        self.open.retain(|(of, _), _| *of != member);
+        self.requests.retain(|(of, _), _| *of != member);
+    }
+
+    /// Only what the journal's engines go on with is still in flight.
+    pub(super) fn process_ended(&mut self, carried: &BTreeSet<(usize, ActionId)>) {
+        self.open.retain(|key, _| carried.contains(key));
+        self.requests.clear();
+    }
+
+    pub(super) fn maintained(&mut self, key: (Name, Option<Name>)) {
+        self.maintained.insert(key);
+    }
+
+    pub(super) fn maintained_no_more(&mut self, key: &(Name, Option<Name>)) {
+        self.maintained.remove(key);
+    }
+
+    pub(super) fn forget_maintenance(&mut self, deployable: &Name) {
+        self.maintained.retain(|(name, _)| name != deployable);
+    }
+
+    pub(super) fn paused(&mut self, name: Option<Name>) {
+        self.paused.insert(name);
+    }
+
+    pub(super) fn paused_no_more(&mut self, name: &Option<Name>) {
+        self.paused.remove(name);
+    }
+}
+
+impl World {
+    /// What the journal's engines would go on with.
+    pub(super) fn carried_on(&self) -> BTreeSet<(usize, ActionId)> {
+        let mut carried = BTreeSet::new();
+        for (member, (name, _)) in self.files.iter().enumerate() {
+            let Some((_, snapshot)) = self.journal.snapshots.get(name) else { continue };
+            let (actions, _) = super::journal::carried_on(snapshot);
+            carried.extend(actions.into_iter().map(|action| (member, action)));
+        }
+        carried
+    }
+
+    /// An action is given out: whether that may be.
+    pub(super) fn judge(&mut self, member: usize, action: &Action) {
+        let Some(it) = self.member(member) else { return };
+        let definition = std::sync::Arc::clone(it.engine.definition());
+        let assembly = definition.assembly(action.assembly);
+        let label = format!("{:?} of {}/{} (!{})", action.act, definition.name, assembly.name, action.action);
+        let mut wrong: Vec<String> = Vec::new();
+        let key = (member, action.action);
+        if !self.truth.begun.insert(key) {
+            wrong.push("was begun before".to_owned());
+        }
+        let Some(request) = self.truth.requests.get(&key).cloned() else {
+            return self.broken(format!("{label}: begun and never admitted"));
+        };
+        self.judge_orders(&definition, action, &mut wrong);
+        self.judge_budgets(member, &definition, action, &mut wrong);
+        match action.act {
+            Act::RestartService(service) | Act::StartService(service) => {
+                self.judge_service(member, &definition, service, &mut wrong);
+            }
+            Act::StopService(_) => {}
+            Act::Machine(rung) => {
+                self.judge_machine(member, &definition, action.assembly, rung, &request, &mut wrong);
+            }
+        }
+        for wrong in wrong {
+            self.broken(format!("{label}: {wrong}"));
+        }
+    }
+
+    fn judge_orders(&self, definition: &Deployable, action: &Action, wrong: &mut Vec<String>) {
+        let name = &definition.name;
+        let assembly = &definition.assembly(action.assembly).name;
+        if definition.mode == Mode::Observe {
+            wrong.push("in observe mode".to_owned());
+        }
+        let maintained = &self.truth.maintained;
+        if maintained.contains(&(name.clone(), None))
+            || maintained.contains(&(name.clone(), Some(assembly.clone())))
+        {
+            wrong.push("in maintenance".to_owned());
+        }
+        if self.truth.paused.contains(&None) || self.truth.paused.contains(&Some(name.clone())) {
+            wrong.push("while paused".to_owned());
+        }
+        let stopped = self.journal.desired.get(name) == Some(&Desired::Stopped);
+        let stops = matches!(action.act, Act::StopService(_));
+        if stopped != stops {
+            wrong.push(format!("although {} is ordered", if stopped { "a stop" } else { "a start" }));
+        }
+    }
+
+    /// Counts what is in flight by itself, from what was begun and what was let go.
+    fn judge_budgets(
+        &mut self,
+        member: usize,
+        definition: &Deployable,
+        action: &Action,
+        wrong: &mut Vec<String>,
+    ) {
+        let settings = GuardSettings::default();
+        let assembly = definition.assembly(action.assembly);
+        let open = Open {
+            assembly: assembly.name.clone(),
+            infrastructure: definition.infrastructure.clone(),
+            domains: assembly.failure_domains.clone(),
+            begun: true,
+        };
+        let step = matches!(action.act, Act::StartService(_) | Act::StopService(_));
+        let same = |(of, _): &(usize, ActionId), it: &Open| *of == member && it.assembly == open.assembly;
+        if !step && self.truth.open.iter().any(|(key, it)| same(key, it)) {
+            wrong.push("while another is in flight on the same assembly".to_owned());
+        }
+        self.truth.open.insert((member, action.action), open.clone());
+        // A start step of a machine that is being recovered is part of that recovery.
+        let places = |of: &dyn Fn(&(usize, ActionId), &Open) -> bool| {
+            let all = self.truth.open.iter().filter(|(key, it)| it.begun && of(key, it));
+            all.map(|((member, _), it)| (*member, &it.assembly)).collect::<BTreeSet<_>>().len()
+        };
+        let mut limit = |what: String, is: usize, most: usize| {
+            if is > most {
+                wrong.push(format!("{is} are in flight in {what}, at most {most} may be"));
+            }
+        };
+        limit(
+            "its deployable".to_owned(),
+            places(&|(of, _), _| *of == member),
+            settings.in_flight_deployable,
+        );
+        for domain in &open.domains {
+            let is = places(&|_, it| it.domains.contains(domain));
+            limit(format!("domain {domain}"), is, settings.in_flight_domain);
+        }
+        if let Some(name) = &open.infrastructure {
+            let is = places(&|_, it| it.infrastructure.as_ref() == Some(name));
+            limit(format!("infrastructure {name}"), is, settings.in_flight_infrastructure);
+        }
+        limit("the fleet".to_owned(), places(&|_, _| true), settings.in_flight_fleet);
+        if let (Act::Machine(_), Some(name)) = (action.act, open.infrastructure) {
+            let now = self.now;
+            let times = self.truth.machine_rungs.entry(name.clone()).or_default();
+            times.push_back(now);
+            while times.front().is_some_and(|at| now.since(*at) >= settings.machine_rungs_within) {
+                times.pop_front();
+            }
+            if times.len() > settings.machine_rungs {
+                let is = times.len();
+                wrong.push(format!("{is} machine rungs in 10 min on infrastructure {name}"));
+            }
+        }
+    }
+
+    fn judge_service(
+        &self,
+        member: usize,
+        definition: &Deployable,
+        service: ServiceIndex,
+        wrong: &mut Vec<String>,
+    ) {
+        let Some(it) = self.member(member) else { return };
+        let (machine, unit) = it.units[usize::from(service.0)];
+        let settings = definition.service(service).probe;
+        let patience = settings.interval * 2 + settings.timeout + self.slack();
+        let well = self.machines[machine].units[unit].well_since.map(|since| self.now.since(since));
+        if let Some(well) = well.filter(|well| *well > patience) {
+            wrong.push(format!("it has been well for {:.1} s", well.as_secs_f64()));
+        }
+        if definition.service(service).restart.is_none() {
+            wrong.push("nothing restarts it".to_owned());
+        }
+    }
+
+    fn slack(&self) -> Duration {
+        // What is late with everything is late with this, too.
+        SLACK + self.process.lag_at(self.now)
+    }
+
+    fn judge_machine(
+        &self,
+        member: usize,
+        definition: &Deployable,
+        index: AssemblyIndex,
+        rung: Rung,
+        request: &Request,
+        wrong: &mut Vec<String>,
+    ) {
+        let Some(it) = self.member(member) else { return };
+        let place = it.machines[usize::from(index.0)];
+        let (assembly, machine, now) = (definition.assembly(index), &self.machines[place], self.now);
+        let patience = assembly.probe.interval * 2 + assembly.probe.timeout + self.slack();
+        if rung > assembly.max_rung && rung != Rung::Start {
+            wrong.push(format!("above max_rung {}", assembly.max_rung));
+        }
+        if matches!(rung, Rung::Rebuild | Rung::Recreate) && assembly.data == Data::Local {
+            wrong.push("it would lose local data".to_owned());
+        }
+        let lied =
+            machine.lied_at.is_some_and(|at| now.since(at) <= patience) || machine.claims_at(now).is_some();
+        self.judge_purpose(definition, place, patience, lied, wrong);
+        if request.facts.channel == ChannelFact::Healthy {
+            return self.judge_escalation(definition, index, place, wrong);
+        }
+        let for_long =
+            |since: Option<Timestamp>| since.map(|at| now.since(at)).filter(|well| *well > patience);
+        if let Some(well) = for_long(machine.well_since) {
+            return wrong.push(format!("it works and was reached for {:.1} s", well.as_secs_f64()));
+        }
+        let Some(works) = for_long(machine.works_since) else { return };
+        // It works and is not reached: cut off alone, or refused, or too slow. What the policy says of that is literal.
+        let cut = self.truth.cut_since.map(|since| now.since(since));
+        if let Some(cut) = cut.filter(|cut| *cut > patience) {
+            return wrong.push(format!("it works; nothing was reached for {:.1} s", cut.as_secs_f64()));
+        }
+        let ordered = match request.verdict {
+            Verdict::Hung => true,
+            Verdict::ChannelFault => definition.timing.on_channel_refused == OnOrder::Recover,
+            Verdict::Off | Verdict::Gone | Verdict::Down => lied,
+            _ => false,
+        };
+        if !ordered {
+            let works = works.as_secs_f64();
+            wrong.push(format!("it has worked for {works:.1} s, and {} is no reason", request.verdict));
+        }
+    }
+
+    /// Nothing is recovered that somebody stopped on purpose, where that is known or to be left.
+    fn judge_purpose(
+        &self,
+        definition: &Deployable,
+        place: usize,
+        patience: Duration,
+        lied: bool,
+        wrong: &mut Vec<String>,
+    ) {
+        let machine = &self.machines[place];
+        let down = matches!(machine.power, Power::Off | Power::Gone);
+        let long = machine.stopped_at.is_some_and(|at| self.now.since(at) > patience);
+        let Some(who) = self.is_stopped_on_purpose(place).filter(|_| down && long && !lied) else { return };
+        let left = who == Who::Known || definition.timing.on_unexpected_stop == OnOrder::Report;
+        if left {
+            wrong.push("somebody stopped it on purpose".to_owned());
+        }
+    }
+
+    /// A machine that answers is acted upon for a service of it, which must be in trouble.
+    fn judge_escalation(
+        &self,
+        definition: &Deployable,
+        index: AssemblyIndex,
+        place: usize,
+        wrong: &mut Vec<String>,
+    ) {
+        let machine = &self.machines[place];
+        let trouble = definition.services_of(index).any(|service| {
+            let part = definition.service(service);
+            let patience = part.probe.interval * 2 + part.probe.timeout + self.slack();
+            let unit = machine.units.iter().find(|unit| unit.name == part.name);
+            unit.is_none_or(|unit| unit.well_since.is_none_or(|since| self.now.since(since) <= patience))
+        });
+        if !trouble {
+            wrong.push("its services are all well".to_owned());
+        }
+    }
+}
