@@ -117,7 +117,16 @@ impl World {
                     // A replacement starts only after the old instance is confirmed off.
                     _ => Operation::Stop,
                 };
-                let operate = Operate { life, member, action: id, machine, operation, until, fate: None };
+                let operate = Operate {
+                    life,
+                    member,
+                    action: id,
+                    machine,
+                    operation,
+                    until,
+                    fate: None,
+                    fenced: action.fenced,
+                };
                 return self.send_operation(operate);
             }
             Act::RestartService(service) | Act::StartService(service) => (service, false),
@@ -232,7 +241,7 @@ impl World {
         }
         let (life, member, action) = (operate.life, operate.member, operate.action);
         if operate.operation == Operation::Stop {
-            if matches!(state, InstanceState::Off | InstanceState::Gone) {
+            if operate.fenced || matches!(state, InstanceState::Off | InstanceState::Gone) {
                 return self.send_operation(Operate { operation: Operation::Create, ..operate.clone() });
             }
             let detail = format!("the old instance is {state} after its stop, so nothing was created").into();

@@ -45,6 +45,8 @@ pub(super) struct Member {
     pub(super) acts: BTreeMap<ActionId, Action>,
     classes: Vec<Option<HealthClass>>,
     restated: bool,
+    /// The engine was told something since it was last asked whether it is to be written down.
+    touched: bool,
 }
 
 /// A probe that was sent.
@@ -86,8 +88,14 @@ impl Member {
             flights: BTreeMap::new(),
             acts: BTreeMap::new(),
             restated: true,
+            touched: true,
             engine,
         }
+    }
+
+    fn tell(&mut self, input: Input, now: Timestamp) {
+        self.touched = true;
+        self.engine.handle_input(input, now);
     }
 }
 
@@ -119,6 +127,7 @@ impl World {
         let now = self.now;
         let Some(it) = self.member_mut(member) else { return };
         let due = it.wake.take().unwrap_or(now);
+        it.touched = true;
         it.engine.handle_timeout(now);
         let again = it.engine.poll_timeout().filter(|(at, _)| *at <= now);
         self.process.observe_lag(due, now);
@@ -132,7 +141,7 @@ impl World {
     pub(super) fn input(&mut self, member: usize, input: Input) {
         let now = self.now;
         let Some(it) = self.member_mut(member) else { return };
-        it.engine.handle_input(input, now);
+        it.tell(input, now);
         self.carry_out(member);
     }
 
@@ -242,11 +251,11 @@ impl World {
         it.wake = it.engine.poll_timeout().map(|(at, _)| tick_after(at));
     }
 
-    /// What is begun must be known to whoever comes after us, so this goes before each output.
+    /// What is begun must be known to whoever comes after us, so this goes before the outputs of each input.
     fn write_down(&mut self, member: usize) {
         let (now, wall) = (self.now, self.journal.wall(self.now));
         let Some(it) = self.member_mut(member) else { return };
-        if it.engine.take_persist() {
+        if std::mem::take(&mut it.touched) && it.engine.take_persist() {
             let snapshot = Box::new(it.engine.snapshot(now));
             let name = self.files[member].0.clone();
             self.keep(Record::Snapshot(name, wall, snapshot));
@@ -281,6 +290,14 @@ impl World {
                 let name = self.files[member].0.clone();
                 self.keep(Record::Decision(name, decision));
             }
+            Output::Answer { answer, .. } => {
+                let (word, said) = match &answer {
+                    Ok(said) => ("done", said),
+                    Err(said) => ("refused", said),
+                };
+                let name = &self.files[member].0;
+                self.say(What::Happened(format!("{name}: the order is {word}: {said}")));
+            }
             Output::Notify { incident, message } => {
                 let name = self.files[member].0.clone();
                 self.notify(&name, incident, message);
@@ -311,7 +328,7 @@ impl World {
                 }
                 Target::Service(_) => Observation::NotObserved,
             };
-            return it.engine.handle_input(Input::Probed { probe, observation, void: false }, now);
+            return it.tell(Input::Probed { probe, observation, void: false }, now);
         }
         it.flights.insert(probe, Flight { aim, sent: now, timeout });
         let takes = self.latency(aim);
@@ -345,7 +362,7 @@ impl World {
             }),
         };
         if let Some(it) = self.member_mut(member) {
-            it.engine.handle_input(Input::Surroundings { assembly, surroundings }, now);
+            it.tell(Input::Surroundings { assembly, surroundings }, now);
         }
     }
 
@@ -391,7 +408,7 @@ impl World {
             self.truth.admitted(member, request);
         }
         if let Some(it) = self.member_mut(member) {
-            it.engine.handle_input(Input::Admission { action, answer, gates }, now);
+            it.tell(Input::Admission { action, answer, gates }, now);
         }
     }
 

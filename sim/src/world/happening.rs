@@ -9,6 +9,7 @@ use cpe_proto::definition::Deployable;
 use cpe_proto::id::Name;
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
+use cpe_proto::rung::Rung;
 
 use super::machine::Lie;
 
@@ -196,6 +197,10 @@ pub enum Operator {
     Resume(Option<Name>),
     /// `cpe retry`.
     Retry(Name, Option<Name>),
+    /// `cpe recover`, with a rung or the next one.
+    Recover(Place, Option<Rung>),
+    /// `cpe confirm-fenced`.
+    ConfirmFenced(Place),
 }
 
 impl Happening {
@@ -305,6 +310,8 @@ impl Operator {
             Self::Pause(_) => "pause of a deployable",
             Self::Resume(_) => "resume",
             Self::Retry(..) => "retry",
+            Self::Recover(..) => "recovery by hand",
+            Self::ConfirmFenced(_) => "confirmed as fenced",
         }
     }
 }
@@ -395,6 +402,9 @@ impl fmt::Display for Operator {
             Self::Resume(Some(name)) => write!(out, "operator: resume {name}"),
             Self::Resume(None) => out.write_str("operator: resume everything"),
             Self::Retry(name, assembly) => write!(out, "operator: retry {}", of(name, assembly)),
+            Self::Recover(place, Some(rung)) => write!(out, "operator: recover {place} by {rung}"),
+            Self::Recover(place, None) => write!(out, "operator: recover {place}"),
+            Self::ConfirmFenced(place) => write!(out, "operator: confirms that {place} is down"),
         }
     }
 }

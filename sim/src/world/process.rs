@@ -7,13 +7,14 @@ use std::time::Duration;
 use cpe_proto::definition::Deployable;
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{AssemblyIndex, Name};
+use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
 use dped::audit::HoldKind;
 use dped::guard::DEFAULT_PATH;
-use dped::{Desired, Engine, Guard, GuardOutput, GuardSettings, Input, Order, Seed};
+use dped::{ByHand, Desired, Engine, Guard, GuardOutput, GuardSettings, Input, Order, Seed};
 
 use super::driver::Member;
-use super::happening::Operator;
+use super::happening::{Operator, Place};
 use super::queue::Item;
 use super::{What, World};
 
@@ -151,9 +152,11 @@ impl World {
         if paused || taken_up.is_some() {
             let order = Order::Pause { on: paused, reason: "as ordered before".into() };
             self.input(member, Input::Order(order));
-        } else {
-            self.carry_out(member);
         }
+        if self.journal.pauses.contains(&None) {
+            self.input(member, Input::Order(Order::FleetPause { on: true }));
+        }
+        self.carry_out(member);
         self.say_loaded(member, "loaded");
     }
 
@@ -239,7 +242,27 @@ impl World {
                     self.input(member, Input::Order(Order::Retry { assembly }));
                 }
             }
+            Operator::Recover(place, rung) => self.recover_by_hand(place, *rung),
+            Operator::ConfirmFenced(place) => {
+                if let Some((member, Some(assembly))) = self.find(&place.deployable, Some(&place.assembly)) {
+                    let order = Order::ConfirmFenced { order: 1, assembly, by: "somebody".into() };
+                    self.input(member, Input::Order(order));
+                }
+            }
         }
+    }
+
+    fn recover_by_hand(&mut self, place: &Place, rung: Option<Rung>) {
+        let Some((member, Some(assembly))) = self.find(&place.deployable, Some(&place.assembly)) else {
+            return;
+        };
+        let Some(it) = self.member(member) else { return };
+        let definition = it.engine.definition();
+        let service = place.service.as_ref().map(|name| definition.service_named(assembly, name.as_str()));
+        let Some(service) = service.map_or(Some(None), |found| found.map(Some)) else { return };
+        let (order, by) = (1, "somebody".into());
+        self.truth.ordered_by_hand(member, assembly, self.now);
+        self.input(member, Input::Order(Order::Recover(ByHand { order, assembly, service, rung, by })));
     }
 
     /// The member and the assembly of these names; none where there is no such thing.
@@ -320,6 +343,7 @@ impl World {
             None => {
                 self.process.guard.set_paused(true);
                 self.report_own("paused: looking");
+                self.order_all(&Order::FleetPause { on: true });
             }
         }
     }
@@ -339,7 +363,14 @@ impl World {
             None => {
                 self.report_own("resumed: looked");
                 self.process.guard.set_paused(false);
+                self.order_all(&Order::FleetPause { on: false });
             }
+        }
+    }
+
+    fn order_all(&mut self, order: &Order) {
+        for member in 0..self.files.len() {
+            self.input(member, Input::Order(order.clone()));
         }
     }
 

@@ -115,6 +115,8 @@ pub(super) struct Operate {
     /// When the shell gives it up.
     pub(super) until: Timestamp,
     pub(super) fate: Option<Fate>,
+    /// A person confirmed that the old instance is down.
+    pub(super) fenced: bool,
 }
 
 #[derive(Debug, Default)]
