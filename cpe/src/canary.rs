@@ -71,6 +71,8 @@ async fn keep_time(shared: Arc<Shared>) {
             let mut guard = shared.guard();
             guard.lag(now, shared.lag.late_since(before));
             guard.handle_timeout(now);
+            shared.keep_guard(&mut guard, now);
+            shared.count_guard(&guard, now);
         }
         shared.hear_guard();
         before = now;

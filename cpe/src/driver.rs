@@ -432,7 +432,12 @@ impl Driver {
         let (answer, gates) = if self.shared.draining() {
             (Answer::Refused(Refusal::Paused), Vec::new())
         } else {
-            self.shared.guard().ask(&self.name, request, &place, now)
+            let mut guard = self.shared.guard();
+            let asked = guard.ask(&self.name, request, &place, now);
+            if asked.0 == Answer::Admitted {
+                self.shared.keep_guard(&mut guard, now);
+            }
+            asked
         };
         if let Answer::Refused(reason) = answer {
             self.shared.metrics.refused(reason);
@@ -464,7 +469,7 @@ impl Driver {
 
 /// Closes in the journal what is open of a deployable, and says that nobody watches it any more.
 pub fn say_goodbye(shared: &Shared, name: &Name, open: impl IntoIterator<Item = IncidentId>) {
-    shared.guard().forget(name);
+    shared.guard().part(name);
     for incident in open {
         let event = plain(EventKind::IncidentClosed, "managed no more: its definition was removed");
         shared.report(Some(name), Event { incident: Some(incident), ..event });

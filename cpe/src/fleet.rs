@@ -131,6 +131,15 @@ impl Fleet {
         }
     }
 
+    /// After a restart: the guard forgets what is not defined any more.
+    pub fn forget_strangers(&self) {
+        let members = self.members();
+        let managed = |name: &Name, index: AssemblyIndex| {
+            members.get(name).is_some_and(|member| usize::from(index.0) < member.definition.assemblies.len())
+        };
+        self.shared.guard().retain(managed);
+    }
+
     /// A file that cannot be used; what was in force stays.
     pub fn reject(&self, file: &Path, errors: &[Diagnostic]) {
         for error in errors {

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod event;
 pub mod fleet;
 pub mod glob;
+pub mod guard;
 pub mod journal;
 pub mod lag;
 pub mod limits;

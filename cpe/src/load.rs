@@ -18,7 +18,7 @@ use cpe_proto::infrastructure::Capabilities;
 use dped::GuardSettings;
 use dped::bounds::{Assumptions, Weight, conflicts};
 
-use crate::run::guard_settings;
+use crate::guard;
 
 use crate::vital::catch;
 
@@ -102,7 +102,7 @@ impl Context {
             fence_agents: fence_agents(config),
             port: config.ssh.port,
             canaries: !config.canaries.is_empty(),
-            guard: guard_settings(config),
+            guard: guard::settings(config),
             written: config.infrastructures.iter().map(written).collect(),
         }
     }

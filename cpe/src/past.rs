@@ -130,6 +130,15 @@ impl Past {
     }
 }
 
+/// All actions that the engines of a snapshot go on with.
+#[must_use]
+pub fn carried_on_by_all(start: &StartState) -> BTreeSet<(Name, ActionId)> {
+    let of_one = |(name, (_, snapshot)): (&Name, &(u64, Snapshot))| {
+        carried_on(snapshot).0.into_iter().map(|action| (name.clone(), action)).collect::<Vec<_>>()
+    };
+    start.snapshots.iter().flat_map(of_one).collect()
+}
+
 /// The actions and incidents that a snapshot's engine goes on with.
 fn carried_on(snapshot: &Snapshot) -> (BTreeSet<ActionId>, BTreeSet<IncidentId>) {
     let (mut actions, mut incidents) = (BTreeSet::new(), BTreeSet::new());

@@ -9,7 +9,6 @@ use cpe_infra::{Infrastructure, command, fence};
 use cpe_monitor::ssh::{self, Identity, Monitor};
 use cpe_proto::config::{Config, InfrastructureKind, Login};
 use cpe_proto::id::Name;
-use dped::{Guard, GuardSettings};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::Adapter;
@@ -17,6 +16,7 @@ use crate::api;
 use crate::api::Controller as _;
 use crate::canary;
 use crate::fleet::Fleet;
+use crate::guard;
 use crate::journal::{self, Journal};
 use crate::lag::Lag;
 use crate::limits;
@@ -101,7 +101,7 @@ impl Controller {
         let infrastructures = infrastructures(&config);
         let (vital, failures) = Vital::new();
         let notifier = Notifier::new(config.notify.clone(), Arc::clone(&metrics), journal.clone(), &vital);
-        let guard = Guard::new(guard_settings(&config));
+        let guard = guard::taken_up(journal.start_state(), guard::settings(&config));
         let lag = Lag::new(config.lag_budget);
         for adapter in infrastructures.values() {
             tokio::spawn(Arc::clone(adapter).learn());
@@ -116,6 +116,7 @@ impl Controller {
         canary::start(&shared, &config.canaries, &vital);
         let (definitions, changes) = read_definitions(&config).await?;
         watch::apply(&fleet, changes).await;
+        fleet.forget_strangers();
         say_size(&fleet, allowed);
         say_witnesses(&fleet, &config);
         let follow = watch::follow(config.deployables.clone(), definitions, Arc::clone(&fleet), hangup);
@@ -210,20 +211,5 @@ fn ssh_settings(config: &Config) -> ssh::Settings {
         connect_concurrency: usize::try_from(ssh.connecting).unwrap_or(usize::MAX),
         connects_per_second: ssh.connects_per_second,
         ..ssh::Settings::default()
-    }
-}
-
-/// The guard's numbers as the configuration has them.
-pub(crate) fn guard_settings(config: &Config) -> GuardSettings {
-    let budgets = &config.budgets;
-    let count = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    GuardSettings {
-        in_flight_deployable: count(budgets.per_deployable),
-        in_flight_domain: count(budgets.per_domain),
-        in_flight_infrastructure: count(budgets.per_infrastructure),
-        in_flight_fleet: count(budgets.fleet),
-        machine_rungs: count(budgets.machine_rungs.failures.get()),
-        machine_rungs_within: budgets.machine_rungs.within,
-        ..GuardSettings::default()
     }
 }

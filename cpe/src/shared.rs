@@ -13,6 +13,7 @@ use cpe_proto::id::{AssemblyIndex, IncidentId, Name};
 use dped::{Guard, GuardOutput};
 
 use crate::adapter::Adapter;
+use crate::clock;
 use crate::event::plain;
 use crate::journal::{Journal, Writable};
 use crate::lag::Lag;
@@ -116,7 +117,12 @@ impl Shared {
     pub fn hear_guard(&self) {
         let said: Vec<GuardOutput> = {
             let mut guard = self.guard();
-            std::iter::from_fn(|| guard.poll_output()).collect()
+            let said: Vec<GuardOutput> = std::iter::from_fn(|| guard.poll_output()).collect();
+            if !said.is_empty() {
+                // What is told is kept: a hold that a person heard of is not forgotten.
+                self.keep_guard(&mut guard, clock::now());
+            }
+            said
         };
         for output in said {
             match output {

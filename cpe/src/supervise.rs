@@ -229,6 +229,9 @@ impl Fleet {
             let reason = "its policy engine goes on from its last snapshot";
             self.shared().report(Some(name), plain(EventKind::BreakerChanged, reason));
             self.begin(member.definition, member.panics);
+        } else {
+            // Parked: nobody knows its health, and nobody gives anything back.
+            self.shared().guard().part(name);
         }
     }
 

@@ -125,6 +125,31 @@ fn a_third_of_the_fleet_is_frozen_at_once_and_it_is_no_storm() {
 }
 
 #[test]
+fn cpe_is_killed_while_a_domain_is_held_and_the_hold_goes_on_after_its_start() {
+    let mut fleet = Fleet20::start();
+    let (dark, lit) = fleet.names.split_at(10);
+    let (dark, lit) = (dark.to_vec(), lit.to_vec());
+    for name in &dark {
+        fleet.site.now(fleet.site.machine(name).power_off());
+    }
+    fleet.site.wait_for_event(|event| held(event, "az-a"));
+    fleet.site.kill_controller();
+    fleet.site.start_controller();
+    fleet.site.wait_for_event(|event| {
+        event["reason"]
+            .as_str()
+            .unwrap_or("")
+            .starts_with("failure domain az-a is held on after a restart of cpe: nothing is done there for ")
+    });
+    fleet.until(&lit, |state| state == "healthy");
+    fleet.until(&dark, |state| matches!(state, "held" | "recovering" | "healthy"));
+    let begun = fleet.done_to(&dark);
+    assert!(begun <= 2, "those that were confirmed before the third: {begun}");
+    let anew = fleet.events("breaker_changed").into_iter().filter(|event| held(event, "az-a"));
+    assert_eq!(anew.count(), 1, "it is the same hold, not one that began anew");
+}
+
+#[test]
 fn one_domain_is_powered_off_while_another_loses_one_machine_which_is_recovered() {
     let fleet = Fleet20::start();
     let (dark, lit) = fleet.names.split_at(10);

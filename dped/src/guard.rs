@@ -7,6 +7,7 @@ mod holds;
 mod lease;
 mod path;
 mod population;
+mod snapshot;
 mod trust;
 
 use std::time::Duration;
@@ -123,6 +124,8 @@ pub struct Guard {
     distrust: Option<(Timestamp, bool)>,
     journal_writable: bool,
     paused: bool,
+    /// What must outlive this process has changed.
+    changed: bool,
 }
 
 /// Who proved a path.
@@ -147,6 +150,7 @@ impl Guard {
             distrust: None,
             journal_writable: true,
             paused: false,
+            changed: false,
         }
     }
 
@@ -186,7 +190,7 @@ impl Guard {
     /// A tick, about once a second: what time brings. A gap between two of them voids what was known of ourselves.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.trust.tick(now, &self.settings);
-        self.leases.expire(now, self.settings.machine_rungs_within);
+        self.changed |= self.leases.expire(now, self.settings.machine_rungs_within);
         let trusted = self.trusted(now);
         self.holds.advance(trusted.is_ok(), &self.settings, now);
         self.tell_trust(trusted, now);
@@ -208,6 +212,7 @@ impl Guard {
             (Ok(()), None) => {}
             (Ok(()), Some((_, told))) => {
                 self.distrust = None;
+                self.changed |= told;
                 if told {
                     self.holds.tell(Scope::Itself, "cpe trusts itself again".to_owned(), false);
                 }
@@ -215,6 +220,7 @@ impl Guard {
             (Err(_), None) => self.distrust = Some((now, false)),
             (Err(why), Some((since, false))) if now.since(since) >= TOLD_AFTER => {
                 self.distrust = Some((since, true));
+                self.changed = true;
                 let said = format!("cpe does not trust itself: {why}; nothing that rests on absence is done");
                 self.holds.tell(Scope::Itself, said, true);
             }
@@ -226,6 +232,12 @@ impl Guard {
     #[must_use]
     pub fn self_trusted(&self, path: &str, now: Timestamp) -> bool {
         self.trust.on_path(path, now, &self.settings).is_ok()
+    }
+
+    /// Whether the controller trusts itself on all paths that have canaries.
+    #[must_use]
+    pub fn trusts_itself(&self, now: Timestamp) -> bool {
+        self.trusted(now).is_ok()
     }
 
     /// The held domain among these: isolation row 2. A domain in slow start is not: its members are judged, and admitted a few at a time.
@@ -251,9 +263,16 @@ impl Guard {
         self.holds.health(&(deployable.clone(), assembly), domains, class, &self.settings, now);
     }
 
-    /// A deployable is managed no more, or its assemblies are others.
+    /// A deployable's assemblies are others: what was known of their health is void.
     pub fn forget(&mut self, deployable: &Name) {
         self.holds.forget(deployable);
+    }
+
+    /// A deployable is managed no more, or its engine is parked: nobody will give back what it was granted.
+    pub fn part(&mut self, deployable: &Name) {
+        self.forget(deployable);
+        self.leases.retain(|name, _, _| name != deployable);
+        self.changed = true;
     }
 
     /// Admits or refuses, with everything that was looked at, in order; the last value decided a refusal. An admission is a lease:
@@ -265,7 +284,7 @@ impl Guard {
         place: &Place<'_>,
         now: Timestamp,
     ) -> (Answer, Vec<Value>) {
-        self.leases.expire(now, self.settings.machine_rungs_within);
+        self.changed |= self.leases.expire(now, self.settings.machine_rungs_within);
         if !only_budgets(request) {
             self.holds.wants(&(key.clone(), request.assembly), place.domains, &self.settings, now);
         }
@@ -413,6 +432,7 @@ impl Guard {
             until: now.after(self.settings.lease),
         };
         self.leases.add(key, request.action, lease);
+        self.changed = true;
         if !only_budgets(request) {
             self.holds.admit(&(key.clone(), request.assembly), place.domains, request.action, now);
         }
@@ -420,7 +440,7 @@ impl Guard {
 
     /// A lease ends. One that is not there is no error: it expired, or was never granted.
     pub fn release(&mut self, key: &Name, action: ActionId, now: Timestamp) {
-        self.leases.remove(key, action);
+        self.changed |= self.leases.remove(key, action);
         self.holds.release(key, action, now);
     }
 

@@ -1,6 +1,7 @@
 //! cpe.toml, the controller's configuration (design.md section 7), parsed with the same diagnostics as definitions. An empty file
 //! is valid: every key has a default. `config/infrastructures.rs` beside this reads what can recover machines.
 
+mod guard;
 mod infrastructures;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use guard::{Holds, Threshold};
 pub use infrastructures::{CommandSettings, FenceSettings, Infrastructure, InfrastructureKind};
 
 use crate::definition::{Window, name, ssh_user};
@@ -37,6 +39,8 @@ pub struct Config {
     pub infrastructures: BTreeMap<Name, Infrastructure>,
     /// How much may be done at a time.
     pub budgets: Budgets,
+    /// When a common cause is suspected.
+    pub holds: Holds,
     /// Above this our own lag makes a late result void (250 ms).
     pub lag_budget: Duration,
     /// What is allowed but suspicious in the file.
@@ -183,6 +187,7 @@ const CONFIG: Schema = Schema {
         "canaries",
         "infrastructures",
         "budgets",
+        "guard",
         "lag_budget",
     ],
     later: &[],
@@ -219,7 +224,7 @@ const IN_FLIGHT: Schema = Schema {
 const MACHINE_RUNGS: Schema = Schema { title: "machine_rungs", keys: &["count", "within"], later: &[] };
 
 /// Every kind of table of cpe.toml with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 13] = [
+pub const SCHEMAS: [&Schema; 15] = [
     &CONFIG,
     &LISTEN,
     &SSH,
@@ -230,6 +235,8 @@ pub const SCHEMAS: [&Schema; 13] = [
     &BUDGETS,
     &IN_FLIGHT,
     &MACHINE_RUNGS,
+    &guard::GUARD,
+    &guard::THRESHOLD,
     &infrastructures::COMMAND,
     &infrastructures::FENCE,
     &crate::fence::VALUE,
@@ -296,6 +303,7 @@ fn read(root: &Table<'_>, folder: &Path) -> Config {
         canaries: read_canaries(root),
         infrastructures: infrastructures::read(root, folder),
         budgets: root.table("budgets", &BUDGETS).map(|table| read_budgets(&table)).unwrap_or_default(),
+        holds: guard::read(root),
         lag_budget: lag.unwrap_or(Duration::from_millis(250)),
         warnings: Vec::new(),
     }

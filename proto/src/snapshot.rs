@@ -2,6 +2,8 @@
 //! is looked at anew. Times are kept as ages and as what is left of a wait, because the clock of the next process may be another one
 //! (policy.md section 8). What these mean and how they are taken up again is dped's.
 
+pub mod guard;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};

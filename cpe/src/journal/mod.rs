@@ -22,6 +22,7 @@ use cpe_proto::decision::Decision;
 use cpe_proto::event::{Event, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::Snapshot;
+use cpe_proto::snapshot::guard::GuardSnapshot;
 use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 
 pub use audit::{AuditError, records};
@@ -293,6 +294,11 @@ impl Journal {
     /// Forgets it: the deployable is managed no more.
     pub fn forget_snapshot(&self, deployable: Name) {
         self.append(Record::NoSnapshot(deployable));
+    }
+
+    /// Keeps what the fleet guard was written down as. Not awaited, but on disk before any intent that is made after it.
+    pub fn guard(&self, snapshot: Box<GuardSnapshot>) {
+        self.append(Record::Guard { time: clock::wall_ms(), snapshot });
     }
 
     /// Keeps what an operator wants of a deployable, durably.

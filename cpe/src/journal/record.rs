@@ -7,6 +7,7 @@ use cpe_proto::decision::Decision;
 use cpe_proto::event::Event;
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::Snapshot;
+use cpe_proto::snapshot::guard::GuardSnapshot;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::JournalError;
@@ -79,6 +80,10 @@ pub(super) enum Record {
     NoSnapshot(Name),
     /// Nothing: whether the thread lives.
     Beat,
+    Guard {
+        time: u64,
+        snapshot: Box<GuardSnapshot>,
+    },
     /// The last one.
     Close,
 }
@@ -200,6 +205,8 @@ pub struct StartState {
     pub desired: BTreeMap<Name, Desired>,
     /// What each engine was last written down as, with the wall time in milliseconds.
     pub snapshots: BTreeMap<Name, (u64, Snapshot)>,
+    /// What the fleet guard was last written down as, with the wall time in milliseconds.
+    pub guard: Option<(u64, GuardSnapshot)>,
     /// Actions that were begun and are not known to have ended, oldest first, with the wall time in milliseconds. They are
     /// resolved by looking, never by repeating.
     pub unresolved: Vec<(u64, Intent)>,

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Each step from one version to the next; a step that was ever released is never changed.
-const STEPS: [&str; 3] = [FIRST, SECOND, THIRD];
+const STEPS: [&str; 4] = [FIRST, SECOND, THIRD, FOURTH];
 
 /// The newest version that is known here.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -64,6 +64,11 @@ CREATE INDEX notifications_by_time ON notifications (time);
 /// What each engine was written down as (`cpe_proto::snapshot`), the newest only.
 const THIRD: &str = "
 CREATE TABLE snapshots (deployable TEXT PRIMARY KEY, time INTEGER NOT NULL, body TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// What the fleet guard was written down as (`cpe_proto::snapshot::guard`), the newest only.
+const FOURTH: &str = "
+CREATE TABLE guard (one INTEGER PRIMARY KEY CHECK (one = 1), time INTEGER NOT NULL, body TEXT NOT NULL);
 ";
 
 /// The version of a file; 0 for a new one.

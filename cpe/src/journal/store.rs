@@ -8,6 +8,7 @@ use cpe_proto::api::Intent;
 use cpe_proto::event::{EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::Snapshot;
+use cpe_proto::snapshot::guard::GuardSnapshot;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::record::{Desired, Maintenance, NextIds, Notified, Pause, Record, StartState};
@@ -60,6 +61,7 @@ impl Store {
             told: marked(&transaction, "notifications")?,
             desired: desired(&transaction)?,
             snapshots: snapshots(&transaction)?,
+            guard: guard(&transaction)?,
             unresolved: unresolved(&transaction)?,
             open_incidents: open_incidents(&transaction)?,
             next_seq: last.max(self.reserved) + 1,
@@ -248,6 +250,11 @@ fn apply_record(
                 .prepare_cached("DELETE FROM snapshots WHERE deployable = ?1")?
                 .execute(params![deployable.as_str()])?;
         }
+        Record::Guard { time, snapshot } => {
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO guard (one, time, body) VALUES (1, ?1, ?2)")?
+                .execute(params![int(*time), json(snapshot)?])?;
+        }
         Record::Desired { time, deployable, desired } => {
             transaction
                 .prepare_cached(
@@ -388,6 +395,21 @@ fn desired(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, Des
     let rows =
         statement.query_map([], |row| Ok((name(row.get(0)?)?, Desired::of(&row.get::<_, String>(1)?))))?;
     rows.collect()
+}
+
+fn guard(transaction: &Transaction<'_>) -> rusqlite::Result<Option<(u64, GuardSnapshot)>> {
+    let mut statement = transaction.prepare("SELECT time, body FROM guard")?;
+    let mut rows = statement
+        .query_map([], |row| Ok((uint(row.get(0)?), serde_json::from_str(&row.get::<_, String>(1)?))))?;
+    let Some((time, snapshot)) = rows.next().transpose()? else { return Ok(None) };
+    match snapshot {
+        Ok(snapshot) => Ok(Some((time, snapshot))),
+        // A newer cpe wrote it: what is still down is held anew when it is seen.
+        Err(error) => {
+            tracing::warn!(%error, "the guard's snapshot cannot be read: budgets and holds start anew");
+            Ok(None)
+        }
+    }
 }
 
 fn snapshots(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, (u64, Snapshot)>> {

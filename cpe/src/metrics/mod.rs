@@ -140,6 +140,10 @@ pub struct Metrics {
     events: Vec<(EventKind, Counter)>,
     /// Sessions to assemblies that are connected.
     pub sessions: Gauge,
+    pub(crate) held_domains: Gauge,
+    pub(crate) fleet_breaker_open: Gauge,
+    pub(crate) self_trusted: Gauge,
+    pub(crate) leases: Gauge,
     /// From asking for an intent to its being on disk, in seconds.
     pub(crate) journal_durable: Histogram,
     pub(crate) journal_queue: Gauge,
@@ -175,6 +179,7 @@ impl Metrics {
         root.register_collector(Box::new(process::Process));
         let metrics = Self::register(root);
         metrics.journal_writable.set(1);
+        metrics.self_trusted.set(1);
         metrics
     }
 
@@ -213,6 +218,18 @@ impl Metrics {
             incidents_open: gauge(registry, "incidents_open", "Incidents that are open now"),
             events: events(registry),
             sessions: gauge(registry, "sessions", "Sessions to assemblies that are connected now"),
+            held_domains: gauge(registry, "held_domains", "Failure domains that are held or in slow start"),
+            fleet_breaker_open: gauge(
+                registry,
+                "fleet_breaker_open",
+                "1 while the fleet breaker is open or in slow start",
+            ),
+            self_trusted: gauge(
+                registry,
+                "self_trusted",
+                "1 while cpe trusts itself; at 0 nothing that rests on silence is done",
+            ),
+            leases: gauge(registry, "leases", "Recoveries that were admitted and are not over"),
             journal_durable: seconds(
                 registry,
                 "journal_durable",

@@ -11,10 +11,10 @@ use super::population::Key;
 
 /// One admitted repair that is not verified yet.
 #[derive(Clone, Copy, Debug)]
-struct Trial {
-    action: ActionId,
-    admitted: Timestamp,
-    released: Option<Timestamp>,
+pub(super) struct Trial {
+    pub(super) action: ActionId,
+    pub(super) admitted: Timestamp,
+    pub(super) released: Option<Timestamp>,
 }
 
 /// How far a hold is.
@@ -30,11 +30,11 @@ pub(super) enum Phase {
 
 #[derive(Debug)]
 pub(super) struct SlowStart {
-    width: usize,
-    verified: usize,
-    trials: BTreeMap<Key, Trial>,
+    pub(super) width: usize,
+    pub(super) verified: usize,
+    pub(super) trials: BTreeMap<Key, Trial>,
     /// When somebody asked last.
-    asked: Timestamp,
+    pub(super) asked: Timestamp,
 }
 
 impl SlowStart {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use cpe_proto::id::{ActionId, Name};
+use cpe_proto::id::{ActionId, AssemblyIndex, Name};
 use cpe_proto::time::Timestamp;
 
 use super::GuardSettings;
@@ -57,17 +57,26 @@ pub enum GuardOutput {
 
 #[derive(Debug, Default)]
 pub(super) struct Holds {
-    population: Population,
-    breakers: BTreeMap<Scope, Breaker>,
+    pub(super) population: Population,
+    pub(super) breakers: BTreeMap<Scope, Breaker>,
     outputs: VecDeque<GuardOutput>,
+    /// A hold is not what it was.
+    changed: bool,
 }
 
 impl Holds {
+    /// Whether a hold, or who is down, has changed since this was asked last.
+    pub(super) fn take_changed(&mut self) -> bool {
+        let of_population = self.population.take_changed();
+        std::mem::take(&mut self.changed) || of_population
+    }
+
     pub(super) fn poll_output(&mut self) -> Option<GuardOutput> {
         self.outputs.pop_front()
     }
 
     pub(super) fn tell(&mut self, scope: Scope, reason: String, person: bool) {
+        self.changed = true;
         if self.outputs.len() + 2 > OUTPUTS_MAX {
             return;
         }
@@ -95,6 +104,7 @@ impl Holds {
     }
 
     fn verified(&mut self, key: &Key) {
+        self.changed |= self.breakers.values().any(|breaker| breaker.has_trial(key));
         let grown = self
             .breakers
             .iter_mut()
@@ -271,6 +281,19 @@ impl Holds {
             self.population.forget(&key);
             for breaker in self.breakers.values_mut() {
                 breaker.forget(&key);
+            }
+        }
+    }
+
+    /// Forgets those that are not managed any more.
+    pub(super) fn retain(&mut self, managed: impl Fn(&Name, AssemblyIndex) -> bool) {
+        let gone = self.population.keys().filter(|(name, index)| !managed(name, *index)).cloned();
+        for key in gone.collect::<Vec<_>>() {
+            self.population.forget(&key);
+        }
+        for breaker in self.breakers.values_mut() {
+            if let Phase::SlowStart(start) = &mut breaker.phase {
+                start.trials.retain(|(name, index), _| managed(name, *index));
             }
         }
     }

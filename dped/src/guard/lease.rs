@@ -18,12 +18,14 @@ pub(super) struct Lease {
 /// All of them, and when machine rungs were granted.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    granted: BTreeMap<(Name, ActionId), Lease>,
-    machine_rungs: BTreeMap<Name, VecDeque<Timestamp>>,
+    pub(super) granted: BTreeMap<(Name, ActionId), Lease>,
+    pub(super) machine_rungs: BTreeMap<Name, VecDeque<Timestamp>>,
 }
 
 impl Leases {
-    pub(super) fn expire(&mut self, now: Timestamp, within: Duration) {
+    /// True: a lease has expired.
+    pub(super) fn expire(&mut self, now: Timestamp, within: Duration) -> bool {
+        let before = self.granted.len();
         self.granted.retain(|_, lease| now < lease.until);
         for times in self.machine_rungs.values_mut() {
             while times.front().is_some_and(|at| now.since(*at) >= within) {
@@ -31,14 +33,20 @@ impl Leases {
             }
         }
         self.machine_rungs.retain(|_, times| !times.is_empty());
+        self.granted.len() < before
     }
 
     pub(super) fn add(&mut self, key: &Name, action: ActionId, lease: Lease) {
         self.granted.insert((key.clone(), action), lease);
     }
 
-    pub(super) fn remove(&mut self, key: &Name, action: ActionId) {
-        self.granted.remove(&(key.clone(), action));
+    /// True: it was there.
+    pub(super) fn remove(&mut self, key: &Name, action: ActionId) -> bool {
+        self.granted.remove(&(key.clone(), action)).is_some()
+    }
+
+    pub(super) fn retain(&mut self, keeps: impl Fn(&Name, ActionId, &Lease) -> bool) {
+        self.granted.retain(|(name, action), lease| keeps(name, *action, lease));
     }
 
     pub(super) fn of(&self, key: &Name) -> Vec<ActionId> {

@@ -132,9 +132,38 @@ pub(super) struct Population {
     members: BTreeMap<Key, Member>,
     domains: BTreeMap<Name, Tally>,
     fleet: Tally,
+    /// Who is down is not what it was.
+    changed: bool,
 }
 
 impl Population {
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Who is down, in which domains, and since when.
+    pub(super) fn losses(&self) -> impl Iterator<Item = (&Key, &[Name], Timestamp)> {
+        // A domain that is held remembers longer than the fleet's window.
+        let tallies = self.domains.values().chain([&self.fleet]);
+        let down = tallies.flat_map(|tally| tally.losses.iter()).filter(|(_, loss)| !loss.back);
+        let down: BTreeMap<&Key, Timestamp> = down.map(|(key, loss)| (key, loss.at)).collect();
+        down.into_iter().map(|(key, at)| (key, self.domains_of(key), at))
+    }
+
+    /// One that an earlier process saw leaving health.
+    pub(super) fn lost_before(&mut self, key: &Key, domains: &[Name], at: Timestamp) {
+        let class = HealthClass::Left;
+        self.members.insert(key.clone(), Member { domains: domains.into(), class });
+        self.fleet.step(key, None, class, true, at);
+        for domain in domains {
+            self.domains.entry(domain.clone()).or_default().step(key, None, class, true, at);
+        }
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.members.keys()
+    }
+
     /// Takes a change; true: that assembly left health just now.
     ///
     /// What is first seen down within a window of our own start counts as having left: what was before that is not known, and a
@@ -160,6 +189,7 @@ impl Population {
                 Some(before) => before == HealthClass::Healthy,
                 None => now.since(began) < window,
             };
+        self.changed |= lost || before == Some(HealthClass::Left);
         self.members.insert(key.clone(), Member { domains: domains.into(), class });
         self.fleet.step(key, before, class, lost, now);
         for domain in domains {
@@ -174,6 +204,7 @@ impl Population {
 
     pub(super) fn forget(&mut self, key: &Key) {
         let Some(member) = self.members.remove(key) else { return };
+        self.changed = true;
         self.fleet.remove(key, member.class);
         for domain in &member.domains {
             let Some(tally) = self.domains.get_mut(domain) else { continue };

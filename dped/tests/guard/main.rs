@@ -2,6 +2,7 @@
 //! Budgets, leases and path evidence are in `rules/guard.rs`.
 
 mod holds;
+mod restart;
 mod small;
 mod trust;
 

@@ -40,7 +40,7 @@ impl Site {
         self.last_seen.clear();
         self.pending.clear();
         self.leases.clear();
-        self.guard = Guard::new(GuardSettings::default());
+        let (guard, ended) = (self.guard.snapshot(self.now), self.now);
         let end = self.now.after(down);
         while let Some(((at, _), _)) = self.queue.first_key_value().filter(|((at, _), _)| *at <= end) {
             self.now = *at;
@@ -59,6 +59,15 @@ impl Site {
         self.now = end;
         self.age_world();
         self.note_truth();
+        self.guard = Guard::restore(GuardSettings::default(), &guard, end.since(ended), end);
+        let written = self.written.iter().flat_map(|(snapshot, _)| &snapshot.assemblies);
+        let carried_on: Vec<ActionId> = written
+            .flat_map(|it| {
+                let recovery = it.recovery.as_ref().map(|recovery| recovery.action);
+                recovery.into_iter().chain(it.step.as_ref().map(|step| step.action))
+            })
+            .collect();
+        self.guard.retain_leases(|_, action| carried_on.contains(&action));
     }
 
     /// Machines boot and units die by themselves.
