@@ -1,19 +1,28 @@
-//! The other end of the API: what the command line uses to ask a running cpe. One connection for each question, over the unix socket.
+//! The other end of the API: what the command line uses to ask a running cpe. One connection for each question, over the unix socket, or
+//! over TCP with a token.
 
+use std::fmt;
+use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use cpe_proto::api::{Command, CommandAnswer, ErrorAnswer, HostKey, Status, StreamEnd, Why, WhyNot};
+use cpe_proto::document::HostPort;
 use cpe_proto::event::EventRecord;
+use cpe_proto::fence::Secret;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, Response, header};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 /// Until the controller has taken the connection.
@@ -32,22 +41,22 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub enum ClientError {
     /// Nobody answers there.
     #[error(
-        "cannot reach cpe on {socket}: {source}; is it running (systemctl status cpe), is that the socket of its cpe.toml \
-         ([listen] api), and may you use it (its group)?"
+        "cannot reach cpe on {place}: {source}; is it running (systemctl status cpe), is that the place of its cpe.toml \
+         ([listen] api), and may you use it (the socket's group)?"
     )]
     Unreachable {
-        /// The socket that was tried.
-        socket: PathBuf,
+        /// The place that was tried.
+        place: Place,
         /// Why.
         source: io::Error,
     },
     /// It stopped answering, or does not speak as we do.
     #[error(
-        "cpe on {socket} did not answer as expected: {what}; it may be another version: compare `cpe --version` with `systemctl status cpe`"
+        "cpe on {place} did not answer as expected: {what}; it may be another version: compare `cpe --version` with `systemctl status cpe`"
     )]
     Answer {
-        /// The socket.
-        socket: PathBuf,
+        /// The place.
+        place: Place,
         /// What was wrong.
         what: String,
     },
@@ -56,10 +65,46 @@ pub enum ClientError {
     Refused(String),
 }
 
-/// A controller at a socket.
+/// Where a controller is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// `HOST:PORT`.
+    Tcp(HostPort),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(socket) => write!(out, "{}", socket.display()),
+            Self::Tcp(HostPort { host, port }) if host.as_str().contains(':') => {
+                write!(out, "[{}]:{port}", host.as_str())
+            }
+            Self::Tcp(HostPort { host, port }) => write!(out, "{}:{port}", host.as_str()),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    /// Parses `unix:/path` or `HOST:PORT`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some(socket) if !socket.is_empty() => Ok(Self::Unix(socket.into())),
+            Some(_) => Err("unix: and a path, as unix:/run/cpe/api.sock"),
+            None => HostPort::parse(text).map(Self::Tcp),
+        }
+    }
+}
+
+/// A controller at a place.
 #[derive(Clone, Debug)]
 pub struct Client {
-    socket: PathBuf,
+    place: Place,
+    /// Proves who asks, over TCP.
+    token: Option<Secret>,
 }
 
 /// Which events.
@@ -80,8 +125,8 @@ pub struct EventsRequest {
 impl Client {
     /// The controller that listens there; not contacted yet.
     #[must_use]
-    pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+    pub fn new(place: Place, token: Option<Secret>) -> Self {
+        Self { place, token }
     }
 
     /// What is going on.
@@ -155,23 +200,57 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { socket: self.socket.clone(), source };
-        let connected = timeout(CONNECT_TIMEOUT, UnixStream::connect(&self.socket)).await;
-        let stream =
-            connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(unreachable)?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
-        // Its errors are those of the request.
-        tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::HOST, "cpe")
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| self.broken(&error))?;
+        let mut sender = match &self.place {
+            Place::Unix(socket) => {
+                let stream = self.reached(UnixStream::connect(socket)).await?;
+                request.headers_mut().insert(header::HOST, HeaderValue::from_static("cpe"));
+                self.handshake(stream).await?
+            }
+            Place::Tcp(HostPort { host, port }) => {
+                let stream = self.reached(TcpStream::connect((host.as_str(), *port))).await?;
+                // By address: the controller answers to no name.
+                let peer = stream.peer_addr().map_err(|error| self.broken(&error))?;
+                let host = SocketAddr::new(peer.ip(), peer.port()).to_string();
+                let host = HeaderValue::try_from(host).map_err(|error| self.broken(&error))?;
+                request.headers_mut().insert(header::HOST, host);
+                self.prove(request.headers_mut())?;
+                self.handshake(stream).await?
+            }
+        };
         let answered = timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
         answered.map_err(|_| self.answer("no answer within 20 s"))?.map_err(|error| self.broken(&error))
+    }
+
+    async fn reached<S>(&self, connect: impl Future<Output = io::Result<S>>) -> Result<S, ClientError> {
+        let connected = timeout(CONNECT_TIMEOUT, connect).await;
+        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        connected.map_err(|source| ClientError::Unreachable { place: self.place.clone(), source })
+    }
+
+    async fn handshake<S>(&self, stream: S) -> Result<http1::SendRequest<Full<Bytes>>, ClientError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))?;
+        // Its errors are those of the request.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    fn prove(&self, headers: &mut HeaderMap) -> Result<(), ClientError> {
+        let Some(token) = &self.token else { return Ok(()) };
+        let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+            .map_err(|_| ClientError::Refused("the token has characters that no token has".to_owned()))?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+        Ok(())
     }
 
     async fn json<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T, ClientError> {
@@ -204,7 +283,7 @@ impl Client {
     }
 
     fn answer(&self, what: &str) -> ClientError {
-        ClientError::Answer { socket: self.socket.clone(), what: what.to_owned() }
+        ClientError::Answer { place: self.place.clone(), what: what.to_owned() }
     }
 }
 

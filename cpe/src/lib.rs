@@ -25,6 +25,7 @@ pub mod past;
 pub mod pauses;
 pub mod render;
 pub mod run;
+pub mod secret;
 pub mod sessions;
 pub mod shared;
 pub mod supervise;

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         Command::DemoInfra(call) => {
             demo::infrastructure::perform(&call.socket, &call.action).map(|()| Exit::Done)
         }
-        command => return cli::execute(command, &cli.config).into(),
+        _ => return cli::execute(&cli).into(),
     };
     let exit = result.unwrap_or_else(|error| {
         cli::complain(&format_args!("{error:#}"));

@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use cpe_infra::{Infrastructure, command, fence};
 use cpe_monitor::ssh::{self, Identity, Monitor};
-use cpe_proto::config::{Config, InfrastructureKind, Login};
+use cpe_proto::config::{ApiAddress, Config, InfrastructureKind, Listen, Login};
 use cpe_proto::id::Name;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adapter::Adapter;
 use crate::api;
-use crate::api::Controller as _;
+use crate::api::{Controller as _, Tokens};
 use crate::canary;
 use crate::fleet::Fleet;
 use crate::guard;
@@ -125,7 +125,7 @@ impl Controller {
         vital.spawn("upkeep", upkeep::run(Arc::clone(&fleet), Arc::clone(&pulse)));
         let follow = upkeep::follow_journal(shared.journal.clone(), Arc::clone(&pulse));
         vital.spawn("pulse of the journal", follow);
-        api::serve(&config.listen.api, Arc::clone(&fleet), shared.journal.clone(), &vital).await?;
+        serve_api(&config.listen, &fleet, &vital).await?;
         if let Some(address) = config.listen.metrics {
             metrics::serve(address, Arc::clone(&shared.metrics), &vital).await?;
         }
@@ -151,6 +151,22 @@ impl Controller {
             tracing::error!(%error, "the last records were not written");
         }
     }
+}
+
+async fn serve_api(listen: &Listen, fleet: &Arc<Fleet>, vital: &Vital) -> anyhow::Result<()> {
+    let wanted = listen.clone();
+    let tokens = Arc::new(tokio::task::spawn_blocking(move || Tokens::read(&wanted)).await??);
+    let journal = &fleet.shared().journal;
+    for place in &listen.api {
+        let (fleet, journal) = (Arc::clone(fleet), journal.clone());
+        match place {
+            ApiAddress::Unix(socket) => api::serve(socket, fleet, journal, vital).await?,
+            ApiAddress::Tcp(address) => {
+                api::serve_tcp(*address, Arc::clone(&tokens), fleet, journal, vital).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn read_definitions(config: &Config) -> anyhow::Result<(Definitions, Changes)> {

@@ -3,19 +3,23 @@
 
 mod guard;
 mod infrastructures;
+mod listen;
+mod notify;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use guard::{Holds, Threshold};
 pub use infrastructures::{CommandSettings, FenceSettings, Infrastructure, InfrastructureKind};
+pub use listen::{ApiAddress, Listen};
+pub use notify::{Email, MailAddress, MailServer, Notify, Privacy, Webhook};
 
 use crate::definition::{Window, name, ssh_user};
 use crate::document::{Diagnostic, HostPort, Report, Schema, Table, parse_size};
 use crate::id::Name;
+use crate::secret;
 use crate::ssh::{self, JumpHost, Passphrase, read_passphrase};
 
 /// The controller's configuration.
@@ -45,15 +49,6 @@ pub struct Config {
     pub lag_budget: Duration,
     /// What is allowed but suspicious in the file.
     pub warnings: Vec<Diagnostic>,
-}
-
-/// Where the controller is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listen {
-    /// The API's unix socket (/run/cpe/api.sock).
-    pub api: PathBuf,
-    /// Where metrics are served (127.0.0.1:9464); none: nowhere.
-    pub metrics: Option<SocketAddr>,
 }
 
 /// How the controller logs in to assemblies, where a definition does not say otherwise.
@@ -93,54 +88,6 @@ pub struct JournalLimits {
     pub keep: Duration,
     /// How much, in bytes (2 GiB).
     pub max_size: u64,
-}
-
-/// How a person is told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Notify {
-    /// A program that gets each notification as JSON on its standard input.
-    pub command: Option<PathBuf>,
-    /// Where each notification is posted to as JSON.
-    pub webhook: Option<Webhook>,
-}
-
-/// An address that notifications are posted to. Its path is often a secret: only its host is ever shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Webhook(String);
-
-impl Webhook {
-    /// Parses `http://HOST/PATH` or `https://HOST/PATH`.
-    ///
-    /// # Errors
-    /// What is expected instead.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const EXPECTED: &str = "an address, as \"https://chat.example.org/hooks/...\"";
-        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or(EXPECTED)?;
-        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
-        if host.is_empty() || host.contains('@') || !plain || text.len() > 2_048 {
-            return Err(EXPECTED);
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The whole address.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Its host and port: what may be shown.
-    #[must_use]
-    pub fn host(&self) -> &str {
-        self.0.split('/').nth(2).unwrap_or_default().split(['?', '#']).next().unwrap_or_default()
-    }
-}
-
-impl std::fmt::Debug for Webhook {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Webhook({})", self.host())
-    }
 }
 
 /// Something outside of what is watched that answers as long as our own network works.
@@ -192,7 +139,6 @@ const CONFIG: Schema = Schema {
     ],
     later: &[],
 };
-const LISTEN: Schema = Schema { title: "[listen]", keys: &["api", "metrics"], later: &[] };
 const SSH: Schema = Schema {
     title: "[ssh]",
     keys: &[
@@ -209,11 +155,6 @@ const SSH: Schema = Schema {
     later: &[],
 };
 const JOURNAL: Schema = Schema { title: "[journal]", keys: &["keep", "max_size"], later: &[] };
-const NOTIFY: Schema = Schema {
-    title: "[notify]",
-    keys: &["command", "webhook"],
-    later: &[("email", "`command` can call sendmail")],
-};
 const CANARY: Schema = Schema { title: "[[canaries]]", keys: &["path", "tcp"], later: &[] };
 const BUDGETS: Schema = Schema { title: "[budgets]", keys: &["in_flight", "machine_rungs"], later: &[] };
 const IN_FLIGHT: Schema = Schema {
@@ -226,11 +167,13 @@ const MACHINE_RUNGS: Schema = Schema { title: "machine_rungs", keys: &["count", 
 /// Every kind of table of cpe.toml with its keys, for documents and editors.
 pub const SCHEMAS: [&Schema; 15] = [
     &CONFIG,
-    &LISTEN,
+    &listen::LISTEN,
+    &secret::SECRET,
     &SSH,
     &ssh::PASSPHRASE,
     &JOURNAL,
-    &NOTIFY,
+    &notify::NOTIFY,
+    &notify::EMAIL,
     &CANARY,
     &BUDGETS,
     &IN_FLIGHT,
@@ -246,9 +189,6 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// As humantime has it: years of 365.25 days.
 const TEN_YEARS: Duration = Duration::from_secs(10 * 31_557_600);
-
-/// The most bytes of a unix socket's path: `sun_path` of unix(7) without its NUL.
-const SOCKET_PATH_MAX: usize = 107;
 
 impl Config {
     /// Parses cpe.toml. `file` is its path: for messages, and because relative paths in it are relative to its folder.
@@ -288,37 +228,20 @@ impl Config {
 
 fn read(root: &Table<'_>, folder: &Path) -> Config {
     let path = |key: &str, default: &str| path_of(root, key, folder).unwrap_or_else(|| default.into());
-    let notify = root.table("notify", &NOTIFY);
     let lag = root.duration("lag_budget", Duration::from_millis(10), Duration::from_secs(60));
     Config {
         deployables: path("deployables", "/etc/cpe/deployables"),
         state_dir: path("state_dir", "/var/lib/cpe"),
-        listen: read_listen(root, folder),
+        listen: listen::read(root, folder),
         ssh: read_ssh(root, folder),
         journal: read_journal(root),
-        notify: Notify {
-            command: notify.as_ref().and_then(|table| path_of(table, "command", folder)),
-            webhook: notify.as_ref().and_then(read_webhook),
-        },
+        notify: notify::read(root, folder),
         canaries: read_canaries(root),
         infrastructures: infrastructures::read(root, folder),
         budgets: root.table("budgets", &BUDGETS).map(|table| read_budgets(&table)).unwrap_or_default(),
         holds: guard::read(root),
         lag_budget: lag.unwrap_or(Duration::from_millis(250)),
         warnings: Vec::new(),
-    }
-}
-
-/// The address itself is in no message.
-fn read_webhook(table: &Table<'_>) -> Option<Webhook> {
-    let text = table.text("webhook")?;
-    match Webhook::parse(text.text) {
-        Ok(webhook) => Some(webhook),
-        Err(expected) => {
-            let message = format!("`webhook` in [notify] cannot be asked, expected {expected}");
-            table.report().error(table.at_key("webhook"), message);
-            None
-        }
     }
 }
 
@@ -332,35 +255,6 @@ fn path(text: &str, folder: &Path) -> Result<PathBuf, &'static str> {
         return Err("a path");
     }
     Ok(folder.join(text))
-}
-
-fn read_listen(root: &Table<'_>, folder: &Path) -> Listen {
-    let default = SocketAddr::from(([127, 0, 0, 1], 9464));
-    let mut listen = Listen { api: "/run/cpe/api.sock".into(), metrics: Some(default) };
-    let Some(table) = root.table("listen", &LISTEN) else { return listen };
-    if let Some(api) = table.parse("api", |text| read_api(text, folder)) {
-        listen.api = api;
-    }
-    let metrics = table.parse("metrics", |text| match text {
-        "off" => Ok(None),
-        address => address.parse().map(Some).map_err(|_| "IP:PORT, as \"127.0.0.1:9464\", or \"off\""),
-    });
-    listen.metrics = metrics.unwrap_or(listen.metrics);
-    listen
-}
-
-fn read_api(text: &str, folder: &Path) -> Result<PathBuf, &'static str> {
-    const EXPECTED: &str = "unix: and a path of at most 107 bytes, as \"unix:/run/cpe/api.sock\"";
-    let Some(socket) = text.strip_prefix("unix:") else {
-        let tcp = HostPort::parse(text).is_ok();
-        return Err(if tcp {
-            "\"unix:/run/cpe/api.sock\": an address is not supported yet"
-        } else {
-            EXPECTED
-        });
-    };
-    let socket = path(socket, folder).map_err(|_| EXPECTED)?;
-    if socket.as_os_str().len() > SOCKET_PATH_MAX { Err(EXPECTED) } else { Ok(socket) }
 }
 
 fn read_ssh(root: &Table<'_>, folder: &Path) -> Ssh {

@@ -22,6 +22,7 @@ pub mod id;
 pub mod infrastructure;
 pub mod observation;
 pub mod rung;
+pub mod secret;
 pub mod snapshot;
 pub mod ssh;
 pub mod state;

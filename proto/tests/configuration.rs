@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cpe_proto::config::{Budgets, Config, InfrastructureKind, Login, SCHEMAS, Ssh};
+use cpe_proto::config::{ApiAddress, Budgets, Config, InfrastructureKind, Login, Privacy, SCHEMAS, Ssh};
 use cpe_proto::definition::Definition;
 use cpe_proto::document::Diagnostic;
 use cpe_proto::fence::FenceValue;
 use cpe_proto::id::Name;
+use cpe_proto::secret::SecretSource;
 use cpe_proto::ssh::{JumpHost, Passphrase};
 
 fn folder() -> PathBuf {
@@ -28,7 +29,8 @@ fn an_empty_file_has_the_defaults() {
     let config = Config::parse("/etc/cpe/cpe.toml", "").expect("an empty file is valid");
     assert_eq!(config.deployables, Path::new("/etc/cpe/deployables"));
     assert_eq!(config.state_dir, Path::new("/var/lib/cpe"));
-    assert_eq!(config.listen.api, Path::new("/run/cpe/api.sock"));
+    assert_eq!(config.listen.api, [ApiAddress::Unix("/run/cpe/api.sock".into())]);
+    assert_eq!((config.listen.token, config.listen.plain), (None, false));
     assert_eq!(config.listen.metrics, "127.0.0.1:9464".parse().ok());
     assert_eq!(config.ssh.login, Login::Identity("/etc/cpe/id_ed25519".into()));
     assert_eq!((config.ssh.user.as_str(), config.ssh.port), ("dped", 22));
@@ -45,7 +47,13 @@ fn the_reference_says_the_defaults_and_has_every_key_with_a_comment() {
     let ssh = Ssh { passphrase: None, jump: None, ..config.ssh.clone() };
     assert_eq!(config.ssh.passphrase, Some(Passphrase::Credential("ssh".to_owned())));
     assert_eq!(config.ssh.jump, JumpHost::parse("dped@bastion.example.org:22").ok());
-    assert_eq!((&config.listen, &ssh, config.journal), (&default.listen, &default.ssh, default.journal));
+    assert_eq!((&ssh, config.journal), (&default.ssh, default.journal));
+    assert_eq!((&config.listen.api[..1], config.listen.api.len()), (&default.listen.api[..], 2));
+    assert_eq!(config.listen.token, Some(SecretSource::Credential("api".to_owned())));
+    assert_eq!((config.listen.plain, config.listen.metrics), (default.listen.plain, default.listen.metrics));
+    assert_eq!((config.notify.burst, config.notify.every), (default.notify.burst, default.notify.every));
+    let email = config.notify.email.as_ref().expect("it is given");
+    assert_eq!((email.server.port, email.server.privacy), (465, Privacy::Tls));
     assert_eq!((config.budgets, config.lag_budget), (default.budgets, default.lag_budget));
     assert_eq!(config.canaries[0].tcp.port, 22);
     let webhook = config.notify.webhook.as_ref().expect("it is given");
@@ -78,7 +86,7 @@ fn relative_paths_begin_at_the_file() {
     let config = Config::parse("/srv/cpe/cpe.toml", text).expect("it is right");
     assert_eq!(config.deployables, Path::new("/srv/cpe/deployables"));
     assert_eq!(config.state_dir, Path::new("/state"));
-    assert_eq!(config.listen.api, Path::new("/srv/cpe/api.sock"));
+    assert_eq!(config.listen.api, [ApiAddress::Unix("/srv/cpe/api.sock".into())]);
     assert_eq!((config.listen.metrics, &config.ssh.login), (None, &Login::Agent));
     assert_eq!(config.ssh.known_hosts, [Path::new("/srv/cpe/known_hosts")]);
     assert_eq!(config.notify.command.as_deref(), Some(Path::new("/srv/cpe/page")));
@@ -159,4 +167,23 @@ fn a_definition_may_only_name_an_infrastructure_that_is_there() {
     let said = definition.check_infrastructure(&known(&["lab", "prod"])).map(|said| said.to_string());
     let expected = "shop.toml:2:1: no infrastructure \"pord\" in cpe.toml, nearest is \"prod\", expected [infrastructures.pord] there";
     assert_eq!(said.as_deref(), Some(expected));
+}
+
+#[test]
+fn an_api_over_the_network_needs_a_token_and_loopback() {
+    let said = |listen: &str| match Config::parse("cpe.toml", &format!("[listen]\n{listen}\n")) {
+        Ok(_) => String::new(),
+        Err(errors) => lines(&errors),
+    };
+    let token = "token = { file = \"token\" }";
+    assert_eq!(said(&format!("api = \"127.0.0.1:7070\"\n{token}")), "");
+    assert_eq!(said(&format!("api = [\"[::1]:7070\", \"unix:a\"]\nread_{token}")), "");
+    assert!(said("api = \"127.0.0.1:7070\"").contains("there is no `token`, expected token = {"));
+    let open = format!("api = \"192.0.2.1:7070\"\n{token}");
+    assert!(said(&open).contains("tokens could be read on the way"), "{}", said(&open));
+    assert_eq!(said(&format!("{open}\nplain = true")), "");
+    assert!(said("api = []").contains("expected 1 to 8"));
+    assert!(said("api = \"localhost:7070\"").contains("expected unix:"));
+    let two = "api = \"127.0.0.1:7070\"\ntoken = { file = \"a\", env = \"B\" }";
+    assert!(said(two).contains("exactly one of `file`, `credential` and `env`"), "{}", said(two));
 }

@@ -12,6 +12,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::Semaphore;
 
+/// The largest head of a request, in bytes.
+const HEAD_MAX: usize = 64 << 10;
+
 /// Limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
@@ -35,6 +38,7 @@ where
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
+            .max_buf_size(HEAD_MAX)
             .serve_connection(TokioIo::new(stream), service);
         tokio::spawn(async move {
             let _permit = permit;

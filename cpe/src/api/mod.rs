@@ -1,23 +1,27 @@
-//! The HTTP API on a unix socket: what is asked (`routes.rs`), how events are streamed (`stream.rs`), who may connect and how many
-//! (`accept.rs`, `socket.rs`). What answers is behind [`Controller`]; the types of what is said are in `cpe_proto::api`.
+//! The HTTP API on a unix socket and over TCP: what is asked (`routes.rs`), how events are streamed (`stream.rs`), who may connect and how
+//! many (`accept.rs`, `socket.rs`, `token.rs`). What answers is behind [`Controller`]; the types of what is said are in `cpe_proto::api`.
 
 mod accept;
 mod peer;
 mod routes;
 mod socket;
 mod stream;
+mod token;
 mod why_not;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use cpe_proto::api::{Command, CommandAnswer, HostKey, Status};
+use tokio::net::TcpListener;
 
 pub(crate) use accept::{Limits, accept};
 pub use socket::ServeError;
+pub use token::{TokenError, Tokens};
 
 use crate::glob::Glob;
 use crate::journal::Journal;
@@ -97,5 +101,27 @@ pub async fn serve<C: Controller>(
     Ok(())
 }
 
+/// Serves the same over TCP, to who has a token; the answer is the address that was bound.
+///
+/// # Errors
+/// [`ServeError`]: the address cannot be bound.
+pub async fn serve_tcp<C: Controller>(
+    address: SocketAddr,
+    tokens: Arc<Tokens>,
+    controller: Arc<C>,
+    journal: Journal,
+    vital: &Vital,
+) -> Result<SocketAddr, ServeError> {
+    let failed = |source| ServeError::Address { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    tracing::info!(address = %bound, "API listens");
+    let router = token::guarded(routes::router(controller, journal), tokens);
+    vital.spawn("API over TCP", accept(token::RemoteListener(listener), router, LIMITS));
+    Ok(bound)
+}
+
+#[cfg(test)]
+mod remote_tests;
 #[cfg(test)]
 mod tests;

@@ -1,26 +1,32 @@
-//! Who is at the other end of a connection: the kernel says (`SO_PEERCRED`), the client cannot lie. Names come from /etc/passwd, read
-//! once at the start.
+//! Who is at the other end of a connection. On the socket the kernel says (`SO_PEERCRED`), and the client cannot lie; names come from
+//! /etc/passwd, read once at the start. Over TCP it is who has a token, and from where.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
+
+use super::token::Role;
 
 /// Accounts that are remembered by name; the rest is shown by number.
 const ACCOUNTS_MAX: usize = 4_096;
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Peer {
-    uid: Option<u32>,
-    name: Option<Arc<str>>,
+pub(super) enum Peer {
+    /// On the socket: an account of this machine.
+    Account { uid: Option<u32>, name: Option<Arc<str>> },
+    /// Over TCP.
+    Token { role: Role, address: SocketAddr },
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.uid, &self.name) {
-            (Some(uid), Some(name)) => write!(out, "uid {uid} ({name})"),
-            (Some(uid), None) => write!(out, "uid {uid}"),
-            (None, _) => out.write_str("uid unknown"),
+        match self {
+            Self::Account { uid: Some(uid), name: Some(name) } => write!(out, "uid {uid} ({name})"),
+            Self::Account { uid: Some(uid), name: None } => write!(out, "uid {uid}"),
+            Self::Account { uid: None, .. } => out.write_str("uid unknown"),
+            Self::Token { role, address } => write!(out, "{} from {}", role.as_str(), address.ip()),
         }
     }
 }
@@ -48,7 +54,7 @@ impl Accounts {
     /// The peer with that user id; none: the kernel did not say.
     pub(super) fn peer(&self, uid: Option<u32>) -> Peer {
         let name = uid.and_then(|uid| self.0.get(&uid).cloned());
-        Peer { uid, name }
+        Peer::Account { uid, name }
     }
 }
 

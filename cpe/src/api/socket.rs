@@ -2,6 +2,7 @@
 //! uses, or what is not a socket, is left alone.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +26,16 @@ pub enum ServeError {
     /// Something else has that name.
     #[error("{0} exists and is not a socket: it is left alone; choose another [listen] api")]
     NotASocket(PathBuf),
+    /// The port cannot be had.
+    #[error(
+        "cannot listen on {address} for the API: {source}; choose another [listen] api, or end what uses it"
+    )]
+    Address {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// It cannot be made.
     #[error("cannot listen on {path}: {source}; its folder must exist and cpe must be able to write there")]
     Io {

@@ -14,15 +14,21 @@ use tempfile::TempDir;
 use tokio::net::UnixStream;
 
 use super::*;
-use crate::client::{Client, ClientError, EventsRequest};
+use crate::client::{Client, ClientError, EventsRequest, Place};
 use crate::journal::{Desired, Settings};
 use crate::metrics::Metrics;
 use crate::vital::Vital;
 
 /// Two deployables, and it remembers who ordered what.
 #[derive(Default)]
-struct Fleet {
+pub(super) struct Fleet {
     orders: Mutex<Vec<(Command, String)>>,
+}
+
+impl Fleet {
+    pub(super) fn ordered_by(&self) -> Vec<String> {
+        self.orders.lock().unwrap().iter().map(|(_, by)| by.clone()).collect()
+    }
 }
 
 impl Controller for Fleet {
@@ -84,7 +90,7 @@ async fn world() -> World {
     let fleet = Arc::new(Fleet::default());
     let socket = dir.path().join("api.sock");
     serve(&socket, Arc::clone(&fleet), journal.clone(), &Vital::new().0).await.unwrap();
-    World { fleet, journal, client: Client::new(&socket), dir }
+    World { fleet, journal, client: Client::new(Place::Unix(socket), None), dir }
 }
 
 impl World {
@@ -278,7 +284,7 @@ async fn what_a_dead_cpe_left_is_replaced_and_what_is_no_socket_is_not() {
     let stale = world.dir.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     serve(&stale, Arc::new(Fleet::default()), world.journal.clone(), &Vital::new().0).await.unwrap();
-    assert!(Client::new(&stale).status(None).await.is_ok());
+    assert!(Client::new(Place::Unix(stale), None).status(None).await.is_ok());
 
     let precious = world.dir.path().join("precious");
     std::fs::write(&precious, "data").unwrap();
@@ -291,7 +297,8 @@ async fn what_a_dead_cpe_left_is_replaced_and_what_is_no_socket_is_not() {
 
 #[tokio::test]
 async fn without_a_controller_the_client_says_which_socket_was_tried() {
-    let missing = Client::new(Path::new("/nonexistent/api.sock")).status(None).await.unwrap_err();
+    let missing =
+        Client::new(Place::Unix("/nonexistent/api.sock".into()), None).status(None).await.unwrap_err();
     assert!(matches!(missing, ClientError::Unreachable { .. }));
     assert!(missing.to_string().contains("/nonexistent/api.sock"), "{missing}");
 }

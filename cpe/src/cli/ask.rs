@@ -1,37 +1,66 @@
 //! What is asked of a running cpe, and how its answer is shown: as JSON with stable names, or as `render/` has it for a person.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cpe_proto::api;
+use cpe_proto::config::{ApiAddress, Listen};
+use cpe_proto::document::HostPort;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use super::{CONFIG_DEFAULT, Command, Events, Exit, Failure, Maintenance, Status, Why, WhyNot};
-use crate::client::{Client, EventsRequest};
+use super::{CONFIG_DEFAULT, Cli, Command, Events, Exit, Failure, Maintenance, Status, Why, WhyNot};
+use crate::client::{Client, EventsRequest, Place};
 use crate::render::{self, Colour, Follow, Joined, Reader};
-use crate::{clock, load};
+use crate::secret::SecretError;
+use crate::{clock, load, secret};
 
 /// Where the API is when there is no configuration at all.
 const SOCKET_DEFAULT: &str = "/run/cpe/api.sock";
 /// What `--follow` begins with, as `tail -f` does.
 const FOLLOW_FIRST: u32 = 10;
 
-pub(super) fn ask(command: &Command, config: &Path) -> Result<Exit, Failure> {
-    let client = Client::new(&socket(config)?);
+pub(super) fn ask(command: &Command, cli: &Cli) -> Result<Exit, Failure> {
+    let client = client(cli)?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(answer(command, &client))
 }
 
-/// The socket of the configuration. Without the default file the default socket: an operator needs no file to ask.
-fn socket(config: &Path) -> Result<PathBuf, Failure> {
-    if config == Path::new(CONFIG_DEFAULT) && !config.exists() {
-        return Ok(SOCKET_DEFAULT.into());
+/// Who is asked: whom the command line names, or else the configuration. An operator who is on that machine needs neither.
+fn client(cli: &Cli) -> Result<Client, Failure> {
+    let unread = |error: SecretError| Failure::Config(format!("the token: {error}"));
+    let token = cli.token_file.as_deref().map(secret::read_file).transpose().map_err(unread)?;
+    if let Some(place) = &cli.api {
+        return Ok(Client::new(place.clone(), token));
     }
+    if cli.config == Path::new(CONFIG_DEFAULT) && !cli.config.exists() {
+        return Ok(Client::new(Place::Unix(SOCKET_DEFAULT.into()), None));
+    }
+    let Listen { api, token: source, .. } = configured(&cli.config)?;
+    let socket = api.iter().find_map(|place| match place {
+        ApiAddress::Unix(socket) => Some(socket.clone()),
+        ApiAddress::Tcp(_) => None,
+    });
+    if let Some(socket) = socket {
+        return Ok(Client::new(Place::Unix(socket), None));
+    }
+    let address = api.iter().find_map(|place| match place {
+        ApiAddress::Tcp(address) => HostPort::parse(&address.to_string()).ok(),
+        ApiAddress::Unix(_) => None,
+    });
+    let address = address.ok_or_else(|| Failure::Config("[listen] api names no place".to_owned()))?;
+    let token = match (token, source) {
+        (Some(token), _) => Some(token),
+        (None, source) => source.as_ref().map(secret::read).transpose().map_err(unread)?,
+    };
+    Ok(Client::new(Place::Tcp(address), token))
+}
+
+fn configured(config: &Path) -> Result<Listen, Failure> {
     let parsed = load::config(config).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::Config(lines.join("\n"))
     })?;
-    Ok(parsed.listen.api)
+    Ok(parsed.listen)
 }
 
 async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {

@@ -10,7 +10,7 @@ mod trust;
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use cpe_proto::document::parse_duration;
 use cpe_proto::rung::Rung;
 
-use crate::client::ClientError;
+use crate::client::{ClientError, Place};
 use crate::glob::Glob;
 
 /// Where the configuration is unless somebody says otherwise.
@@ -32,6 +32,12 @@ pub struct Cli {
     /// The configuration of the controller
     #[arg(long, global = true, env = "CPE_CONFIG", hide_env_values = true, value_name = "FILE", default_value = CONFIG_DEFAULT)]
     pub config: PathBuf,
+    /// Where the controller is asked, instead of where that configuration says: unix:/path, or HOST:PORT with a token
+    #[arg(long, global = true, env = "CPE_API", hide_env_values = true, value_name = "PLACE", value_parser = place)]
+    pub api: Option<Place>,
+    /// The file of the token for HOST:PORT
+    #[arg(long, global = true, env = "CPE_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -301,6 +307,10 @@ fn rung(text: &str) -> Result<Rung, String> {
     BY_HAND.into_iter().find(|rung| rung.as_str() == text).ok_or_else(|| format!("expected one of {words}"))
 }
 
+fn place(text: &str) -> Result<Place, String> {
+    text.parse().map_err(|expected| format!("expected {expected}"))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(str::to_owned)
 }
@@ -362,14 +372,15 @@ impl Failure {
 
 /// Does everything but `run` and `demo`, which are the process's own affair: with those it says so and is wrong usage.
 #[must_use]
-pub fn execute(command: &Command, config: &Path) -> Exit {
+pub fn execute(cli: &Cli) -> Exit {
+    let (command, config) = (&cli.command, cli.config.as_path());
     let done = match command {
         Command::Check(check) => check::check(check),
         Command::Audit(audit) => audit::audit(audit, config),
         Command::Completions(wanted) => generate::completions(wanted.shell),
         Command::Man(wanted) => generate::man(&wanted.directory),
         Command::Run | Command::Demo | Command::DemoInfra(_) => return Exit::Usage,
-        ask => ask::ask(ask, config),
+        ask => ask::ask(ask, cli),
     };
     match done {
         Ok(exit) => exit,

@@ -21,7 +21,7 @@ fn program(dir: &TempDir, script: &str) -> Notify {
     let path = dir.path().join("page");
     std::fs::write(&path, format!("#!/bin/sh\ncd {}\n{script}\n", dir.path().display())).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-    Notify { command: Some(path), webhook: None }
+    Notify { command: Some(path), ..Notify::default() }
 }
 
 fn journal(dir: &TempDir) -> Journal {
@@ -71,7 +71,7 @@ impl Chat {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}/hook", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        (chat, Notify { command: None, webhook: Some(Webhook::parse(&address).unwrap()) })
+        (chat, Notify { webhook: Some(Webhook::parse(&address).unwrap()), ..Notify::default() })
     }
 
     fn got(&self) -> Vec<Value> {
@@ -241,7 +241,7 @@ async fn a_program_that_fails_or_is_missing_is_counted_and_blocks_nobody() {
         Notifier::new(program(&dir, script), Arc::clone(&metrics), journal.clone(), &Vital::new().0);
     notifier.notify(&shop(), None, "first");
     until("it has failed", || metrics.notifications.failed.get() == 1).await;
-    let nowhere = Notify { command: Some("/nonexistent".into()), webhook: None };
+    let nowhere = Notify { command: Some("/nonexistent".into()), ..Notify::default() };
     let missing = Notifier::new(nowhere, Arc::clone(&metrics), journal, &Vital::new().0);
     missing.notify(&shop(), None, "first");
     until("it has failed", || metrics.notifications.failed.get() == 2).await;

@@ -235,6 +235,12 @@ impl<'t> Table<'t> {
         flag
     }
 
+    /// Whether the key has a list.
+    #[must_use]
+    pub fn is_list(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|value| value.get_ref().is_array())
+    }
+
     /// A list of texts, in order.
     #[must_use]
     pub fn texts(&self, key: &str) -> Option<Vec<Text<'t>>> {
