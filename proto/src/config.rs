@@ -165,7 +165,7 @@ const IN_FLIGHT: Schema = Schema {
 const MACHINE_RUNGS: Schema = Schema { title: "machine_rungs", keys: &["count", "within"], later: &[] };
 
 /// Every kind of table of cpe.toml with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 15] = [
+pub const SCHEMAS: [&Schema; 17] = [
     &CONFIG,
     &listen::LISTEN,
     &secret::SECRET,
