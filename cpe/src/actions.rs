@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_infra::{Error as InfraError, InstanceAnswer, InstanceRequest};
-use cpe_monitor::ssh::{self, ActError, ServiceAct, Session};
+use cpe_monitor::ssh::{self, ActError, Deed, Resource, ServiceAct, Session, Subject};
 use cpe_proto::api::Intent;
-use cpe_proto::definition::{Deployable, Machine, UnitName};
+use cpe_proto::definition::{Deployable, Machine, Restart};
 use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
 use cpe_proto::infrastructure::{InstanceState, Operation};
 use cpe_proto::observation::detail;
@@ -107,13 +107,16 @@ impl Work {
         service: ServiceIndex,
         action: &Action,
     ) -> ActionOutcome {
-        let Some(unit) = self.unit(service) else {
-            return ActionOutcome::Failed { detail: "the service has no unit to act on".into() };
+        let Some(subject) = self.subject(service) else {
+            return ActionOutcome::Failed { detail: "the service has nothing to act on".into() };
         };
         let Some(session) = session else {
             return ActionOutcome::Failed { detail: "the assembly has no address yet".into() };
         };
-        let error = match session.act(ssh::Act { act, unit, timeout: action.timeout }).await {
+        let error = match session
+            .act(ssh::Act { deed: Deed::Service(act, subject), timeout: action.timeout })
+            .await
+        {
             Ok(text) => return ActionOutcome::Done { detail: detail(&text) },
             Err(error) => error,
         };
@@ -125,8 +128,17 @@ impl Work {
         }
     }
 
-    fn unit(&self, service: ServiceIndex) -> Option<UnitName> {
-        self.definition.service(service).restart.clone()
+    fn subject(&self, service: ServiceIndex) -> Option<Subject> {
+        let service = self.definition.service(service);
+        Some(match service.restart.as_ref()? {
+            Restart::Systemd(unit) => Subject::Unit(unit.clone()),
+            Restart::Lsb(script) => Subject::Script(script.clone()),
+            Restart::Ocf(agent) => Subject::Resource(Arc::new(Resource {
+                agent: agent.clone(),
+                instance: service.name.clone(),
+                parameters: Vec::new(),
+            })),
+        })
     }
 
     async fn machine(&self, rung: Rung, action: &Action) -> ActionOutcome {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cpe_monitor::ssh::Answer as Landed;
 use cpe_proto::decision::{Answer, Refusal};
-use cpe_proto::definition::Deployable;
+use cpe_proto::definition::{Check, Deployable};
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, Name, ProbeId};
 use cpe_proto::infrastructure::InstanceState;
@@ -264,6 +264,7 @@ impl Driver {
         }
         self.classes = vec![None; definition.assemblies.len()];
         self.restated = true;
+        self.shared.metrics.unmeasured(&self.name);
         self.shared.metrics.unloaded(&self.tally);
         self.tell(Input::Definition(definition), clock::now());
         self.tally = self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
@@ -290,11 +291,17 @@ impl Driver {
         let now = clock::now();
         let Some(flight) = self.sessions.landed(result.probe) else { return };
         let definition = self.engine.definition();
-        let kind = match flight.target {
-            Target::Channel(_) => "channel",
-            Target::Service(service) => definition.service(service).check.kind(),
+        let check = match flight.target {
+            Target::Channel(_) => None,
+            Target::Service(service) => Some(&definition.service(service).check),
         };
-        self.shared.metrics.probed(kind, &result.observation, now.since(flight.sent));
+        self.shared.metrics.probed(check, &result.observation, now.since(flight.sent));
+        if let (Some(Check::Nagios(_)), Target::Service(service)) = (check, flight.target) {
+            let names =
+                (definition.assembly(flight.assembly).name.clone(), definition.service(service).name.clone());
+            let place = (self.name.clone(), names.0, names.1);
+            self.shared.metrics.measured(place, result.measures, result.dropped);
+        }
         let alive = proves_life(&result.observation);
         if alive {
             self.shared.guard().answered(PATH, &self.name, flight.assembly, now);
@@ -470,6 +477,7 @@ impl Driver {
 /// Closes in the journal what is open of a deployable, and says that nobody watches it any more.
 pub fn say_goodbye(shared: &Shared, name: &Name, open: impl IntoIterator<Item = IncidentId>) {
     shared.guard().part(name);
+    shared.metrics.unmeasured(name);
     for incident in open {
         let event = plain(EventKind::IncidentClosed, "managed no more: its definition was removed");
         shared.report(Some(name), Event { incident: Some(incident), ..event });

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpe_monitor::ssh::{Answer, Endpoint, Identity, Probe, ProbeRequest, Session};
-use cpe_proto::definition::{Assembly, Deployable, Machine};
+use cpe_monitor::ssh::{Answer, Endpoint, Identity, Probe, ProbeRequest, Resource, Session};
+use cpe_proto::definition::{Assembly, Check, Deployable, Machine, Service};
 use cpe_proto::id::{AssemblyIndex, ProbeId};
 use cpe_proto::observation::{ChannelFailure, Observation};
 use cpe_proto::time::Timestamp;
@@ -145,7 +145,7 @@ impl Sessions {
             Target::Channel(assembly) => (assembly, Probe::Channel),
             Target::Service(service) => {
                 let service = definition.service(service);
-                (service.assembly, Probe::Check(service.check.clone()))
+                (service.assembly, what(service))
             }
         };
         let machine = &mut self.machines[usize::from(assembly.0)];
@@ -184,6 +184,17 @@ impl Sessions {
 
     fn machine(&self, assembly: AssemblyIndex) -> &MachineSession {
         &self.machines[usize::from(assembly.0)]
+    }
+}
+
+fn what(service: &Service) -> Probe {
+    match &service.check {
+        Check::Ocf(agent) => Probe::Resource(Arc::new(Resource {
+            agent: agent.clone(),
+            instance: service.name.clone(),
+            parameters: Vec::new(),
+        })),
+        check => Probe::Check(check.clone()),
     }
 }
 

@@ -466,6 +466,7 @@ pub(crate) fn fresh_service(state: State, now: Timestamp) -> ServicePart {
         since: now,
         passed: Timestamp::ZERO,
         poll: Poll::due_at(now),
+        warning: None,
         trouble: None,
     }
 }

@@ -11,6 +11,8 @@ use crate::systemd;
 pub enum Judgement {
     /// It runs.
     Passed,
+    /// It runs, and says that a person should look at it.
+    Warned(Box<str>),
     /// It does not, and how.
     Failed(Box<str>),
     /// No recovery could help, and why.
@@ -61,6 +63,9 @@ pub fn judge(check: &Check, observation: &Observation) -> Judgement {
             126 | 127 => not_runnable(*code, detail),
             _ => Judgement::Failed(clause(&format!("exit status {code}"), detail)),
         },
+        (Check::Nagios(_), Observation::Exited(code, detail)) => plugin(*code, detail),
+        (Check::Ocf(_), Observation::Exited(code, detail)) => resource(*code, detail),
+        (Check::Lsb(_), Observation::Exited(code, detail)) => script(*code, detail),
         _ => Judgement::Unknown("answer of another kind of probe".into()),
     }
 }
@@ -77,6 +82,51 @@ fn judge_direct(observation: &Observation) -> Judgement {
         Observation::DeadlinePassed => Judgement::Silent("no answer by the deadline".into()),
         Observation::NotAsked(detail) => Judgement::Unknown(detail.clone()),
         _ => Judgement::Unknown("answer of another kind of probe".into()),
+    }
+}
+
+/// The Monitoring Plugins' exit codes. A warning is no failure: no restart gives a full disk its space back.
+fn plugin(code: i32, detail: &str) -> Judgement {
+    match code {
+        0 => Judgement::Passed,
+        1 => Judgement::Warned(clause("warning", detail)),
+        2 => Judgement::Failed(clause("critical", detail)),
+        3 => Judgement::Misconfigured(clause("plugin cannot tell", detail)),
+        126 | 127 => not_runnable(code, detail),
+        _ => Judgement::Failed(clause(&format!("exit status {code}"), detail)),
+    }
+}
+
+/// OCF resource agent API 1.1, of the action `monitor`.
+fn resource(code: i32, detail: &str) -> Judgement {
+    let wrong = |what: &str| Judgement::Misconfigured(clause(what, detail));
+    match code {
+        // Running, and running as the promoted one.
+        0 | 8 => Judgement::Passed,
+        2 => wrong("agent says its arguments are invalid"),
+        3 => wrong("agent has no `monitor`"),
+        4 => wrong("agent lacks a permission"),
+        5 => wrong("agent misses what it needs: not installed"),
+        6 => wrong("agent says the resource is not configured"),
+        7 => Judgement::Failed(clause("not running", detail)),
+        9 => Judgement::Failed(clause("failed while promoted", detail)),
+        126 | 127 => not_runnable(code, detail),
+        // Running, and degraded.
+        190 | 191 => Judgement::Warned(clause("degraded", detail)),
+        _ => Judgement::Failed(clause(&format!("exit status {code}"), detail)),
+    }
+}
+
+/// LSB core specification, init script actions, of the action `status`.
+fn script(code: i32, detail: &str) -> Judgement {
+    match code {
+        0 => Judgement::Passed,
+        1 => Judgement::Failed(clause("dead, and its pid file is there", detail)),
+        2 => Judgement::Failed(clause("dead, and its lock file is there", detail)),
+        3 => Judgement::Failed(clause("not running", detail)),
+        4 => Judgement::Unknown(clause("init script cannot tell", detail)),
+        126 | 127 => not_runnable(code, detail),
+        _ => Judgement::Failed(clause(&format!("exit status {code}"), detail)),
     }
 }
 

@@ -123,6 +123,7 @@ pub mod systemd;
 mod timer;
 mod verify;
 mod view;
+mod warning;
 pub mod window;
 mod witness;
 

@@ -297,7 +297,14 @@ impl Engine {
             self.service_trouble(index).heard = Some(began);
         }
         match judgement {
-            Judgement::Passed => self.service_passed(index, began, now),
+            Judgement::Passed => {
+                self.service_passed(index, began, now);
+                self.note_warning(index, None, now);
+            }
+            Judgement::Warned(clause) => {
+                self.service_passed(index, began, now);
+                self.note_warning(index, Some(&clause), now);
+            }
             Judgement::Failed(clause) => self.service_failed(index, &clause, began, now),
             Judgement::Misconfigured(clause) => self.service_misconfigured(index, &clause, now),
             Judgement::Pending(clause) => self.service_pending(index, &clause, began, now),

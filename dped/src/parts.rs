@@ -18,6 +18,7 @@ use crate::health::ChannelHealth;
 use crate::input::{ByHand, Surroundings};
 use crate::ladder::Ladder;
 use crate::output::Act;
+use crate::warning::Warning;
 
 /// One target's probes: at most one in flight.
 #[derive(Clone, Debug)]
@@ -81,6 +82,8 @@ pub(crate) struct ServicePart {
     /// When the newest probe that passed began; zero: none since evidence was dropped.
     pub(crate) passed: Timestamp,
     pub(crate) poll: Poll,
+    /// It passes, and says that a person should look at it.
+    pub(crate) warning: Option<Box<Warning>>,
     /// All that a healthy service without a past does not need.
     pub(crate) trouble: Option<Box<ServiceTrouble>>,
 }

@@ -57,7 +57,7 @@ pub struct ServiceView {
     pub state: State,
     /// Since when.
     pub since: Timestamp,
-    /// Why it is not healthy, as a clause; empty if it is.
+    /// Why it is not healthy, as a clause; of one that is, its warning, or empty.
     pub reason: Box<str>,
     /// Its open incident.
     pub incident: Option<IncidentId>,
@@ -131,7 +131,7 @@ impl Engine {
                 Some(waits) => format!("{}; {waits}", trouble.reason).into(),
                 None => trouble.reason.clone(),
             },
-            _ => "".into(),
+            _ => self.warning(index).unwrap_or_default().into(),
         };
         ServiceView {
             state: part.state,

@@ -52,7 +52,7 @@ fn count_makes_assemblies_whose_services_depend_on_all_that_a_name_means() {
     let after: Vec<String> = service.after.iter().copied().map(path).collect();
     assert_eq!(after, ["database-1/postgres", "database-2/postgres", "web-2/nginx"]);
     assert_eq!(service.check, Check::Tcp { host: "127.0.0.1".into(), port: 8080 });
-    assert_eq!(service.restart.as_ref().map(|unit| unit.as_str()), Some("shop.service"));
+    assert_eq!(service.restart.as_ref().map(ToString::to_string).as_deref(), Some("shop.service"));
     assert_eq!(shop.assembly(web).max_rung, Rung::Recreate);
 }
 
@@ -70,7 +70,10 @@ fn what_is_not_said_has_the_defaults_of_the_policy() {
         (Data::Local, Rung::RebootHard, ProbeSettings::channel())
     );
     assert_eq!(mail.services[0].probe, ProbeSettings::service());
-    assert_eq!(mail.services[0].restart.as_ref().map(|unit| unit.as_str()), Some("postfix.service"));
+    assert_eq!(
+        mail.services[0].restart.as_ref().map(ToString::to_string).as_deref(),
+        Some("postfix.service")
+    );
 }
 
 #[test]

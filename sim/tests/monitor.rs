@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use cpe_monitor::ssh::{
-    Act, ActError, Answer, Endpoint, Identity, Monitor, Probe, ProbeRequest, ServiceAct, Session, Settings,
+    Act, ActError, Answer, Deed, Endpoint, Identity, Monitor, Probe, ProbeRequest, ServiceAct, Session,
+    Settings, Subject,
 };
 use cpe_proto::definition::{Check, CommandLine, ProcessName, UnitName};
 use cpe_proto::id::ProbeId;
@@ -95,8 +96,8 @@ impl World {
     }
 
     async fn act(&self, act: ServiceAct, unit: &str) -> Result<String, ActError> {
-        let unit = UnitName::parse(unit).unwrap();
-        tokio::time::timeout(DEADLINE, self.session.act(Act { act, unit, timeout: TIMEOUT })).await.unwrap()
+        let deed = Deed::Service(act, Subject::Unit(UnitName::parse(unit).unwrap()));
+        tokio::time::timeout(DEADLINE, self.session.act(Act { deed, timeout: TIMEOUT })).await.unwrap()
     }
 
     async fn unit(&mut self, name: &str) -> String {

@@ -1,21 +1,26 @@
-//! What is counted, for Prometheus. Every label has a fixed set of values; a deployable's name is never one of them. Handles are found
-//! once: counting a probe is an addition. `process.rs` has the figures of the process itself, `serve.rs` the listener.
+//! What is counted, for Prometheus. Every label has a fixed set of values; a deployable's name is never one of them, but for what plugins
+//! measure (`perfdata.rs`). Handles are found once: counting a probe is an addition. `process.rs` has the figures of the process itself, `serve.rs` the listener.
 
+mod perfdata;
 mod process;
 mod serve;
 mod tally;
 mod text;
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use cpe_monitor::perfdata::Measure;
 use cpe_proto::api::DeployableStatus;
 use cpe_proto::decision::Refusal;
+use cpe_proto::definition::Check;
 use cpe_proto::event::{Event, EventKind};
+use cpe_proto::id::Name;
 use cpe_proto::observation::Observation;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
+use dped::judge::{Judgement, judge};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -23,12 +28,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use self::perfdata::Perfdata;
+pub use self::perfdata::Place;
 pub use serve::{ServeError, serve};
 pub use tally::Tally;
 
 /// The kinds of probes: the channel's own, then those of a definition, then what is none of these.
-const PROBE_KINDS: [&str; 10] =
-    ["channel", "systemd", "process", "tcp", "command", "http", "tls", "dns", "icmp", "other"];
+const PROBE_KINDS: [&str; 13] = [
+    "channel", "systemd", "process", "tcp", "command", "nagios", "ocf", "lsb", "http", "tls", "dns", "icmp",
+    "other",
+];
 
 /// Seconds of a probe's round trip and of a durable write, from 0.25 ms to 8 s.
 const SHORT: [f64; 13] = [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 8.0];
@@ -56,28 +65,31 @@ impl ProbeOutcome {
         }
     }
 
-    /// By the tables of policy.md section 1.
-    fn of(observation: &Observation) -> Self {
+    /// By the tables of policy.md section 1; without a check, of the channel itself.
+    fn of(check: Option<&Check>, observation: &Observation) -> Self {
+        match check.map(|check| judge(check, observation)) {
+            None => Self::of_channel(observation),
+            Some(Judgement::Passed | Judgement::Warned(_)) => Self::Passed,
+            Some(Judgement::Failed(_)) => Self::Failed,
+            Some(Judgement::Misconfigured(_)) => Self::Misconfigured,
+            Some(
+                Judgement::Pending(_)
+                | Judgement::Deadline
+                | Judgement::Silent(_)
+                | Judgement::Unknown(_)
+                | Judgement::NotObserved,
+            ) => Self::Unknown,
+        }
+    }
+
+    fn of_channel(observation: &Observation) -> Self {
         match observation {
-            Observation::Alive
-            | Observation::Connected
-            | Observation::Expected(_)
-            | Observation::Exited(0, _) => Self::Passed,
-            Observation::Channel(..)
-            | Observation::NotConnected(_)
-            | Observation::Unexpected(_)
-            | Observation::Exited(..) => Self::Failed,
+            Observation::Alive | Observation::Connected | Observation::Expected(_) => Self::Passed,
+            Observation::Channel(..) | Observation::NotConnected(_) | Observation::Unexpected(_) => {
+                Self::Failed
+            }
             Observation::NotRunnable(_) => Self::Misconfigured,
-            Observation::DeadlinePassed
-            | Observation::NotObserved
-            | Observation::Silent(_)
-            | Observation::NotAsked(_) => Self::Unknown,
-            Observation::Unit(unit) => match (&*unit.load, &*unit.active) {
-                ("loaded", "active") => Self::Passed,
-                ("loaded", "inactive" | "failed") => Self::Failed,
-                ("masked" | "not-found" | "bad-setting" | "error", _) => Self::Misconfigured,
-                _ => Self::Unknown,
-            },
+            _ => Self::Unknown,
         }
     }
 }
@@ -135,6 +147,8 @@ pub struct Metrics {
     recoveries_unknown: [Counter; Rung::ALL.len()],
     refusals: [Counter; Refusal::ALL.len()],
     states: [[Gauge; State::ALL.len()]; 3],
+    perfdata: Arc<Perfdata>,
+    perfdata_dropped: Counter,
     incidents_opened: Counter,
     incidents_open: Gauge,
     events: Vec<(EventKind, Counter)>,
@@ -184,6 +198,8 @@ impl Metrics {
     }
 
     fn register(mut root: Registry) -> Self {
+        let perfdata = Arc::new(Perfdata::default());
+        root.register_collector(Box::new(Arc::clone(&perfdata)));
         let registry = root.sub_registry_with_prefix("cpe");
         let probes = Family::<ProbeLabels, Counter>::default();
         registry.register("probes", "Probes that ended, by what they saw", probes.clone());
@@ -214,6 +230,12 @@ impl Metrics {
                 states(registry, "assemblies", "Assemblies by state"),
                 states(registry, "services", "Services by state"),
             ],
+            perfdata,
+            perfdata_dropped: counter(
+                registry,
+                "perfdata_dropped",
+                "Figures of plugins that could not be read, or were too many",
+            ),
             incidents_opened: counter(registry, "incidents_opened", "Incidents that were opened"),
             incidents_open: gauge(registry, "incidents_open", "Incidents that are open now"),
             events: events(registry),
@@ -266,11 +288,23 @@ impl Metrics {
         }
     }
 
-    /// A probe ended: what it saw and how long that took. `kind` is `channel` or a definition's word.
-    pub fn probed(&self, kind: &str, observation: &Observation, took: Duration) {
+    /// A probe ended: of what it was (none: of a channel), what it saw and how long that took.
+    pub fn probed(&self, check: Option<&Check>, observation: &Observation, took: Duration) {
+        let kind = check.map_or("channel", Check::kind);
         let kind = PROBE_KINDS.iter().position(|known| *known == kind).unwrap_or(PROBE_KINDS.len() - 1);
-        self.probes[kind][ProbeOutcome::of(observation) as usize].inc();
+        self.probes[kind][ProbeOutcome::of(check, observation) as usize].inc();
         self.probe_duration.observe(took.as_secs_f64());
+    }
+
+    /// A plugin measured these, in place of what it measured before; `dropped` could not be read.
+    pub fn measured(&self, place: Place, measures: Vec<Measure>, dropped: u32) {
+        let over = self.perfdata.record(place, measures, Instant::now());
+        self.perfdata_dropped.inc_by(u64::from(dropped) + u64::try_from(over).unwrap_or(u64::MAX));
+    }
+
+    /// What a deployable's plugins measured says nothing any more.
+    pub fn unmeasured(&self, deployable: &Name) {
+        self.perfdata.forget(deployable);
     }
 
     /// Something was done that much after it was due.

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cpe_proto::api::{AssemblyStatus, ServiceStatus};
+use cpe_proto::definition::{CommandLine, UnitName};
 use cpe_proto::id::Name;
 use cpe_proto::observation::{ChannelFailure, UnitState};
 use cpe_proto::time::Timestamp;
@@ -27,6 +28,18 @@ fn event(kind: EventKind, assembly: Option<&str>, service: Option<&str>) -> Even
         action: None,
         rung: None,
     }
+}
+
+fn systemd() -> Check {
+    Check::Systemd(UnitName::parse("nginx.service").unwrap())
+}
+
+fn command() -> Check {
+    Check::Command(CommandLine::parse("true").unwrap())
+}
+
+fn plugin() -> Check {
+    Check::Nagios(CommandLine::parse("check_disk").unwrap())
 }
 
 /// One service in one assembly, about to be probed.
@@ -67,16 +80,16 @@ fn night() -> Metrics {
         unit("masked", "inactive"),
         unit("loaded", "activating"),
     ] {
-        metrics.probed("systemd", &observation, Duration::from_millis(3));
+        metrics.probed(Some(&systemd()), &observation, Duration::from_millis(3));
     }
-    metrics.probed("channel", &Observation::Alive, Duration::from_micros(400));
-    metrics.probed(
-        "channel",
-        &Observation::Channel(ChannelFailure::TimedOut, "".into()),
-        Duration::from_secs(5),
-    );
-    metrics.probed("command", &Observation::DeadlinePassed, Duration::from_secs(5));
-    metrics.probed("a kind of later", &Observation::Exited(0, "".into()), Duration::from_secs(1));
+    metrics.probed(None, &Observation::Alive, Duration::from_micros(400));
+    metrics.probed(None, &Observation::Channel(ChannelFailure::TimedOut, "".into()), Duration::from_secs(5));
+    metrics.probed(Some(&command()), &Observation::DeadlinePassed, Duration::from_secs(5));
+    metrics.probed(Some(&plugin()), &Observation::Exited(1, "".into()), Duration::from_secs(1));
+    metrics.probed(Some(&plugin()), &Observation::Exited(3, "".into()), Duration::from_secs(1));
+    let name = |text| Name::parse(text).unwrap();
+    let printed = cpe_monitor::perfdata::read("OK | /=26MB;30 'a \"b\\'=1.5% x=y", false);
+    metrics.measured((name("shop"), name("web"), name("disk")), printed.measures, printed.dropped);
     metrics.lateness(Duration::from_millis(17));
     metrics.refused(Refusal::Budget);
     let _ = metrics.loaded(&shop());
@@ -140,7 +153,7 @@ fn the_number_of_series_does_not_grow_with_what_is_watched() {
         let name = format!("machine-{number}");
         let moved = event(EventKind::StateChanged, Some(&name), Some(&name));
         metrics.observe_event(&Event { from: Some(State::Healthy), to: Some(State::Suspected), ..moved });
-        metrics.probed(&name, &Observation::Alive, Duration::from_millis(1));
+        metrics.probed(None, &Observation::Alive, Duration::from_millis(1));
     }
     assert_eq!(series(&metrics), before);
     assert!(before < 300, "{before}");

@@ -30,6 +30,10 @@ impl Quiet {
     fn hides_state(&mut self, record: &EventRecord) -> bool {
         let event = &record.event;
         let Some(to) = event.to else { return false };
+        if event.from == event.to {
+            // A warning came or went: nothing else says so.
+            return false;
+        }
         match to {
             // The recovery's start says it.
             State::Recovering => true,

@@ -86,6 +86,9 @@ fn the_table_of_the_other_kinds_of_check() {
         services.process.process = "nginx"
         services.tcp.tcp = 80
         services.command.command = "true"
+        services.nagios.nagios = "check_disk"
+        services.ocf.ocf = "ocf:heartbeat:Dummy"
+        services.lsb.lsb = "exim4"
     "#,
     );
     let observations = [

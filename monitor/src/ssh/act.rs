@@ -1,4 +1,4 @@
-//! Recoveries of services: `systemctl`, through `sudo` unless we are root there.
+//! What is done to services, and how that went; `words.rs` has the command lines.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use tokio::time::Instant;
 
 use super::connect::Client;
 use super::exec::{self, Outcome};
-use super::settings::{Act, ActError, ServiceAct};
+use super::settings::{Act, ActError, Deed, Subject};
+use super::words::{self, Rights};
 
 /// How the forced command (`packaging/cpe-guest`) begins what it says.
 const FORCED: &str = "cpe-guest: ";
@@ -20,30 +21,32 @@ pub(super) async fn run(
     output_max: usize,
 ) -> Result<String, ActError> {
     let deadline = Instant::now() + act.timeout;
-    let started = exec::run(handle, command(&act, user == "root"), deadline, output_max);
+    let command = command(&act.deed, Rights::of(&user))?;
+    let started = exec::run(handle, command, deadline, output_max);
     // The open of a channel has no deadline of its own; a session that lost its peer ends it later than we may wait.
     let outcome = Box::pin(started);
     match tokio::time::timeout_at(deadline + std::time::Duration::from_millis(100), outcome).await {
-        Ok(outcome) => judge(outcome, &act, &user),
+        Ok(outcome) => judge(outcome, &act.deed, &user),
         Err(_) => Err(ActError::TimedOut),
     }
 }
 
-/// The command line. The units' names are safe as words by their type. `LC_ALL=C`, so that a refusal is recognised.
-fn command(act: &Act, root: bool) -> String {
-    let sudo = if root { "" } else { "sudo -n " };
-    let (verb, unit) = (act.act.verb(), &act.unit);
-    let reset = match act.act {
-        // Without it a unit that failed too often is not started again. It fails for a unit that is not loaded: of no matter.
-        ServiceAct::Restart | ServiceAct::Start => {
-            format!("{sudo}systemctl reset-failed {unit} >/dev/null 2>&1; ")
-        }
-        ServiceAct::Stop => String::new(),
+fn command(deed: &Deed, rights: Rights) -> Result<String, ActError> {
+    let parameters = match deed {
+        Deed::Service(_, Subject::Resource(resource)) => &*resource.parameters,
+        Deed::Configure(configuration) => &*configuration.parameters,
+        Deed::Service(..) => &[],
     };
-    format!("exec /bin/sh -c 'export LC_ALL=C; {reset}{sudo}systemctl {verb} {unit}'")
+    if let Some(why) = words::unfit(parameters) {
+        return Err(ActError::NotRunnable(why));
+    }
+    Ok(match deed {
+        Deed::Service(act, subject) => words::act(*act, subject, rights),
+        Deed::Configure(configuration) => words::configure(configuration, rights),
+    })
 }
 
-fn judge(outcome: Outcome, act: &Act, user: &str) -> Result<String, ActError> {
+fn judge(outcome: Outcome, deed: &Deed, user: &str) -> Result<String, ActError> {
     let (status, output) = match outcome {
         Outcome::Ended { status, output } => (status, exec::text(&output)),
         Outcome::Refused(why) => return Err(ActError::NotRunnable(why.to_owned())),
@@ -60,10 +63,14 @@ fn judge(outcome: Outcome, act: &Act, user: &str) -> Result<String, ActError> {
         return Err(ActError::NotRunnable(output.into()));
     }
     if status == Some(127) || status == Some(126) || sudo_refused(&output) {
-        let verb = act.act.verb();
-        return Err(ActError::NotRunnable(format!(
-            "{output}; user {user} needs, in sudoers: {user} ALL=(root) NOPASSWD: /usr/bin/systemctl reset-failed *, /usr/bin/systemctl {verb} *"
-        )));
+        let needs = match deed {
+            Deed::Service(act, Subject::Unit(_)) => format!(
+                "user {user} needs, in sudoers: {user} ALL=(root) NOPASSWD: /usr/bin/systemctl reset-failed *, /usr/bin/systemctl {} *",
+                act.verb()
+            ),
+            _ => format!("is it there, and may user {user} run it (packaging/sudoers-cpe has the lines)?"),
+        };
+        return Err(ActError::NotRunnable(format!("{output}; {needs}")));
     }
     Err(ActError::Failed { status, output: output.into() })
 }
@@ -77,32 +84,17 @@ pub(super) fn sudo_refused(output: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use cpe_proto::definition::UnitName;
 
     use super::*;
-
-    fn act(act: ServiceAct) -> Act {
-        Act { act, unit: UnitName::parse("nginx.service").unwrap(), timeout: Duration::from_secs(1) }
-    }
-
-    #[test]
-    fn a_restart_forgets_earlier_failures_first() {
-        assert_eq!(
-            command(&act(ServiceAct::Restart), false),
-            "exec /bin/sh -c 'export LC_ALL=C; sudo -n systemctl reset-failed nginx.service >/dev/null 2>&1; sudo -n systemctl restart nginx.service'"
-        );
-        assert_eq!(
-            command(&act(ServiceAct::Stop), true),
-            "exec /bin/sh -c 'export LC_ALL=C; systemctl stop nginx.service'"
-        );
-    }
+    use crate::ssh::ServiceAct;
 
     #[test]
     fn a_refusal_of_sudo_is_not_a_failure_of_the_unit() {
         let ended = |status, output: &str| Outcome::Ended { status: Some(status), output: output.into() };
-        let outcome = |status, text| judge(ended(status, text), &act(ServiceAct::Restart), "dped");
+        let unit = Subject::Unit(UnitName::parse("nginx.service").unwrap());
+        let deed = Deed::Service(ServiceAct::Restart, unit);
+        let outcome = |status, text| judge(ended(status, text), &deed, "dped");
         for refusal in [
             "sudo: a password is required",
             "Sorry, user dped is not allowed to execute '/usr/bin/systemctl restart nginx.service' as root on web.",

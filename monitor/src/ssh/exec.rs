@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::connect::Client;
 
-/// What is kept of a command's output, in bytes: more than an observation can carry.
-const KEPT_BYTES: usize = 512;
+/// What is kept of a command's output, in bytes: more than an observation can carry, and a plugin's figures.
+pub(super) const KEPT_BYTES: usize = 1024;
 
 /// What came of it.
 #[derive(Debug)]

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 
 use super::connect::Client;
 use super::exec::{self, Outcome, quote};
-use super::observe;
+use super::pending::Seen;
 use super::settings::Probe;
+use super::words::Rights;
+use super::{observe, shell};
 
 /// Commands at one time over one session: sshd's MaxSessions is 10, and acts need room.
 pub(super) const CONCURRENT_MAX: usize = 4;
@@ -23,10 +25,10 @@ const PROCESS: &str = r#"for d in /proc/[0-9]*; do c=; { read -r c <"$d/comm"; }
 pub(super) async fn probe(
     handle: Arc<Handle<Client>>,
     limit: Arc<Semaphore>,
-    what: Probe,
+    (what, rights): (Probe, Rights),
     deadline: Instant,
     output_max: usize,
-) -> Observation {
+) -> Seen {
     let nonce = format!("{:016x}", rand::random::<u64>());
     let command = match &what {
         Probe::Channel => format!("echo {nonce}"),
@@ -36,14 +38,16 @@ pub(super) async fn probe(
         Probe::Check(Check::Process(name)) => {
             format!("exec /bin/sh -c {} sh {}", quote(PROCESS), quote(name.as_str()))
         }
-        Probe::Check(Check::Command(line)) => format!("exec /bin/sh -c {}", quote(line.as_str())),
-        Probe::Check(Check::Tcp { .. } | Check::Direct(_)) => return Observation::NotObserved,
+        other => match shell::command(other, rights) {
+            Some((_, line)) => format!("exec /bin/sh -c {}", quote(&line)),
+            None => return Observation::NotObserved.into(),
+        },
     };
-    let Ok(_permit) = limit.acquire().await else { return Observation::NotObserved };
+    let Ok(_permit) = limit.acquire().await else { return Observation::NotObserved.into() };
     let outcome = Box::pin(exec::run(handle, command, deadline, output_max)).await;
     match what {
-        Probe::Channel => channel(&outcome, &nonce),
-        Probe::Check(check) => service(outcome, &check),
+        Probe::Channel => channel(&outcome, &nonce).into(),
+        what => service(outcome, &what),
     }
 }
 
@@ -66,29 +70,38 @@ fn channel(outcome: &Outcome, nonce: &str) -> Observation {
     }
 }
 
-fn service(outcome: Outcome, check: &Check) -> Observation {
+fn service(outcome: Outcome, what: &Probe) -> Seen {
     let (status, output) = match outcome {
         Outcome::Ended { status: Some(status), output } => (status, output),
-        Outcome::Ended { status: None, .. } => return Observation::Exited(128, "ended by a signal".into()),
-        Outcome::Refused(why) => return Observation::NotRunnable(why.into()),
-        Outcome::TooMuch => {
-            return Observation::NotRunnable(
-                "it prints more than is read of a probe: send its output elsewhere".into(),
-            );
-        }
-        Outcome::Late => return Observation::DeadlinePassed,
-        Outcome::Lost => return Observation::NotObserved,
+        other => return unended(&other).into(),
     };
-    match check {
-        Check::Systemd(unit) => {
+    match what {
+        Probe::Check(Check::Systemd(unit)) => {
             let words = String::from_utf8_lossy(&output);
-            observe::units(&words, status, std::iter::once(unit)).pop().unwrap_or(Observation::NotObserved)
+            let seen = observe::units(&words, status, std::iter::once(unit)).pop();
+            seen.unwrap_or(Observation::NotObserved).into()
         }
-        Check::Process(_) => observe::process(match status {
+        Probe::Check(Check::Process(_)) => observe::process(match status {
             0 => Some(true),
             2 => None,
             _ => Some(false),
-        }),
-        _ => observe::ended(status, &exec::text(&output)),
+        })
+        .into(),
+        Probe::Check(Check::Nagios(_)) => {
+            observe::plugin(status, &String::from_utf8_lossy(&output), output.len() >= exec::KEPT_BYTES)
+        }
+        _ => observe::ended(status, &exec::text(&output)).into(),
+    }
+}
+
+fn unended(outcome: &Outcome) -> Observation {
+    match outcome {
+        Outcome::Ended { .. } => Observation::Exited(128, "ended by a signal".into()),
+        Outcome::Refused(why) => Observation::NotRunnable((*why).into()),
+        Outcome::TooMuch => Observation::NotRunnable(
+            "it prints more than is read of a probe: send its output elsewhere".into(),
+        ),
+        Outcome::Late => Observation::DeadlinePassed,
+        Outcome::Lost => Observation::NotObserved,
     }
 }

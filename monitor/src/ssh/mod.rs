@@ -25,11 +25,12 @@ mod shell;
 mod socket;
 mod task;
 mod tunnel;
+mod words;
 
 pub use enrol::{ShownKey, Standing, Whose};
 pub use monitor::{Counters, Monitor};
 pub use session::Session;
 pub use settings::{
-    Act, ActError, Answer, Answers, Endpoint, Error, Identity, Jump, Probe, ProbeRequest, Route, ServiceAct,
-    Settings,
+    Act, ActError, Answer, Answers, Configuration, Deed, Endpoint, Error, Identity, Jump, Probe,
+    ProbeRequest, Resource, Route, ServiceAct, Settings, Subject,
 };

@@ -4,6 +4,8 @@ use cpe_proto::definition::UnitName;
 use cpe_proto::observation::{Observation, UnitState, detail};
 
 use super::act::sudo_refused;
+use super::pending::Seen;
+use crate::perfdata;
 
 /// A command that ended.
 pub(super) fn ended(status: i32, output: &str) -> Observation {
@@ -14,6 +16,16 @@ pub(super) fn ended(status: i32, output: &str) -> Observation {
         _ if status != 0 && sudo_refused(&text) => Observation::NotRunnable(text),
         _ => Observation::Exited(status, text),
     }
+}
+
+/// What stands for the end of a line in what the resident shell says of a plugin.
+pub(super) const LINE_END: char = '\u{1f}';
+
+/// A plugin that ended.
+pub(super) fn plugin(status: i32, output: &str, cut: bool) -> Seen {
+    let printed = perfdata::read(&output.replace(LINE_END, "\n"), cut);
+    // A plugin's own words are its first line; a shell's, of one that is not there, as well.
+    Seen { observation: ended(status, &printed.line), measures: printed.measures, dropped: printed.dropped }
 }
 
 /// A look for a process.

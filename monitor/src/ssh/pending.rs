@@ -7,6 +7,7 @@ use cpe_proto::id::ProbeId;
 use cpe_proto::observation::Observation;
 
 use super::settings::{Answer, Answers, Probe, ProbeRequest};
+use crate::perfdata::Measure;
 
 /// Probes of one session that wait at one time; what comes on top is refused.
 pub(super) const PENDING_MAX: usize = 1024;
@@ -43,6 +44,20 @@ pub(super) enum Stage {
         /// The ID of the `a` line before it.
         batch: u32,
     },
+}
+
+/// What came of a probe.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) observation: Observation,
+    pub(super) measures: Vec<Measure>,
+    pub(super) dropped: u32,
+}
+
+impl From<Observation> for Seen {
+    fn from(observation: Observation) -> Self {
+        Self { observation, measures: Vec::new(), dropped: 0 }
+    }
 }
 
 /// All that wait, and where the answers go.
@@ -103,17 +118,23 @@ impl Waiting {
 
     /// Answers each for which `verdict` has something to say.
     pub(super) fn answer(&mut self, mut verdict: impl FnMut(&Pending) -> Option<Observation>) {
+        self.answer_measured(|pending| Some(Seen::from(verdict(pending)?)));
+    }
+
+    /// The same, with what was measured.
+    pub(super) fn answer_measured(&mut self, mut verdict: impl FnMut(&Pending) -> Option<Seen>) {
         let answers = &self.answers;
         let now = Instant::now();
         self.list.retain(|pending| {
-            let Some(observation) = verdict(pending) else { return true };
+            let Some(Seen { observation, measures, dropped }) = verdict(pending) else { return true };
             let lag = match observation {
                 Observation::DeadlinePassed | Observation::NotObserved | Observation::Channel(..) => {
                     now.saturating_duration_since(pending.deadline)
                 }
                 _ => Duration::ZERO,
             };
-            answers(Answer { probe: pending.probe, observation, asked: pending.asked, finished: now, lag });
+            let Pending { probe, asked, .. } = *pending;
+            answers(Answer { probe, observation, measures, dropped, asked, finished: now, lag });
             false
         });
         if self.list.is_empty() && self.list.capacity() > 16 {

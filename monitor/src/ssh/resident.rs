@@ -21,6 +21,7 @@
 //! | `p ID NAME NAME ...` | does a process of each name run (`/proc/PID/comm`, not a zombie)? Answered by builtins, without a fork |
 //! | `s ID SECS UNIT UNIT ...` | systemd's view of the units, by one `systemctl show` |
 //! | `c ID SECS COMMAND` | run the rest of the line, as it is, by `/bin/sh -c` with empty input |
+//! | `n ID SECS COMMAND` | the same for a monitoring plugin, of whose output more is wanted |
 //!
 //! # Answers
 //! One line each: `NONCE SP BODY SP NONCE LF`. Bodies:
@@ -34,7 +35,8 @@
 //! | `u ID WORD WORD WORD WORD` | four words of what `systemctl show` printed: `Id=`, `LoadState=`, `ActiveState=`, `SubState=`; as many such lines as needed |
 //! | `s ID STATUS WORD ...` | `systemctl` ended with that exit status; the words that remained. After the `u` lines of this ID |
 //! | `c ID STATUS TEXT` | the command ended with that exit status (128 + N after signal N). TEXT is the first 400 characters of its output, newlines as spaces; of an output longer than 4 KiB, the first of its last 4 KiB |
-//! | `t ID` | an `s` or `c` did not end within SECS and was ended by force, with its whole process group |
+//! | `n ID STATUS TEXT` | the same of a plugin: the first 900 characters, newlines as the character 31 (US) |
+//! | `t ID` | an `s`, `c` or `n` did not end within SECS and was ended by force, with its whole process group |
 //!
 //! Answers to different IDs come in any order. Units are matched with what was asked by their order, since an alias is shown by
 //! its real name. Before the `r` line anything may come (a login shell's own words): lines that do not open with the nonce are
@@ -48,7 +50,7 @@
 //! and is `t`.
 //!
 //! # Watchdog
-//! Each `s` and `c` runs in a process group of its own (`setsid`) beside a `sleep SECS`, after which the whole group is killed with
+//! Each `s`, `c` and `n` runs in a process group of its own (`setsid`) beside a `sleep SECS`, after which the whole group is killed with
 //! SIGKILL, as it is when the probe ends by itself. So nothing that a probe started in its group outlives it, a hanging probe delays no
 //! other, and the shell itself never waits for any. A command's background child that keeps the output open counts as still running.
 //! Workers are orphans on purpose (a double fork): init reaps them, so the shell has no zombies.
@@ -61,15 +63,19 @@ pub const VERSION: &str = "1";
 /// The longest line that may come, in bytes: far above any valid answer.
 pub const LINE_MAX_BYTES: usize = 4096;
 
+/// How much of a plugin's output is said, in characters.
+pub(crate) const PLUGIN_CHARACTERS: usize = 900;
+
 /// What may come before the shell is ready, in bytes.
 pub const PREAMBLE_MAX_BYTES: usize = 16 * 1024;
 
 /// Reads requests, answers what builtins can answer, and hands the rest to a worker. No single quote may occur in it.
-const MAIN: &str = r#": cpe-resident 1; exec 2>/dev/null; w=$1; IFS= read -r n || exit 0; nl=$(printf "\n_"); nl=${nl%_};
+const MAIN: &str = r#": cpe-resident 1; exec 2>/dev/null; w=$1; IFS= read -r n || exit 0; nl=$(printf "\n\037"); us=${nl#?}; nl=${nl%?};
 say() { printf "%s %s %s\n" "$n" "$1" "$n"; };
 report() { x=${o##*$nl}; case $x in ""|*[!0-9]*) say "t $i"; return;; esac; o=${o%$nl*}; r=;
-case $k in c) while [ ${#r} -lt 400 ]; do case $o in *"$nl"*) r="$r${o%%$nl*} "; o=${o#*$nl};; *) r=$r$o; break;; esac; done;
-printf "%s c %s %s %.400s %s\n" "$n" "$i" "$x" "$r" "$n";;
+case $k in [cn]) z=" " m=400; [ $k = c ] || z=$us m=900;
+while [ ${#r} -lt $m ]; do case $o in *"$nl"*) r="$r${o%%$nl*}$z"; o=${o#*$nl};; *) r=$r$o; break;; esac; done;
+printf "%s %s %s %s %.${m}s %s\n" "$n" "$k" "$i" "$x" "$r" "$n";;
 s) set -f; set -- $o; while [ $# -gt 3 ]; do say "u $i $1 $2 $3 $4"; shift 4; done; say "s $i $x $*";; esac; };
 job() { ( { o=$(exec setsid /bin/sh -c "$w" cpe-probe "$@"); report; } </dev/null & ); };
 procs() { f=" "; for d in /proc/[0-9]*; do c=; read -r c <"$d/comm"; case $c in ""|*" "*) continue;; esac;
@@ -79,12 +85,12 @@ h=0; c=; read -r c </proc/1/comm; case $c in "") h="?";; esac;
 r=; for c in "$@"; do case $f in *" $c "*) r="$r 1";; *) r="$r $h";; esac; done; say "p $i$r"; };
 if command -v setsid >/dev/null; then say "r 1"; else say "r 1 no-setsid"; fi;
 while IFS= read -r l; do k=${l%% *}; l=${l#* }; i=${l%% *}; l=${l#* };
-case $k in a) say "a $i";; p) procs $l;; s) job s $l;; c) job c "${l%% *}" "${l#* }";; esac; done"#;
+case $k in a) say "a $i";; p) procs $l;; s) job s $l;; [cn]) job $k "${l%% *}" "${l#* }";; esac; done"#;
 
-/// Runs one `s` or `c` in its own process group: the end of its output and, behind it, its status. No single quote may occur in it.
+/// Runs one `s`, `c` or `n` in its own process group: the end of its output and, behind it, its status. No single quote may occur in it.
 const WORKER: &str = r#"k=$1; t=$2; shift 2;
 ( sleep "$t" & trap "kill -KILL $!; wait; exit" TERM; wait; kill -KILL 0 ) >/dev/null & d=$!;
-case $k in c) { /bin/sh -c "$1" 2>&1 </dev/null; printf "\n%s" "$?"; } | tail -c 4096;;
+case $k in [cn]) { /bin/sh -c "$1" 2>&1 </dev/null; printf "\n%s" "$?"; } | tail -c 4096;;
 s) systemctl show --property=Id,LoadState,ActiveState,SubState -- "$@" 2>&1 </dev/null; printf "\n%s" "$?";; esac;
 kill -TERM "$d"; wait "$d"; kill -KILL 0"#;
 
@@ -109,6 +115,8 @@ pub(crate) enum Reply {
     Units(u32, i32, String),
     /// A command ended.
     Ended(u32, i32, String),
+    /// A plugin ended.
+    Plugin(u32, i32, String),
     /// The watchdog ended it.
     Killed(u32),
 }
@@ -207,6 +215,7 @@ fn parse(body: &str) -> Result<Reply, BadFrame> {
         "u" => Ok(Reply::Words(id, rest.to_owned())),
         "s" => status().map(|(status, text)| Reply::Units(id, status, text)),
         "c" => status().map(|(status, text)| Reply::Ended(id, status, text)),
+        "n" => status().map(|(status, text)| Reply::Plugin(id, status, text)),
         "p" => {
             let seen = rest.split(' ').map(|word| match word {
                 "1" => Ok(Some(true)),
@@ -266,6 +275,7 @@ mod tests {
             ("s 9 0 ", Reply::Units(9, 0, String::new())),
             ("c 10 3 two  words ", Reply::Ended(10, 3, "two  words ".to_owned())),
             ("c 10 0 ", Reply::Ended(10, 0, String::new())),
+            ("n 12 1 a\u{1f}b ", Reply::Plugin(12, 1, "a\u{1f}b ".to_owned())),
             ("t 11", Reply::Killed(11)),
         ] {
             assert_eq!(read(body), Ok(vec![reply]), "{body}");

@@ -88,9 +88,17 @@ pub(super) fn refuse(answers: &Answers, batch: &[ProbeRequest], asked: Instant) 
                 ChannelFailure::NotTried,
                 detail("too many probes of this assembly wait already"),
             ),
-            Probe::Check(_) => Observation::NotObserved,
+            Probe::Check(_) | Probe::Resource(_) => Observation::NotObserved,
         };
         let finished = Instant::now();
-        answers(Answer { probe: request.probe, observation, asked, finished, lag: Duration::ZERO });
+        answers(Answer {
+            probe: request.probe,
+            observation,
+            measures: Vec::new(),
+            dropped: 0,
+            asked,
+            finished,
+            lag: Duration::ZERO,
+        });
     }
 }

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cpe_proto::definition::{Check, UnitName};
-use cpe_proto::id::ProbeId;
+use cpe_proto::definition::{Check, OcfAgent, ParameterName, ProgramPath, ScriptName, UnitName};
+use cpe_proto::id::{Name, ProbeId};
 use cpe_proto::observation::Observation;
+
+use crate::perfdata::Measure;
 
 /// How all sessions of a [`Monitor`](super::Monitor) connect.
 #[derive(Clone, Debug)]
@@ -152,8 +155,28 @@ impl fmt::Display for Jump {
 pub enum Probe {
     /// The channel itself. Only this connects a session that is not connected.
     Channel,
-    /// A service behind it.
+    /// A service behind it. Of an OCF resource this is one without parameters; [`Probe::Resource`] has them.
     Check(Check),
+    /// An OCF resource behind it.
+    Resource(Arc<Resource>),
+}
+
+/// An OCF resource with its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its agent.
+    pub agent: OcfAgent,
+    /// What tells it from others of that agent in the guest (`OCF_RESOURCE_INSTANCE`).
+    pub instance: Name,
+    /// Its parameters, each `OCF_RESKEY_NAME` in the agent's environment.
+    pub parameters: Vec<(ParameterName, String)>,
+}
+
+impl Resource {
+    /// One of that agent without parameters.
+    pub(super) fn bare(agent: &OcfAgent) -> Option<Self> {
+        Some(Self { agent: agent.clone(), instance: Name::parse("cpe").ok()?, parameters: Vec::new() })
+    }
 }
 
 /// One probe asked for.
@@ -168,12 +191,16 @@ pub struct ProbeRequest {
 }
 
 /// The one answer to a probe.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The number it was asked with.
     pub probe: ProbeId,
     /// What was seen.
     pub observation: Observation,
+    /// What a plugin measured; of any other probe none.
+    pub measures: Vec<Measure>,
+    /// How many figures of a plugin could not be read.
+    pub dropped: u32,
     /// When it was asked.
     pub asked: Instant,
     /// When it was answered. Later than `asked` + timeout by our own lag only.
@@ -186,19 +213,19 @@ pub struct Answer {
 /// [`Session::submit`](super::Session::submit) where the session's queue is full.
 pub type Answers = Box<dyn Fn(Answer) + Send + Sync>;
 
-/// What to do with a unit.
+/// What to do with a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceAct {
-    /// `systemctl reset-failed`, then `systemctl restart`.
+    /// `systemctl reset-failed`, then `systemctl restart`. Of anything but a unit: stop, and start once that succeeded.
     Restart,
-    /// `systemctl reset-failed`, then `systemctl start`.
+    /// `systemctl reset-failed`, then `systemctl start`. Of anything but a unit: start.
     Start,
-    /// `systemctl stop`.
+    /// Stop. It succeeds for what is stopped already.
     Stop,
 }
 
 impl ServiceAct {
-    /// The verb that `systemctl` takes.
+    /// The verb that `systemctl`, agents and scripts take.
     #[must_use]
     pub const fn verb(self) -> &'static str {
         match self {
@@ -217,14 +244,45 @@ impl ServiceAct {
 /// ```
 ///
 /// or, narrower, the same with the units' names in place of `*`.
+///
+/// Agents, init scripts and configure scripts are run by `sudo -n` as well; `packaging/sudoers-cpe` has lines for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Act {
     /// What.
-    pub act: ServiceAct,
-    /// To which unit.
-    pub unit: UnitName,
+    pub deed: Deed,
     /// How long it may take. After it the outcome is not known: systemd goes on with it.
     pub timeout: Duration,
+}
+
+/// What an [`Act`] does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Something to a service.
+    Service(ServiceAct, Subject),
+    /// Runs a configure script.
+    Configure(Configuration),
+}
+
+/// What is restarted, started or stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A unit.
+    Unit(UnitName),
+    /// An OCF resource.
+    Resource(Arc<Resource>),
+    /// An init script.
+    Script(ScriptName),
+}
+
+/// A configure script with its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// For which service: `CPE_SERVICE` in its environment.
+    pub service: String,
+    /// The script.
+    pub program: ProgramPath,
+    /// Its parameters, each `CPE_PARAMETER_NAME` in its environment.
+    pub parameters: Vec<(ParameterName, String)>,
 }
 
 /// Why an act did not succeed.

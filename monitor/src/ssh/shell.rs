@@ -12,7 +12,8 @@ use super::connect::Link;
 use super::observe;
 use super::pending::{Pending, Stage, Waiting};
 use super::resident::{self, BadFrame, Reader, Reply};
-use super::settings::Probe;
+use super::settings::{Probe, Resource};
+use super::words::{self, Rights};
 
 /// What `systemctl` may have printed so far, in bytes, over all requests: some hundred units.
 const WORDS_MAX_BYTES: usize = 256 * 1024;
@@ -115,9 +116,10 @@ impl Shell {
     /// The lines that ask for everything that waits; those probes are then marked as asked. Probes of ports are served by the
     /// session itself: `beside` says that there are some, and then the shell is at least asked whether it lives. Empty where there
     /// is nothing to ask.
-    pub(super) fn batch(&mut self, waiting: &mut Waiting, beside: bool) -> String {
+    pub(super) fn batch(&mut self, waiting: &mut Waiting, beside: bool, rights: Rights) -> String {
         let count = if beside { Lines::FIXED } else { 0 };
-        let mut lines = Lines { first: self.next_batch(), count, ..Lines::default() };
+        let mut lines = Lines::new(self.next_batch(), rights);
+        lines.count = count;
         for pending in waiting.iter_mut().filter(|pending| pending.stage == Stage::Waiting) {
             lines.add(pending);
         }
@@ -170,6 +172,14 @@ impl Shell {
                 answer(waiting, id, |slot| seen.get(slot).cloned());
             }
             Reply::Ended(id, status, text) => answer(waiting, id, |_| Some(observe::ended(status, &text))),
+            Reply::Plugin(id, status, text) => {
+                let cut = text.chars().count() >= resident::PLUGIN_CHARACTERS;
+                let seen = observe::plugin(status, &text, cut);
+                waiting.answer_measured(|pending| match pending.stage {
+                    Stage::Asked { line, .. } if line == id => Some(seen.clone()),
+                    _ => None,
+                });
+            }
             Reply::Killed(id) => {
                 self.units.retain(|entry| entry.0 != id);
                 answer(waiting, id, |_| Some(Observation::DeadlinePassed));
@@ -188,9 +198,9 @@ fn answer(waiting: &mut Waiting, id: u32, observation: impl Fn(usize) -> Option<
 }
 
 /// The lines of one batch: `a`, then at most one `s` and one `p`, then the commands.
-#[derive(Default)]
 struct Lines {
     first: u32,
+    rights: Rights,
     count: u32,
     units: Vec<UnitName>,
     units_until: Option<Instant>,
@@ -202,6 +212,19 @@ struct Lines {
 impl Lines {
     /// `a`, `s` and `p` have the first three IDs, whether used or not.
     const FIXED: u32 = 3;
+
+    fn new(first: u32, rights: Rights) -> Self {
+        Self {
+            first,
+            rights,
+            count: 0,
+            units: Vec::new(),
+            units_until: None,
+            processes: String::new(),
+            process_count: 0,
+            commands: String::new(),
+        }
+    }
 
     fn unit_line(&self) -> u32 {
         self.first.wrapping_add(1)
@@ -230,14 +253,16 @@ impl Lines {
                 self.process_count += 1;
                 (self.process_line(), self.process_count - 1)
             }
-            Probe::Check(Check::Command(command)) => {
-                let line = self.first.wrapping_add(self.count);
-                self.count += 1;
-                let _infallible = writeln!(self.commands, "c {line} {} {command}", seconds(pending.deadline));
-                (line, 0)
-            }
             // A port is opened beside the shell; what is direct was never meant for a session.
             Probe::Check(Check::Tcp { .. } | Check::Direct(_)) => return,
+            other => {
+                let Some((kind, command)) = command(other, self.rights) else { return };
+                let line = self.first.wrapping_add(self.count);
+                self.count += 1;
+                let seconds = seconds(pending.deadline);
+                let _infallible = writeln!(self.commands, "{kind} {line} {seconds} {command}");
+                (line, 0)
+            }
         };
         pending.stage = Stage::Asked { line, slot, batch };
     }
@@ -256,6 +281,18 @@ impl Lines {
             let _infallible = writeln!(text, "p {}{}", self.process_line(), self.processes);
         }
     }
+}
+
+/// The command of a probe that is one, and the kind of its line.
+pub(super) fn command(what: &Probe, rights: Rights) -> Option<(char, String)> {
+    Some(match what {
+        Probe::Check(Check::Command(line)) => ('c', line.as_str().to_owned()),
+        Probe::Check(Check::Nagios(line)) => ('n', words::plugin(line.as_str())),
+        Probe::Check(Check::Lsb(script)) => ('c', words::status(script.as_str(), rights)),
+        Probe::Check(Check::Ocf(agent)) => ('c', words::monitor(&Resource::bare(agent)?, rights)),
+        Probe::Resource(resource) => ('c', words::monitor(resource, rights)),
+        _ => return None,
+    })
 }
 
 /// From now to a deadline, in whole seconds, for the guest's watchdog: never before our own.
@@ -281,7 +318,7 @@ mod tests {
         let requests =
             checks.iter().map(|what| ProbeRequest { probe: ProbeId(1), what: what.clone(), timeout });
         assert!(waiting.add(requests.collect(), Instant::now()).is_empty());
-        let mut lines = Lines { first: 8, ..Lines::default() };
+        let mut lines = Lines::new(8, Rights::Sudo);
         waiting.iter_mut().for_each(|pending| lines.add(pending));
         let mut text = String::new();
         lines.write(&mut text);
@@ -336,7 +373,7 @@ mod tests {
         let asked =
             vec![request(1, command("true")), request(2, command("true")), request(3, Probe::Channel)];
         assert!(waiting.add(asked, Instant::now()).is_empty());
-        let mut lines = Lines { first: 8, ..Lines::default() };
+        let mut lines = Lines::new(8, Rights::Sudo);
         waiting.iter_mut().for_each(|pending| lines.add(pending));
         answer(&mut waiting, 12, |_| Some(Observation::Exited(2, "".into())));
         answer(&mut waiting, 12, |_| Some(Observation::Exited(9, "".into())));

@@ -13,12 +13,13 @@ use tokio::task::JoinHandle;
 use super::connect::{self, Failure, Link, Peer, Progress};
 use super::jump::Way;
 use super::monitor::Shared;
-use super::pending::{Stage, Waiting};
+use super::pending::{Seen, Stage, Waiting};
 use super::port::Ports;
 use super::resident::Reply;
 use super::session::{Command, refuse};
 use super::settings::{Act, ActError, Answers, Endpoint, Probe, Route};
 use super::shell::{Shell, Trouble};
+use super::words::Rights;
 use super::{act, fallback};
 
 /// Connections to ports that failed, after which the session is renewed: the library keeps a record of each until the session ends.
@@ -61,7 +62,7 @@ enum Service {
 /// What the task's own helpers report.
 enum Event {
     Connected(u32, Box<Result<Connected, Failure>>),
-    Seen(u32, u32, Box<Observation>),
+    Seen(u32, u32, Box<Seen>),
 }
 
 struct Connected {
@@ -212,9 +213,9 @@ impl Task {
                     self.connected(*outcome);
                 }
             }
-            Event::Seen(generation, key, observation) => {
+            Event::Seen(generation, key, seen) => {
                 if generation == self.generation {
-                    self.seen(key, &observation);
+                    self.seen(key, &seen);
                 }
             }
         }
@@ -252,7 +253,7 @@ impl Task {
         self.waiting.answer(|pending| {
             Some(match pending.what {
                 Probe::Channel => Observation::Channel(cause, detail(why)),
-                Probe::Check(_) => Observation::NotObserved,
+                Probe::Check(_) | Probe::Resource(_) => Observation::NotObserved,
             })
         });
     }
@@ -277,7 +278,7 @@ impl Task {
             (_, Stage::Waiting) => None,
             (Probe::Channel, _) if !pending.resent => None,
             (Probe::Channel, _) => Some(Observation::Channel(cause, detail(why))),
-            (Probe::Check(_), _) => Some(Observation::NotObserved),
+            (Probe::Check(_) | Probe::Resource(_), _) => Some(Observation::NotObserved),
         });
         for pending in self.waiting.iter_mut().filter(|pending| pending.stage != Stage::Waiting) {
             pending.stage = Stage::Waiting;
@@ -301,10 +302,11 @@ impl Task {
             Service::Exec(_) => 0,
         };
         let ports = self.open_ports(batch);
+        let rights = self.rights();
         let State::Up(up) = &mut self.state else { return };
         match &mut up.service {
             Service::Shell(shell) => {
-                let text = shell.batch(&mut self.waiting, ports);
+                let text = shell.batch(&mut self.waiting, ports, rights);
                 if !text.is_empty() && !shell.send(text, self.waiting.deadline()).await {
                     self.expire();
                 }
@@ -318,6 +320,7 @@ impl Task {
 
     /// Starts one exec for each probe that waits.
     fn exec_all(&mut self, limit: &Arc<Semaphore>) {
+        let rights = self.rights();
         let State::Up(up) = &self.state else { return };
         for pending in self.waiting.iter_mut().filter(|pending| pending.stage == Stage::Waiting) {
             pending.stage = Stage::Alone { batch: 0 };
@@ -326,9 +329,9 @@ impl Task {
             let (deadline, output_max) = (pending.deadline, self.shared.settings.output_max);
             let (events, generation, key) = (self.events.clone(), self.generation, pending.key);
             tokio::spawn(async move {
-                let probe = fallback::probe(handle, limit, what, deadline.into(), output_max);
-                let observation = Box::pin(probe).await;
-                let _gone = events.send(Event::Seen(generation, key, Box::new(observation)));
+                let probe = fallback::probe(handle, limit, (what, rights), deadline.into(), output_max);
+                let seen = Box::pin(probe).await;
+                let _gone = events.send(Event::Seen(generation, key, Box::new(seen)));
             });
         }
     }
@@ -347,13 +350,17 @@ impl Task {
             let (generation, key) = (self.generation, pending.key);
             tokio::spawn(async move {
                 let observation = Box::pin(port.probe(&handle)).await;
-                let _gone = events.send(Event::Seen(generation, key, Box::new(observation)));
+                let _gone = events.send(Event::Seen(generation, key, Box::new(observation.into())));
             });
             pending.stage = Stage::Alone { batch };
             opened = true;
         }
         self.waiting.answer(|pending| too_many.contains(&pending.key).then_some(Observation::NotObserved));
         opened
+    }
+
+    fn rights(&self) -> Rights {
+        Rights::of(self.endpoint.user.as_ref().unwrap_or(&self.shared.settings.user))
     }
 
     fn act(&mut self, act: Act, reply: oneshot::Sender<Result<String, ActError>>) {
@@ -409,7 +416,7 @@ impl Task {
         self.due = true;
     }
 
-    fn seen(&mut self, key: u32, observation: &Observation) {
+    fn seen(&mut self, key: u32, seen: &Seen) {
         let lost = matches!(&self.state, State::Up(up) if up.link.handle.is_closed());
         if lost {
             let farewell = match &self.state {
@@ -419,8 +426,8 @@ impl Task {
             self.drop_link(&farewell.unwrap_or_else(|| "the server ended the session".to_owned()));
             return self.proceed();
         }
-        self.waiting.answer(|pending| (pending.key == key).then(|| observation.clone()));
-        if matches!(observation, Observation::Channel(..)) {
+        self.waiting.answer_measured(|pending| (pending.key == key).then(|| seen.clone()));
+        if matches!(seen.observation, Observation::Channel(..)) {
             // Said by an exec: the guest does not answer over this session.
             self.drop_link("the session gave no answer");
             self.proceed();

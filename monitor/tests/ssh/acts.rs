@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use cpe_monitor::ssh::{ActError, Probe, ServiceAct};
+use cpe_monitor::ssh::{ActError, Deed, Probe, ServiceAct, Subject};
+use cpe_proto::definition::UnitName;
 use cpe_proto::observation::Observation;
 
 use crate::guest::{Guest, Kind};
@@ -58,8 +59,7 @@ async fn an_act_that_takes_too_long_is_given_up_while_probes_go_on() {
     let mut watch = Watch::of(&guest);
     assert_eq!(watch.channel().await, Observation::Alive);
     let act = watch.session.act(cpe_monitor::ssh::Act {
-        act: ServiceAct::Start,
-        unit: cpe_proto::definition::UnitName::parse("slow.service").unwrap(),
+        deed: Deed::Service(ServiceAct::Start, Subject::Unit(UnitName::parse("slow.service").unwrap())),
         timeout: Duration::from_millis(1500),
     });
     let act = tokio::spawn(act);

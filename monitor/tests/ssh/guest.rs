@@ -284,6 +284,9 @@ fn start(dir: &Path, port: u16, kind: &Kind<'_>) -> Option<Child> {
         .shell
         .map(|shell| format!("mount --bind {shell} \"$(readlink -f /bin/sh)\" && "))
         .unwrap_or_default();
+    // Init scripts of its own, where a test has made some.
+    let scripts = dir.join("init.d").exists();
+    let shell = if scripts { format!("{shell}mount --bind {place}/init.d /etc/init.d && ") } else { shell };
     let inside = format!(
         "mount --bind {place}/passwd /etc/passwd && {shell}exec /usr/sbin/sshd -D -e -f {place}/sshd_config"
     );

@@ -11,6 +11,7 @@ mod hosts;
 mod ipv6;
 mod jumps;
 mod probes;
+mod resources;
 mod trouble;
 mod trust;
 mod watch;

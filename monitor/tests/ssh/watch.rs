@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cpe_monitor::ssh::{
-    Act, ActError, Answer, Endpoint, Monitor, Probe, ProbeRequest, ServiceAct, Session, Settings,
+    Act, ActError, Answer, Deed, Endpoint, Monitor, Probe, ProbeRequest, ServiceAct, Session, Settings,
+    Subject,
 };
 use cpe_proto::definition::{Check, CommandLine, ProcessName, UnitName};
 use cpe_proto::id::ProbeId;
@@ -80,6 +81,12 @@ impl Watch {
         self.ask(&[Probe::Channel]).await.remove(0)
     }
 
+    /// One probe's whole answer.
+    pub(crate) async fn measured(&mut self, probe: Probe) -> Answer {
+        self.submit(&[(probe, PATIENCE)]);
+        self.answer().await
+    }
+
     /// One probe of a service over a live channel.
     pub(crate) async fn check(&mut self, check: Probe) -> Observation {
         let mut seen = self.ask(&[Probe::Channel, check]).await;
@@ -97,7 +104,8 @@ impl Watch {
         unit: &str,
         timeout: Duration,
     ) -> Result<String, ActError> {
-        self.session.act(Act { act, unit: UnitName::parse(unit).unwrap(), timeout }).await
+        let unit = Subject::Unit(UnitName::parse(unit).unwrap());
+        self.session.act(Act { deed: Deed::Service(act, unit), timeout }).await
     }
 
     /// No answer is left over.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::direct::Direct;
+use super::resource::{OcfAgent, ScriptName};
 
 /// How a service is probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +25,12 @@ pub enum Check {
     Command(CommandLine),
     /// The controller looks itself, not over the assembly's channel.
     Direct(Arc<Direct>),
+    /// A monitoring plugin and its arguments, run by `/bin/sh -c`, which finds it in the folders that distributions keep them in.
+    Nagios(CommandLine),
+    /// An OCF resource: its agent's `monitor`, with the service's parameters.
+    Ocf(OcfAgent),
+    /// An init script: its `status`.
+    Lsb(ScriptName),
 }
 
 impl Check {
@@ -35,6 +42,9 @@ impl Check {
             Self::Process(_) => "process",
             Self::Tcp { .. } => "tcp",
             Self::Command(_) => "command",
+            Self::Nagios(_) => "nagios",
+            Self::Ocf(_) => "ocf",
+            Self::Lsb(_) => "lsb",
             Self::Direct(direct) => direct.kind(),
         }
     }
@@ -85,6 +95,8 @@ macro_rules! word {
         }
     };
 }
+
+pub(super) use word;
 
 word! {
     /// A systemd unit's whole name, with its type: safe as a word of a shell command and never read as an option.

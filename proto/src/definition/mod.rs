@@ -12,6 +12,7 @@ mod places;
 mod read;
 mod reference;
 mod resolve;
+mod resource;
 mod schema;
 mod service;
 mod set;
@@ -30,6 +31,7 @@ pub use read::ASSEMBLIES_MAX;
 pub(crate) use read::{check_name, name, ssh_user};
 pub use reference::{Attribute, Reference, Referring};
 pub use resolve::{ORDER_MAX, SERVICES_MAX};
+pub use resource::{OcfAgent, ParameterName, ProgramPath, Restart, ScriptName};
 pub use schema::SCHEMAS;
 pub use set::check_set;
 pub use settings::{Escalation, OnOrder, ProbeSettings, Timing, Window};
@@ -164,12 +166,29 @@ pub struct Service {
     pub assembly: AssemblyIndex,
     /// How it is probed.
     pub check: Check,
-    /// The unit to restart. For a `systemd` service that unit; none: there is no service rung.
-    pub restart: Option<UnitName>,
+    /// What to restart. For a unit, a resource and an init script that itself; none: there is no service rung.
+    pub restart: Option<Restart>,
+    /// What it is set up with: for a resource its agent's parameters, for others its configure script's. By name, sorted.
+    pub parameters: Vec<(ParameterName, Referring)>,
+    /// Run in the guest before a start, and when what the parameters refer to has changed.
+    pub configure: Option<ProgramPath>,
     /// When it is probed and believed.
     pub probe: ProbeSettings,
     /// The services that must be healthy before this one starts, and whose faults explain its own.
     pub after: Vec<ServiceIndex>,
+}
+
+impl Service {
+    /// Whether its parameters can change by themselves.
+    #[must_use]
+    pub fn refers(&self) -> bool {
+        self.parameters.iter().any(|(_, value)| value.references().next().is_some())
+    }
+
+    /// The assemblies that its parameters refer to, as often as they do.
+    pub fn referred(&self) -> impl Iterator<Item = AssemblyIndex> {
+        self.parameters.iter().flat_map(|(_, value)| value.references()).map(|reference| reference.assembly)
+    }
 }
 
 impl Deployable {

@@ -345,7 +345,7 @@ fn read_fence(table: &Table<'_>, has_infrastructure: bool) -> FenceOptions {
     options
 }
 
-fn limit(table: &Table<'_>, key: &str, is: usize, most: usize) {
+pub(super) fn limit(table: &Table<'_>, key: &str, is: usize, most: usize) {
     if is > most {
         table.report().error(table.at_key(key), format!("`{key}` has {is} entries, expected at most {most}"));
     }

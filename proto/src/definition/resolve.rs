@@ -8,8 +8,11 @@ use super::cycle::find_cycles;
 use super::direct_read;
 use super::places::KeyPlaces;
 use super::read::{ASSEMBLIES_MAX, AssemblyTemplate, MonitorTemplate, Template};
-use super::service::CheckTemplate;
-use super::{Assembly, Check, Deployable, Direct, Machine, Monitor, Part, Service};
+use super::service::{CheckTemplate, ServiceTemplate};
+use super::{
+    Assembly, Attribute, Check, Deployable, Direct, Machine, Monitor, ParameterName, Part, Reference,
+    Referring, Service,
+};
 use crate::document::{Report, Text, nearest};
 use crate::id::{AssemblyIndex, NAME_MAX_BYTES, Name, ServiceIndex};
 
@@ -36,6 +39,9 @@ pub(super) struct Plan<'r, 't> {
     names: BTreeMap<String, Vec<usize>>,
     pub(super) assembly_after: Vec<Arc<[u16]>>,
     pub(super) service_after: Vec<Vec<u16>>,
+    /// The parameters of each service; and the assemblies, other than its own, that they refer to.
+    parameters: Vec<Vec<(ParameterName, Referring)>>,
+    refers: Vec<Vec<u16>>,
     order: usize,
 }
 
@@ -69,6 +75,8 @@ impl<'r, 't> Plan<'r, 't> {
             names: BTreeMap::new(),
             assembly_after: Vec::new(),
             service_after: Vec::new(),
+            parameters: Vec::new(),
+            refers: Vec::new(),
             order: 0,
         };
         plan.expand();
@@ -92,24 +100,25 @@ impl<'r, 't> Plan<'r, 't> {
             };
             for (direct, at) in services.chain(channel) {
                 let tell = |message: String| self.report.absent(at, message);
-                direct.resolve(|word| self.meant(place, word).map_err(tell).ok());
+                direct.resolve(|word| self.meant(place, word, Attribute::Address).map_err(tell).ok());
             }
         }
     }
 
     /// The assembly that a reference means, seen from one: its own name is itself, whatever `count` makes of that.
-    fn meant(&self, own: usize, word: &str) -> Result<AssemblyIndex, String> {
+    fn meant(&self, own: usize, word: &str, attribute: Attribute) -> Result<AssemblyIndex, String> {
         if self.template.assemblies[self.places[own].template].name.text == word {
             return Ok(AssemblyIndex(narrow(own)));
         }
+        let attribute = attribute.as_str();
         match self.names.get(word).map(Vec::as_slice) {
             Some([place]) => Ok(AssemblyIndex(narrow(*place))),
             Some([first, ..]) => Err(format!(
-                "`{{{word}.address}}` may mean several assemblies, expected one of them, as {{{}.address}}",
+                "`{{{word}.{attribute}}}` may mean several assemblies, expected one of them, as {{{}.{attribute}}}",
                 self.places[*first].name
             )),
             _ => Err(format!(
-                "no assembly \"{}\" for `{{{0}.address}}`{}",
+                "no assembly \"{}\" for `{{{0}.{attribute}}}`{}",
                 cut(word),
                 self.near_assembly(word)
             )),
@@ -117,7 +126,7 @@ impl<'r, 't> Plan<'r, 't> {
     }
 
     fn direct(&self, own: usize, direct: &direct_read::Template) -> Option<Arc<Direct>> {
-        direct.resolve(|word| self.meant(own, word).ok()).map(Arc::new)
+        direct.resolve(|word| self.meant(own, word, Attribute::Address).ok()).map(Arc::new)
     }
 
     fn check(&self, own: usize, check: &CheckTemplate) -> Option<Check> {
@@ -207,8 +216,35 @@ impl<'r, 't> Plan<'r, 't> {
                 after.dedup();
                 self.grow(after.len())?;
                 self.service_after.push(after);
+                self.resolve_parameters(place, service, first)?;
             }
         }
+        Some(())
+    }
+
+    fn resolve_parameters(&mut self, own: usize, service: &ServiceTemplate<'t>, tell: bool) -> Option<()> {
+        let (mut parameters, mut refers) = (Vec::new(), Vec::new());
+        for parameter in &service.parameters {
+            let at = parameter.text.at;
+            let find = |it: &Reference<Arc<str>>| match self.meant(own, &it.assembly, it.attribute) {
+                Ok(found) => Some(found),
+                Err(problem) => {
+                    if tell {
+                        self.report.absent(at, problem);
+                    }
+                    None
+                }
+            };
+            let Some(value) = parameter.value.resolve(find) else { continue };
+            let others = value.references().map(|it| it.assembly.0).filter(|it| usize::from(*it) != own);
+            refers.extend(others);
+            parameters.push((parameter.name.clone(), value));
+        }
+        refers.sort_unstable();
+        refers.dedup();
+        self.grow(refers.len())?;
+        self.parameters.push(parameters);
+        self.refers.push(refers);
         Some(())
     }
 
@@ -289,7 +325,8 @@ impl<'r, 't> Plan<'r, 't> {
     }
 
     /// Three kinds of places in the order: an assembly (it is up), an assembly as a whole (it and its services are healthy),
-    /// a service. A whole is after its parts; an assembly is after the wholes it names; a service is after its own assembly.
+    /// a service. A whole is after its parts; an assembly is after the wholes it names; a service is after its own assembly, and
+    /// after the wholes that its parameters refer to, since it is set up anew once they are healthy again.
     fn check_order(&self) {
         let (assemblies, services) = (self.places.len(), self.service_after.len());
         let whole = |assembly: usize| assemblies + assembly;
@@ -304,7 +341,8 @@ impl<'r, 't> Plan<'r, 't> {
         for (index, place) in self.places.iter().enumerate() {
             for own in self.services_at(place) {
                 let others = self.service_after[own].iter().map(|other| service(usize::from(*other)));
-                after.push(others.chain(std::iter::once(index)).map(wide).collect());
+                let referred = self.refers[own].iter().map(|other| whole(usize::from(*other)));
+                after.push(others.chain(referred).chain(std::iter::once(index)).map(wide).collect());
             }
         }
         for cycle in find_cycles(&after) {
@@ -321,13 +359,14 @@ impl<'r, 't> Plan<'r, 't> {
         let (mut names, mut at): (Vec<String>, Option<usize>) = (Vec::new(), None);
         for node in cycle {
             let node = usize::try_from(*node).unwrap_or(usize::MAX);
-            let (name, after) = if node < 2 * assemblies {
+            let (name, first) = if node < 2 * assemblies {
                 let place = &self.places[node % assemblies];
-                (place.name.clone(), &self.template.assemblies[place.template].after)
+                let after = &self.template.assemblies[place.template].after;
+                (place.name.clone(), after.first().map(|text| text.at))
             } else {
                 self.service_named(node - 2 * assemblies)
             };
-            at = at.or_else(|| after.first().map(|text| text.at));
+            at = at.or(first);
             if names.last() != Some(&name) {
                 names.push(name);
             }
@@ -336,16 +375,21 @@ impl<'r, 't> Plan<'r, 't> {
             names.pop();
         }
         names.extend(names.first().cloned());
-        let message = format!("`after` goes round in a circle: {}", names.join(" -> "));
+        let refers = self.refers.iter().any(|refers| !refers.is_empty());
+        let what = if refers { "`after` and references go" } else { "`after` goes" };
+        let message = format!("{what} round in a circle: {}", names.join(" -> "));
         self.report.error(at.unwrap_or(self.template.name_at), message);
     }
 
-    fn service_named(&self, index: usize) -> (String, &Vec<Text<'t>>) {
+    /// A service's name, and where it first names what it is after.
+    fn service_named(&self, index: usize) -> (String, Option<usize>) {
         let nth = self.places.partition_point(|place| place.first_service <= index) - 1;
         // Of several places that begin there only the last has services.
         let place = &self.places[nth];
         let service = &self.template.assemblies[place.template].services[index - place.first_service];
-        (format!("{}/{}", place.name, service.name.text), &service.after)
+        let referring = service.parameters.iter().find(|it| it.value.references().next().is_some());
+        let at = service.after.first().or(referring.map(|it| &it.text)).map(|text| text.at);
+        (format!("{}/{}", place.name, service.name.text), at)
     }
 
     /// The deployable. None where something was reported.
@@ -363,6 +407,8 @@ impl<'r, 't> Plan<'r, 't> {
                     assembly: AssemblyIndex(narrow(index)),
                     check: self.check(index, service.check.as_ref()?)?,
                     restart: service.restart.clone(),
+                    parameters: self.parameters[nth].clone(),
+                    configure: service.configure.clone(),
                     probe: service.probe,
                     after: self.service_after[nth].iter().copied().map(ServiceIndex).collect(),
                 });

@@ -69,25 +69,33 @@ pub(super) const ADOPT: Schema = Schema { title: "adopt", keys: &["tag"], later:
 pub(super) const SSH: Schema =
     Schema { title: "ssh", keys: &["user", "port", "identity", "passphrase", "jump"], later: &[] };
 
-/// What is said of a kind that is planned.
-const KINDS: &str = "the kinds are `systemd`, `process`, `tcp`, `command`, `http`, `tls`, `dns` and `icmp`";
-
 pub(super) const SERVICE: Schema = Schema {
     title: "a service",
     keys: &[
-        "systemd", "process", "tcp", "command", "http", "tls", "dns", "icmp", "from", "restart", "after",
+        "systemd",
+        "process",
+        "tcp",
+        "command",
+        "nagios",
+        "ocf",
+        "lsb",
+        "http",
+        "tls",
+        "dns",
+        "icmp",
+        "parameters",
+        "configure",
+        "from",
+        "restart",
+        "after",
         "probe",
     ],
-    later: &[
-        ("nagios", KINDS),
-        ("ocf", KINDS),
-        ("parameters", "an assembly may have `parameters`, for its infrastructure"),
-    ],
+    later: &[],
 };
 
 /// The kinds of services, of which each service has one.
-pub(super) const SERVICE_KINDS: [&str; 8] =
-    ["systemd", "process", "tcp", "command", "http", "tls", "dns", "icmp"];
+pub(super) const SERVICE_KINDS: [&str; 11] =
+    ["systemd", "process", "tcp", "command", "nagios", "ocf", "lsb", "http", "tls", "dns", "icmp"];
 
 pub(super) const HTTP: Schema = Schema {
     title: "http",
@@ -124,8 +132,11 @@ pub(super) const MACHINE_KEYS: [&str; 4] = ["address", "image", "instance", "ado
 
 pub(super) const RESTART: Schema = Schema {
     title: "restart",
-    keys: &["systemd"],
-    later: &[("command", "expected `systemd`"), ("ocf", "expected `systemd`")],
+    keys: &["systemd", "lsb"],
+    later: &[
+        ("command", "expected `systemd` or `lsb`"),
+        ("ocf", "expected `systemd` or `lsb`, or a service of kind `ocf`, which restarts itself"),
+    ],
 };
 
 /// Every kind of table with its keys, for documents and editors.

@@ -1,19 +1,36 @@
 //! Reads one service's table: which kind it is of, what restarts it.
 
+use std::sync::Arc;
+
 use super::direct_read::{self, read_direct};
 use super::numbers::ProbeKeys;
 use super::places::{KeyPlaces, written};
-use super::read::{check_name, read_after, refuse_reference};
+use super::read::{check_name, limit, read_after, refuse_reference};
 use super::schema::{PROBE, RESTART, SERVICE_KINDS};
-use super::{Check, CommandLine, ProbeSettings, ProcessName, UnitName};
+use super::{
+    Check, CommandLine, OcfAgent, ParameterName, ProbeSettings, ProcessName, ProgramPath, Referring, Restart,
+    ScriptName, UnitName,
+};
 use crate::document::{HostPort, Table, Text, joined};
+
+/// The most parameters of one service, and the longest value in bytes.
+const PARAMETERS_MAX: (usize, usize) = (64, 1024);
+
+/// A parameter whose references are still words.
+pub(super) struct ParameterTemplate<'t> {
+    pub(super) name: ParameterName,
+    pub(super) text: Text<'t>,
+    pub(super) value: Referring<Arc<str>>,
+}
 
 /// A service whose references are still words.
 pub(super) struct ServiceTemplate<'t> {
     pub(super) name: Text<'t>,
     pub(super) check: Option<CheckTemplate>,
     pub(super) check_at: usize,
-    pub(super) restart: Option<UnitName>,
+    pub(super) restart: Option<Restart>,
+    pub(super) parameters: Vec<ParameterTemplate<'t>>,
+    pub(super) configure: Option<ProgramPath>,
     pub(super) probe: ProbeSettings,
     pub(super) after: Vec<Text<'t>>,
     pub(super) keys: KeyPlaces,
@@ -46,17 +63,19 @@ pub(super) fn read_service<'t>(name: Text<'t>, table: &Table<'t>, home: Home<'t>
     check_name(table, name, "a service");
     let kind = find_kind(table);
     let check = kind.and_then(|kind| read_check(table, kind, home));
-    let given = table.table("restart", &RESTART).and_then(|restart| {
-        restart.require("systemd", "systemd = \"NAME.service\"");
-        restart.parse("systemd", UnitName::parse)
-    });
-    if !home.guest && table.has("restart") {
-        let message =
-            "`restart` without a session to the guest, expected `monitor = \"ssh\"` in its assembly";
-        table.report().error(table.at_key("restart"), message);
+    let given = table.table("restart", &RESTART).and_then(|restart| read_restart(&restart));
+    for key in ["restart", "configure"] {
+        if !home.guest && table.has(key) {
+            let message = format!(
+                "`{key}` without a session to the guest, expected `monitor = \"ssh\"` in its assembly"
+            );
+            table.report().error(table.at_key(key), message);
+        }
     }
     let own = match &check {
-        Some(CheckTemplate::Guest(Check::Systemd(unit))) => Some(unit.clone()),
+        Some(CheckTemplate::Guest(Check::Systemd(unit))) => Some(Restart::Systemd(unit.clone())),
+        Some(CheckTemplate::Guest(Check::Ocf(agent))) => Some(Restart::Ocf(agent.clone())),
+        Some(CheckTemplate::Guest(Check::Lsb(script))) => Some(Restart::Lsb(script.clone())),
         _ => None,
     };
     if own.is_none() && check.is_some() && !table.has("restart") && home.guest {
@@ -67,15 +86,61 @@ pub(super) fn read_service<'t>(name: Text<'t>, table: &Table<'t>, home: Home<'t>
         table.report().warning(name.at, message);
     }
     let probes = table.table("probe", &PROBE);
+    let configure = table.parse("configure", ProgramPath::parse);
+    let parameters = read_parameters(table);
+    if table.has("parameters") && !table.has("configure") && kind.is_some_and(|kind| kind != "ocf") {
+        let message = format!(
+            "nothing reads the `parameters` of {}, expected `configure = \"/a/program\"` beside them, or a service of kind `ocf`",
+            table.title()
+        );
+        table.report().error(table.at_key("parameters"), message);
+    }
     ServiceTemplate {
         name,
         check,
         check_at: kind.map_or(table.at(), |kind| table.at_key(kind)),
+        parameters,
+        configure,
         restart: given.or(own),
         probe: home.probe.or_read(probes.as_ref()).over(ProbeSettings::service()),
         after: read_after(table),
         keys: written(probes.as_ref(), PROBE.keys),
     }
+}
+
+fn read_parameters<'t>(table: &Table<'t>) -> Vec<ParameterTemplate<'t>> {
+    let given = table.text_table("parameters").unwrap_or_default();
+    let (most, longest) = PARAMETERS_MAX;
+    limit(table, "parameters", given.len(), most);
+    let mut parameters = Vec::new();
+    for (name, text) in given.into_iter().take(most) {
+        let wrong = |at, expected: &str| {
+            let message = format!("a parameter in {}, expected {expected}", table.title());
+            table.report().error(at, message);
+        };
+        let parsed = ParameterName::parse(name.text).map_err(|expected| wrong(name.at, expected));
+        if text.text.len() > longest || text.text.chars().any(char::is_control) {
+            wrong(text.at, &format!("at most {longest} bytes without control characters"));
+        }
+        let value = Referring::parse(text.text).map_err(|expected| wrong(text.at, &expected));
+        if let (Ok(name), Ok(value)) = (parsed, value) {
+            parameters.push(ParameterTemplate { name, text, value });
+        }
+    }
+    parameters.sort_by(|one, other| one.name.cmp(&other.name));
+    parameters
+}
+
+fn read_restart(table: &Table<'_>) -> Option<Restart> {
+    if !table.has("lsb") {
+        table.require("systemd", "systemd = \"NAME.service\"");
+        return table.parse("systemd", UnitName::parse).map(Restart::Systemd);
+    }
+    if table.has("systemd") {
+        let message = format!("both `systemd` and `lsb` in {}, expected one of them", table.title());
+        table.report().error(table.at_key("lsb"), message);
+    }
+    table.parse("lsb", ScriptName::parse).map(Restart::Lsb)
 }
 
 fn find_kind(table: &Table<'_>) -> Option<&'static str> {
@@ -100,13 +165,18 @@ fn read_check(table: &Table<'_>, kind: &str, home: Home<'_>) -> Option<CheckTemp
         "systemd" => table.parse("systemd", UnitName::parse).map(Check::Systemd),
         "process" => table.parse("process", ProcessName::parse).map(Check::Process),
         "tcp" => read_tcp(table),
-        _ => {
-            let text = table.text("command")?;
-            refuse_reference(table, text);
-            table.parse("command", CommandLine::parse).map(Check::Command)
-        }
+        "ocf" => table.parse("ocf", OcfAgent::parse).map(Check::Ocf),
+        "lsb" => table.parse("lsb", ScriptName::parse).map(Check::Lsb),
+        "nagios" => read_command(table, "nagios").map(Check::Nagios),
+        _ => read_command(table, "command").map(Check::Command),
     };
     check.map(CheckTemplate::Guest)
+}
+
+fn read_command(table: &Table<'_>, key: &str) -> Option<CommandLine> {
+    let text = table.text(key)?;
+    refuse_reference(table, text);
+    table.parse(key, CommandLine::parse)
 }
 
 /// `tcp = 5432` is a port of the guest itself; `tcp = "db:5432"` is one that it must reach.
@@ -125,7 +195,7 @@ fn read_from(table: &Table<'_>, kind: &str, home: Home<'_>) -> Option<From> {
     let (usual, other) = match kind {
         "tcp" if home.guest => (From::Guest, Some(From::Controller)),
         "tcp" => (From::Controller, None),
-        "systemd" | "process" | "command" => (From::Guest, None),
+        "systemd" | "process" | "command" | "nagios" | "ocf" | "lsb" => (From::Guest, None),
         _ => (From::Controller, None),
     };
     if usual == From::Guest && !home.guest {
