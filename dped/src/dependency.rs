@@ -120,12 +120,20 @@ impl Engine {
             Part::Service(index) => self.service_trouble(index).incident,
             Part::Assembly(index) => self.assembly_trouble(index).incident,
         };
+        let assembly = match about {
+            Part::Service(index) => self.definition().service(index).assembly,
+            Part::Assembly(index) => index,
+        };
+        let silent = self.in_maintenance(assembly);
         let (waits, say_at) = self.wait_fields(about);
         let waited = waits.replace(format!("consequence: waits for {name}").into()).is_some();
         if !waited {
             *say_at = Some(now.after(wait));
         } else if say_at.is_some_and(|at| now >= at) {
             *say_at = None;
+            if silent {
+                return true;
+            }
             let message = format!("{subject} has waited for {name} for {}", crate::describe::span(wait));
             self.output(Output::Notify { incident, message: message.into() });
         }

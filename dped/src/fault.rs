@@ -199,7 +199,7 @@ impl Engine {
         {
             return;
         }
-        (trouble.demand, trouble.verdict) = (Demand::Nothing, None);
+        (trouble.demand, trouble.verdict, trouble.told) = (Demand::Nothing, None, None);
         (trouble.wait_until, trouble.say_at, trouble.refused, trouble.waits) = (None, None, None, None);
     }
 
@@ -308,7 +308,7 @@ impl Engine {
         if *verdict == Verdict::ChannelFault {
             self.output(Output::Reconnect(index));
         }
-        if tells {
+        if tells && self.tells(index, verdict) {
             let message = format!("{}: {reason}", self.name_of(about));
             self.output(Output::Notify { incident: opened, message: message.into() });
         }
@@ -325,6 +325,10 @@ impl Engine {
         }
         // Said once; as long as it lasts there is nothing new to say. Far away rather than gone, so that it is not set again.
         trouble.say_at = None;
+        if !self.tells(index, verdict) {
+            return;
+        }
+        let trouble = self.assembly_trouble(index);
         let incident = trouble.incident;
         let since = describe::span(now.since(trouble.verdict_since));
         let message = format!("{name}: {verdict} for {since}: {}; nothing is done", trouble.reason);
@@ -341,6 +345,10 @@ impl Engine {
         }
         trouble.say_at = None;
         let incident = trouble.incident;
+        if self.in_maintenance(index) {
+            return;
+        }
+        let Some(trouble) = &self.assembly(index).trouble else { return };
         let span = describe::span(now.since(since));
         let message = format!("{name}: unreachable for {span}: {}; nothing is done", trouble.reason);
         self.output(Output::Notify { incident, message: message.into() });
@@ -459,9 +467,23 @@ impl Engine {
         self.changed = true;
     }
 
+    /// Whether a person is told of a verdict now: not in maintenance, and not once more after it. What is new then is told at its end,
+    /// when it is concluded anew.
+    fn tells(&mut self, index: AssemblyIndex, verdict: &Verdict) -> bool {
+        if self.in_maintenance(index) {
+            return false;
+        }
+        let told = self.assembly_trouble(index).told.replace(verdict.clone());
+        told.as_ref() != Some(verdict)
+    }
+
+    pub(crate) fn in_maintenance(&self, index: AssemblyIndex) -> bool {
+        self.maintenance || self.assembly(index).maintenance
+    }
+
     /// What keeps failures from being counted and acted on: maintenance, a pause.
     pub(crate) fn held_back(&self, index: AssemblyIndex) -> Option<Refusal> {
-        if self.maintenance || self.assembly(index).maintenance {
+        if self.in_maintenance(index) {
             return Some(Refusal::Maintenance);
         }
         (self.paused || self.fleet_paused).then_some(Refusal::Paused)

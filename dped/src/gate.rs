@@ -40,7 +40,7 @@ impl Engine {
         let mode = if self.definition().mode == Mode::Observe { "observe" } else { "act" };
         vec![
             value("mode", mode),
-            value("maintenance", word(self.maintenance || self.assembly(index).maintenance)),
+            value("maintenance", word(self.in_maintenance(index))),
             value("paused", word(self.paused || self.fleet_paused)),
             value("in flight, assembly", if self.busy(index) { "1 of 1" } else { "0 of 1" }),
         ]

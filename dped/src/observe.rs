@@ -357,7 +357,7 @@ impl Engine {
     /// It runs, without or after a recovery: what was asked for is not wanted any more.
     pub(crate) fn calm_service(&mut self, index: ServiceIndex) {
         let Some(trouble) = &mut self.service_mut(index).trouble else { return };
-        trouble.demand = Demand::Nothing;
+        (trouble.demand, trouble.told) = (Demand::Nothing, None);
         trouble.start = Start::No;
         (trouble.wait_until, trouble.grace_until, trouble.say_at) = (None, None, None);
         (trouble.refused, trouble.waits) = (None, None);
@@ -418,7 +418,11 @@ impl Engine {
         (trouble.start, trouble.grace_until, trouble.waits, trouble.refused) = (Start::No, None, None, None);
         trouble.reason = clause.into();
         self.change(index, HealthEvent::Misconfigured, clause, now);
-        if was != State::Misconfigured && self.service(index).state == State::Misconfigured {
+        let silent = self.in_maintenance(self.definition().service(index).assembly);
+        if self.service(index).state == State::Misconfigured
+            && !silent
+            && self.new_to_a_person(index, was, clause)
+        {
             let message = format!(
                 "{} is misconfigured: {clause}; no recovery can help",
                 self.name_of(About::Service(index))
@@ -426,6 +430,14 @@ impl Engine {
             let incident = self.service(index).trouble.as_ref().and_then(|trouble| trouble.incident);
             self.output(Output::Notify { incident, message: message.into() });
         }
+    }
+
+    /// A state that was there before maintenance is not told once more after it; one that came with it is told at its end.
+    fn new_to_a_person(&mut self, index: ServiceIndex, was: State, clause: &str) -> bool {
+        if was == State::Misconfigured {
+            return false;
+        }
+        self.service_trouble(index).told.replace(clause.into()).as_deref() != Some(clause)
     }
 
     fn service_pending(&mut self, index: ServiceIndex, clause: &str, began: Timestamp, now: Timestamp) {

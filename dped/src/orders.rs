@@ -115,6 +115,7 @@ impl Engine {
         self.assembly_mut(index).grace_until = now.after(grace);
         if let Some(trouble) = &mut self.assembly_mut(index).trouble {
             (trouble.demand, trouble.verdict, trouble.wait_until) = (Demand::Nothing, None, None);
+            trouble.untried = None;
             (trouble.refused, trouble.waits, trouble.say_at, trouble.cause) =
                 (None, None, None, Cause::Channel);
         }

@@ -135,6 +135,8 @@ pub(crate) struct ServiceTrouble {
     pub(crate) stops_failed: u8,
     /// "failure 1 of 5 in 1 h" of the failure that the demand is for.
     pub(crate) counted: Box<str>,
+    /// The misconfiguration that a person was told of.
+    pub(crate) told: Option<Box<str>>,
 }
 
 /// What a fault asks for.
@@ -263,6 +265,8 @@ pub(crate) struct AssemblyTrouble {
     pub(crate) fenced: Option<Box<str>>,
     /// Its channel's newest probes were not tried.
     pub(crate) untried: Option<Untried>,
+    /// The verdict that a person was told of.
+    pub(crate) told: Option<Verdict>,
 }
 
 /// Probes of a channel in a row that we did not try.

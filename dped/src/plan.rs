@@ -72,7 +72,9 @@ impl Engine {
                     self.report(About::Assembly(index), EventKind::FaultIsolated, now, |it| {
                         it.reason = format!("drift: {reason}").into();
                     });
-                    self.output(Output::Notify { incident: None, message: message.into() });
+                    if !self.in_maintenance(index) {
+                        self.output(Output::Notify { incident: None, message: message.into() });
+                    }
                 }
             }
             _ => {

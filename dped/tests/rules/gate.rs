@@ -3,6 +3,7 @@
 use cpe_proto::decision::{Answer, Refusal};
 use cpe_proto::event::EventKind;
 use cpe_proto::id::ActionId;
+use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use dped::{Act, ActionOutcome, Input, Order};
@@ -163,6 +164,52 @@ fn maintenance_watches_without_acting_or_counting_and_begins_anew_after_it() {
         site.reasons(EventKind::RecoveryStarted)[0].ends_with("failure 1 of 3 in 1 h"),
         "none of maintenance's counts"
     );
+}
+
+#[test]
+fn what_was_down_before_maintenance_stays_known_and_is_not_told_again_after_it() {
+    let mut site = Site::with(WEB);
+    site.cut("web", Some(ChannelFailure::HostKey));
+    site.until("a person is told", 60.0, |site| site.notified().len() == 1);
+    let incident = site.view().assemblies[0].incident;
+    site.maintenance(true);
+    site.run(3600.0);
+    site.maintenance(false);
+    site.run(3600.0);
+    assert_eq!(
+        (site.notified().len(), site.view().assemblies[0].incident),
+        (1, incident),
+        "{}",
+        site.transcript()
+    );
+    assert_eq!(site.kinds(EventKind::IncidentOpened).len(), 1);
+}
+
+#[test]
+fn what_went_down_in_maintenance_is_told_at_its_end_and_not_before() {
+    for way in [ChannelFailure::HostKey, ChannelFailure::Refused, ChannelFailure::TimedOut] {
+        let mut site = Site::with(WEB);
+        site.canary = false;
+        site.maintenance(true);
+        site.cut("web", Some(way));
+        site.run(3600.0);
+        assert_eq!(site.notified(), Vec::<&str>::new(), "{way:?}");
+        site.maintenance(false);
+        site.until("a person is told", 500.0, |site| site.notified().len() == 1);
+    }
+    let mut site = Site::with(WEB);
+    site.maintenance(true);
+    site.unit("web/nginx", Unit::Masked);
+    site.run(3600.0);
+    assert_eq!(site.notified(), Vec::<&str>::new());
+    site.maintenance(false);
+    site.until("a person is told", 100.0, |site| site.notified().len() == 1);
+    // What a person knows from before is not told once more by the next window.
+    site.maintenance(true);
+    site.run(600.0);
+    site.maintenance(false);
+    site.run(600.0);
+    assert_eq!(site.notified().len(), 1, "{}", site.transcript());
 }
 
 #[test]
