@@ -27,6 +27,7 @@ use crate::shared::Shared;
 use crate::supervise::{Panics, Standing};
 use crate::view;
 use crate::vital::catch;
+use crate::windows::Windows;
 
 /// An engine that does not say its status by then is busy or ended, and is left out of the answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,6 +40,7 @@ pub struct Fleet {
     members: Mutex<BTreeMap<Name, Member>>,
     /// Ends of maintenance by `deployable` or `deployable/assembly`, in milliseconds of wall time.
     maintenance: Mutex<BTreeMap<String, u64>>,
+    windows: Windows,
     pauses: Pauses,
     /// What operators want of deployables, where they ever said.
     desired: Mutex<BTreeMap<Name, journal::Desired>>,
@@ -77,6 +79,7 @@ impl Fleet {
             shared,
             members: Mutex::default(),
             maintenance,
+            windows: Windows::default(),
             pauses,
             desired,
             past,
@@ -104,6 +107,7 @@ impl Fleet {
     /// A definition that is new or has changed. An engine that runs keeps its state, as far as what it watches is the same.
     pub async fn define(self: &Arc<Self>, definition: Arc<Deployable>) {
         let name = definition.name.clone();
+        self.windows.set(&definition, clock::wall_ms());
         let known = self.members().get_mut(&name).map(|member| {
             member.definition = Arc::clone(&definition);
             member.standing.clone()
@@ -112,7 +116,10 @@ impl Fleet {
         self.shared.define(Arc::clone(&definition));
         match standing {
             // An engine that panics just now takes the definition up when it is restored.
-            Standing::Runs(mailbox) => _ = mailbox.send(Message::Input(Input::Definition(definition))).await,
+            Standing::Runs(mailbox) => {
+                let _ = mailbox.send(Message::Input(Input::Definition(definition))).await;
+                self.remind_of_maintenance(&name).await;
+            }
             Standing::Down(_) => _ = self.unpark(&name, "its definition changed"),
         }
     }
@@ -120,6 +127,7 @@ impl Fleet {
     /// A definition that is there no more: its machines are left as they are.
     pub async fn remove(&self, name: &Name) {
         let Some(member) = self.members().remove(name) else { return };
+        self.windows.remove(name);
         self.shared.forget(name);
         match member.standing {
             Standing::Runs(mailbox) => _ = mailbox.send(Message::Forget).await,
@@ -211,6 +219,7 @@ impl Fleet {
             let Some(index) = index.map_or(Some(None), |index| index.map(Some)) else { continue };
             maintenance.push(index);
         }
+        maintenance.extend(self.windows.now(&definition.name, clock::wall_ms()));
         let desired = match self.wishes().get(&definition.name) {
             Some(journal::Desired::Stopped) => Desired::Stopped,
             Some(journal::Desired::Started) | None => Desired::Running,
@@ -336,16 +345,45 @@ impl Fleet {
         reason: String,
         by: String,
     ) -> Result<CommandAnswer, Refused> {
-        let (deployable, assembly) = self.place(&name)?;
         let until = clock::wall_ms().saturating_add(seconds.saturating_mul(1000));
+        let message = format!("{name}: in maintenance for {seconds} s: watched, not acted upon");
+        self.begin_maintenance(name, until, reason, by).await?;
+        Ok(CommandAnswer { message })
+    }
+
+    /// Maintenance until then, in milliseconds of wall time.
+    pub(crate) async fn begin_maintenance(
+        &self,
+        name: String,
+        until: u64,
+        reason: String,
+        by: String,
+    ) -> Result<(), Refused> {
+        let (deployable, assembly) = self.place(&name)?;
         let said = format!("{reason} (by {by})").into();
         let kept = Maintenance { name: name.clone(), until, reason, by };
         self.shared.journal.set_maintenance(kept).await.map_err(|error| unwritable(&error))?;
-        self.ends().insert(name.clone(), until);
-        self.order(&deployable, Order::Maintenance { assembly, on: true, reason: said }).await?;
-        Ok(CommandAnswer {
-            message: format!("{name}: in maintenance for {seconds} s: watched, not acted upon"),
-        })
+        self.ends().insert(name, until);
+        self.order(&deployable, Order::Maintenance { assembly, on: true, reason: said }).await
+    }
+
+    /// When the maintenance of that name is over, if it is in one.
+    pub(crate) fn maintenance_until(&self, name: &str) -> Option<u64> {
+        self.ends().get(name).copied()
+    }
+
+    pub(crate) const fn windows(&self) -> &Windows {
+        &self.windows
+    }
+
+    /// What a changed definition has anew is in the maintenance that its name is in; what knows it already is told nothing new.
+    async fn remind_of_maintenance(&self, name: &Name) {
+        let kept: Vec<String> = self.ends().keys().cloned().collect();
+        for place in kept.iter().filter(|place| assembly_of(place, name.as_str()).is_some()) {
+            let Ok((deployable, assembly)) = self.place(place) else { continue };
+            let reason = "it is in maintenance".into();
+            let _ = self.order(&deployable, Order::Maintenance { assembly, on: true, reason }).await;
+        }
     }
 
     async fn maintenance_off(&self, name: &str, why: &str, by: &str) -> Result<CommandAnswer, Refused> {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use cpe_proto::api::Status;
+use cpe_proto::document::glob;
 
 /// The most characters of a pattern: three names and two slashes.
 const MAX_BYTES: usize = 3 * cpe_proto::id::NAME_MAX_BYTES + 2;
@@ -110,31 +111,6 @@ impl Segment {
     fn matches(&self, name: &str) -> bool {
         glob(self.0.as_bytes(), name.as_bytes())
     }
-}
-
-/// Greedy, with one point to go back to: linear space, and at worst the product of both lengths.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut from) = (0, 0);
-    let mut back: Option<(usize, usize)> = None;
-    while from < text.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                back = Some((at + 1, from));
-                at += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == text[from] => {
-                at += 1;
-                from += 1;
-            }
-            _ => {
-                let Some((star, tried)) = back else { return false };
-                back = Some((star, tried + 1));
-                at = star;
-                from = tried + 1;
-            }
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ use cpe_proto::infrastructure::Capabilities;
 use dped::GuardSettings;
 use dped::bounds::{Assumptions, Weight, conflicts};
 
+use crate::calendar::Calendar;
+use crate::clock;
 use crate::guard;
-
 use crate::vital::catch;
 
 /// The configuration in that file.
@@ -295,12 +296,25 @@ fn by_name(definition: Definition) -> (Name, Definition) {
 fn definition(path: &Path, file: &str, context: Option<&Context>) -> Result<Definition, Vec<Diagnostic>> {
     let bytes = read(path).map_err(|error| vec![unreadable(file, &error)])?;
     let definition = timers(Definition::parse_bytes(file, &bytes)?, context)?;
+    windows(&definition)?;
     let Some(context) = context else { return Ok(definition) };
     if let Some(unknown) = definition.check_infrastructure(&context.infrastructures) {
         return Err(vec![unknown]);
     }
     let wrong = definition.check_outlets(&context.fence_agents);
     if wrong.is_empty() { Ok(definition) } else { Err(wrong) }
+}
+
+/// Maintenance windows in a zone that is not known, or that never happen.
+fn windows(definition: &Definition) -> Result<(), Vec<Diagnostic>> {
+    let now = clock::wall_ms();
+    let each = definition.deployable.maintenance.iter().zip(&definition.places.maintenance);
+    let wrong = |(window, at): (_, &Position)| {
+        let flaw = Calendar::of(window, now).err()?;
+        Some(Diagnostic::error(&definition.file, *at, flaw.to_string()))
+    };
+    let wrong: Vec<_> = each.filter_map(wrong).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 /// Timers that contradict each other (`dped::bounds`): errors, or warnings of the definition.

@@ -1,4 +1,4 @@
-//! What is looked at once a second for as long as the process runs: the end of maintenance, how many sessions there are, and whether the
+//! What is looked at once a second for as long as the process runs: maintenance that ends or begins, how many sessions there are, and whether the
 //! engines and the journal still answer, which is what systemd's watchdog is told (`systemd.rs`).
 
 use std::sync::Arc;
@@ -95,6 +95,7 @@ pub async fn run(fleet: Arc<Fleet>, pulse: Arc<Pulse>) {
     loop {
         ticks.tick().await;
         fleet.end_maintenance().await;
+        fleet.keep_windows().await;
         let shared = fleet.shared();
         let open = shared.monitor.counters().open;
         shared.metrics.sessions.set(i64::try_from(open).unwrap_or(i64::MAX));

@@ -182,3 +182,26 @@ fn wrong_usage_is_2_and_a_broken_configuration_is_1_with_its_place() {
     let said = text(&asked.stderr);
     assert!(said.contains("cpe.toml:1:1: ") && said.contains("state_dir"), "{said}");
 }
+
+#[test]
+fn check_prints_when_windows_come_and_refuses_what_never_does() {
+    let dir = TempDir::new().unwrap();
+    let with = |keys: &str| {
+        definition("a", "192.0.2.1") + "[[maintenance]]\nfrom = \"02:00\"\nfor = \"2h\"\n" + keys
+    };
+    write(&dir, "a.toml", &with("days = [\"sun\"]\n"));
+    let checked = cpe(&dir, &["check", "a.toml"]);
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    let said = text(&checked.stdout);
+    let line = said.lines().find(|line| line.starts_with("maintenance of a: Sun ")).unwrap();
+    assert_eq!(line.matches("02:00 to Sun 04:00 UTC").count(), 3, "{line}");
+    let json: serde_json::Value =
+        serde_json::from_slice(&cpe(&dir, &["check", "--json", "a.toml"]).stdout).unwrap();
+    assert_eq!(json["maintenance"][0]["next"].as_array().map(Vec::len), Some(3));
+    write(&dir, "a.toml", &with("dates = [\"31\"]\nmonths = [\"feb\"]\n"));
+    let never = text(&cpe(&dir, &["check", "a.toml"]).stdout);
+    assert!(never.starts_with("a.toml:7:1: the window never happens"), "{never}");
+    write(&dir, "a.toml", &with("zone = \"Europe/Nowhere\"\n"));
+    let nowhere = text(&cpe(&dir, &["check", "a.toml"]).stdout);
+    assert!(nowhere.starts_with("a.toml:7:1: no time zone \"Europe/Nowhere\""), "{nowhere}");
+}

@@ -114,3 +114,41 @@ fn a_host_key_is_believed_by_its_fingerprint_only_and_the_machine_is_connected_a
     let again = site.cpe(&["trust", "shop/web"]);
     assert_eq!((again.code, again.stdout.contains("that is the known key")), (0, true), "{}", again.stdout);
 }
+
+#[test]
+fn a_scheduled_window_is_a_maintenance_that_outlives_a_restart_and_that_a_person_can_end() {
+    let all_day = SHOP.replacen(
+        '\n',
+        "\nmaintenance = [{ from = \"00:00\", for = \"1day\", assemblies = [\"w*\"], reason = \"patches\" }]\n",
+        1,
+    );
+    let mut site = Site::start(&[("shop.toml", &all_day)], &["web", "db"], &["nginx.service"]);
+    let window =
+        |event: &serde_json::Value| event["kind"] == "maintenance_changed" && event["assembly"] == "web";
+    site.wait_for("shop/web/nginx", "healthy");
+    site.wait_for("shop/db/pg", "healthy");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.machine("db").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "recovery_refused" && event["reason"] == "maintenance");
+    site.wait_for("shop/db/pg", "healthy");
+    let why_not = |site: &Site| site.cpe(&["why-not", "shop/web"]).done();
+    site.wait("the schedule is told", || why_not(&site).contains("patches (by its schedule)").then_some(()));
+    assert!(why_not(&site).contains(", until "), "{}", why_not(&site));
+    site.kill_controller();
+    site.start_controller();
+    site.wait("it is in maintenance still", || {
+        let status = site.status();
+        (status["deployables"][0]["assemblies"][0]["maintenance"] == true).then_some(())
+    });
+    assert_eq!(site.machine("web").counts().unit_starts, 0);
+    site.cpe(&["maintenance", "off", "shop/web"]).done();
+    site.wait_for("shop/web/nginx", "healthy");
+    assert_eq!(site.machine("web").counts().unit_starts, 1, "a person ends it before its time");
+    let ended = site.wait_for_event(|event| window(event) && event["reason"] == "off: switched off");
+    let again = site.cpe(&["events", "--json", "--since", "1h"]).done();
+    let later = again.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    assert_eq!(
+        later.filter(|event| window(event) && event["seq"].as_u64() > ended["seq"].as_u64()).count(),
+        0
+    );
+}

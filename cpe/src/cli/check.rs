@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use cpe_proto::definition::Deployable;
 use cpe_proto::document::{Diagnostic, Position};
 use serde::Serialize;
 
 use super::bounds::{self, Bounds};
 use super::{Check, Exit, Failure};
+use crate::calendar::{self, Calendar};
+use crate::clock;
 use crate::load::{self, Context, Definitions};
 
 /// What `--json` prints.
@@ -23,7 +26,24 @@ struct Report {
     warnings: Vec<Diagnostic>,
     /// What the files that can be used come to at worst.
     bounds: Bounds,
+    /// The next occurrences of maintenance windows.
+    maintenance: Vec<Window>,
 }
+
+/// One maintenance window.
+#[derive(Debug, Serialize)]
+struct Window {
+    /// `deployable`, or `deployable/assembly` of each.
+    of: Vec<String>,
+    /// From and to, in milliseconds since 1970-01-01T00:00:00Z.
+    next: Vec<(u64, u64)>,
+    /// The same on the clocks of its zone.
+    #[serde(skip)]
+    shown: Vec<String>,
+}
+
+/// So many occurrences of each window are told.
+const OCCURRENCES: usize = 3;
 
 pub(super) fn check(check: &Check) -> Result<Exit, Failure> {
     let report = read(&check.paths);
@@ -36,6 +56,9 @@ pub(super) fn check(check: &Check) -> Result<Exit, Failure> {
             writeln!(out, "{diagnostic}")?;
         }
         bounds::print(&report.bounds, &mut out)?;
+        for Window { of, shown, .. } in &report.maintenance {
+            writeln!(out, "maintenance of {}: {}", of.join(", "), shown.join("; "))?;
+        }
         writeln!(out, "{}", summary(&report))?;
     }
     Ok(if report.errors.is_empty() { Exit::Done } else { Exit::No })
@@ -63,7 +86,24 @@ fn read(paths: &[PathBuf]) -> Report {
     report.errors.extend(changes.rejected.into_iter().flat_map(|(_, errors)| errors));
     report.warnings.extend(changes.warnings);
     report.bounds = bounds::of(&definitions);
+    report.maintenance = definitions.used().flat_map(|it| windows(&it.deployable)).collect();
     report
+}
+
+fn windows(definition: &Deployable) -> Vec<Window> {
+    let now = clock::wall_ms();
+    let name = &definition.name;
+    let windows = definition.maintenance.iter().filter_map(|window| {
+        let calendar = Calendar::of(window, now).ok()?;
+        let next: Vec<_> = calendar.after(now).take(OCCURRENCES).collect();
+        let of = match window.assemblies.as_slice() {
+            [] => vec![name.to_string()],
+            some => some.iter().map(|it| format!("{name}/{}", definition.assembly(*it).name)).collect(),
+        };
+        let shown = next.iter().map(|it| calendar::shown(&calendar, *it)).collect();
+        Some(Window { of, next: next.iter().map(|it| (it.from, it.to)).collect(), shown })
+    });
+    windows.collect()
 }
 
 fn is_config(path: &Path) -> bool {

@@ -6,6 +6,7 @@ mod cycle;
 mod direct;
 mod direct_read;
 mod http;
+mod maintenance;
 mod numbers;
 mod parse;
 mod places;
@@ -25,6 +26,7 @@ use std::time::Duration;
 pub use check::{Check, CommandLine, ProcessName, UnitName};
 pub use direct::{DNS_PORT, Direct, Dns, HostOf, PortOf, Record, Tls};
 pub use http::{HeaderValue, Http, Method, Pattern, Statuses, Url};
+pub use maintenance::{MaintenanceWindow, MonthDay, Nth, WeekDay};
 pub use parse::Definition;
 pub use places::{Part, Places};
 pub use read::ASSEMBLIES_MAX;
@@ -54,6 +56,8 @@ pub struct Deployable {
     pub escalation: Escalation,
     /// Waits and limits that are not of a single probe.
     pub timing: Timing,
+    /// Maintenance that comes again.
+    pub maintenance: Vec<MaintenanceWindow>,
     /// The machines, in the file's order.
     pub assemblies: Vec<Assembly>,
     /// The services of all assemblies, grouped by assembly, in the file's order.

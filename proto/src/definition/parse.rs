@@ -115,11 +115,13 @@ impl Deployable {
 fn build<'t>(template: &Template<'t>, report: &Report<'t>) -> Option<(Deployable, Places)> {
     let plan = Plan::new(template, report)?;
     let machines = plan.machine_places();
+    let windows = plan.window_places();
     let keys = places::place(plan.key_places(), report);
     let deployable = plan.build()?;
     let places = Places {
         name: report.position(template.name_at),
         infrastructure: report.position(template.infrastructure_at),
+        maintenance: windows.iter().map(|at| report.position(*at)).collect(),
         machines: machines.iter().map(|at| report.position(*at)).collect(),
         keys,
     };

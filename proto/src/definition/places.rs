@@ -15,6 +15,8 @@ pub struct Places {
     pub name: Position,
     /// The infrastructure.
     pub infrastructure: Position,
+    /// Each maintenance window.
+    pub maintenance: Vec<Position>,
     /// The machine of each assembly.
     pub machines: Vec<Position>,
     /// The keys of `[probe]`, `[timing]`, `[escalation]` and `max_rung` that are written.

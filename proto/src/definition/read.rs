@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::direct_read::{self, read_channel};
+use super::maintenance::{WindowTemplate, read_maintenance};
 use super::numbers::{ProbeKeys, read_escalation, read_timing};
 use super::places::{KeyPlaces, written};
 use super::schema::{ADOPT, ASSEMBLY, ESCALATION, MACHINE_KEYS, PROBE, SSH, TIMING};
@@ -36,6 +37,7 @@ pub(super) struct Template<'t> {
     pub(super) mode: Mode,
     pub(super) escalation: Escalation,
     pub(super) timing: Timing,
+    pub(super) maintenance: Vec<WindowTemplate<'t>>,
     pub(super) assemblies: Vec<AssemblyTemplate<'t>>,
     pub(super) keys: KeyPlaces,
 }
@@ -91,6 +93,7 @@ pub(super) fn read<'t>(root: &Table<'t>) -> Template<'t> {
         infrastructure_at: root.at_key("infrastructure"),
         mode: root.word("mode", &[("act", Mode::Act), ("observe", Mode::Observe)]).unwrap_or_default(),
         escalation: windows.map(|table| read_escalation(&table)).unwrap_or_default(),
+        maintenance: read_maintenance(root),
         timing: waits.map(|table| read_timing(&table)).unwrap_or_default(),
         assemblies,
         keys: keys.concat(),

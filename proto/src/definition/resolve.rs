@@ -10,10 +10,10 @@ use super::places::KeyPlaces;
 use super::read::{ASSEMBLIES_MAX, AssemblyTemplate, MonitorTemplate, Template};
 use super::service::{CheckTemplate, ServiceTemplate};
 use super::{
-    Assembly, Attribute, Check, Deployable, Direct, Machine, Monitor, ParameterName, Part, Reference,
-    Referring, Service,
+    Assembly, Attribute, Check, Deployable, Direct, Machine, MaintenanceWindow, Monitor, ParameterName, Part,
+    Reference, Referring, Service,
 };
-use crate::document::{Report, Text, nearest};
+use crate::document::{Report, Text, glob, nearest};
 use crate::id::{AssemblyIndex, NAME_MAX_BYTES, Name, ServiceIndex};
 
 /// The most services of one deployable.
@@ -394,6 +394,7 @@ impl<'r, 't> Plan<'r, 't> {
 
     /// The deployable. None where something was reported.
     pub(super) fn build(self) -> Option<Deployable> {
+        let maintenance = self.windows();
         if self.report.failed() {
             return None;
         }
@@ -424,9 +425,44 @@ impl<'r, 't> Plan<'r, 't> {
             mode: self.template.mode,
             escalation: self.template.escalation,
             timing: self.template.timing,
+            maintenance,
             assemblies,
             services,
         })
+    }
+
+    /// The windows with the assemblies that they name: by name, by the name that `count` makes several of, or by a glob.
+    fn windows(&self) -> Vec<MaintenanceWindow> {
+        let windows = self.template.maintenance.iter().map(|template| {
+            let mut named: Vec<usize> = Vec::new();
+            for text in &template.assemblies {
+                let found = match self.names.get(text.text) {
+                    Some(found) => found.clone(),
+                    None => {
+                        let matches = |(index, place): (usize, &Place)| {
+                            glob(text.text.as_bytes(), place.name.as_bytes()).then_some(index)
+                        };
+                        self.places.iter().enumerate().filter_map(matches).collect()
+                    }
+                };
+                if found.is_empty() {
+                    let near = self.near_assembly(text.text);
+                    let message = format!("no assembly \"{}\" for `maintenance`{near}", cut(text.text));
+                    self.report.absent(text.at, message);
+                }
+                named.extend(found);
+            }
+            named.sort_unstable();
+            named.dedup();
+            let assemblies = named.into_iter().map(|index| AssemblyIndex(narrow(index))).collect();
+            MaintenanceWindow { assemblies, ..template.window.clone() }
+        });
+        windows.collect()
+    }
+
+    /// Where each window is written, in their order.
+    pub(super) fn window_places(&self) -> Vec<usize> {
+        self.template.maintenance.iter().map(|window| window.at).collect()
     }
 
     /// Where the keys of each part are written.

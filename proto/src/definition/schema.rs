@@ -6,7 +6,7 @@ use crate::{fence, ssh};
 
 pub(super) const DEFINITION: Schema = Schema {
     title: "the definition",
-    keys: &["name", "infrastructure", "mode", "probe", "escalation", "timing", "assemblies"],
+    keys: &["name", "infrastructure", "mode", "probe", "escalation", "timing", "maintenance", "assemblies"],
     later: &[],
 };
 
@@ -37,6 +37,12 @@ pub(super) const TIMING: Schema = Schema {
         "on_channel_refused",
         "on_unexpected_stop",
     ],
+    later: &[],
+};
+
+pub(super) const MAINTENANCE: Schema = Schema {
+    title: "a maintenance window",
+    keys: &["from", "for", "days", "dates", "months", "zone", "assemblies", "reason"],
     later: &[],
 };
 
@@ -140,8 +146,9 @@ pub(super) const RESTART: Schema = Schema {
 };
 
 /// Every kind of table with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 17] = [
+pub const SCHEMAS: [&Schema; 18] = [
     &DEFINITION,
+    &MAINTENANCE,
     &PROBE,
     &ESCALATION,
     &WINDOW,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use report::{Position, Report};
 pub(crate) use table::joined;
 pub use table::{Schema, Table, Text, TextOrTable};
-pub use words::{Host, HostPort, nearest, parse_duration, parse_size, plain_text};
+pub use words::{Host, HostPort, glob, nearest, parse_duration, parse_size, plain_text};
 
 /// The most that is told about one file; the rest is counted.
 pub const DIAGNOSTICS_MAX: usize = 100;

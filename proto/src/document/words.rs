@@ -142,6 +142,32 @@ impl HostPort {
     }
 }
 
+/// Whether a text fits a pattern, in which `*` stands for any bytes and `?` for one. Greedy, with one point to go back to: linear space, and at worst the product of both lengths.
+#[must_use]
+pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut from) = (0, 0);
+    let mut back: Option<(usize, usize)> = None;
+    while from < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                back = Some((at + 1, from));
+                at += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == text[from] => {
+                at += 1;
+                from += 1;
+            }
+            _ => {
+                let Some((star, tried)) = back else { return false };
+                back = Some((star, tried + 1));
+                at = star;
+                from = tried + 1;
+            }
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
