@@ -15,7 +15,7 @@
 //!
 //! `examples/command-infrastructure` is such a program.
 
-mod answer;
+pub(crate) mod answer;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -25,8 +25,8 @@
 //! What an agent writes to standard error is repeated in errors, with every secret that it was given cut out.
 
 mod agent;
-mod metadata;
-mod options;
+pub(crate) mod metadata;
+pub(crate) mod options;
 mod power;
 
 use std::sync::Arc;

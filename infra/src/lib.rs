@@ -5,6 +5,8 @@
 pub mod command;
 #[cfg(feature = "fence")]
 pub mod fence;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(any(feature = "command", feature = "fence"))]
 mod process;
 

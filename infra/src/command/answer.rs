@@ -27,7 +27,7 @@ struct CanDo {
 }
 
 /// The answer to an operation, or what is wrong with it.
-pub(super) fn instance(output: &[u8]) -> Result<InstanceAnswer, String> {
+pub(crate) fn instance(output: &[u8]) -> Result<InstanceAnswer, String> {
     let said: Instance =
         object(output, "{\"state\":\"active\"} with one of active, off, error, gone, changing, unknown")?;
     let instance =
@@ -43,7 +43,7 @@ pub(super) fn instance(output: &[u8]) -> Result<InstanceAnswer, String> {
 }
 
 /// The answer to `capabilities`, or what is wrong with it.
-pub(super) fn capabilities(output: &[u8]) -> Result<Capabilities, String> {
+pub(crate) fn capabilities(output: &[u8]) -> Result<Capabilities, String> {
     let said: CanDo = object(output, "{\"capabilities\":[\"status\",\"reboot-hard\"]}")?;
     let operation = |word: &String| {
         let known = Operation::ALL.map(Operation::as_str);

@@ -16,7 +16,7 @@ const PARAMETERS_MAX: usize = 500;
 
 /// What an agent can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Action {
+pub(crate) enum Action {
     /// Say what it is.
     Metadata,
     /// Try whether the device answers.
@@ -35,7 +35,7 @@ impl Action {
     const ALL: [Self; 6] = [Self::Metadata, Self::Monitor, Self::Status, Self::Off, Self::On, Self::Reboot];
 
     /// The word of the interface.
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Metadata => "metadata",
             Self::Monitor => "monitor",
@@ -49,7 +49,7 @@ impl Action {
 
 /// How a machine is rebooted through this agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reboot {
+pub(crate) enum Reboot {
     /// Off, seen to be off, on.
     Verified,
     /// By the agent's own reboot: that the machine was ever off is not seen.
@@ -58,18 +58,18 @@ pub(super) enum Reboot {
 
 /// One option of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Parameter {
+pub(crate) struct Parameter {
     /// Whether the agent does nothing without it.
-    pub(super) required: bool,
+    pub(crate) required: bool,
     /// The older name that it replaces.
-    pub(super) obsoletes: Option<String>,
+    pub(crate) obsoletes: Option<String>,
     /// What its value has to be.
-    pub(super) content: Content,
+    pub(crate) content: Content,
 }
 
 /// What the value of an option has to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// Any text.
     Text,
     /// A whole number.
@@ -82,23 +82,25 @@ pub(super) enum Content {
 
 /// What an agent says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     /// Its options by name.
-    pub(super) parameters: BTreeMap<String, Parameter>,
+    pub(crate) parameters: BTreeMap<String, Parameter>,
     actions: BTreeSet<Action>,
 }
 
 impl Metadata {
     /// Reads what the agent printed. The error says what is wrong with it, and what was expected.
-    pub(super) fn parse(output: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(output: &[u8]) -> Result<Self, String> {
         const EXPECTED: &str = "expected the <resource-agent> document of a fence agent";
         let text = std::str::from_utf8(output).map_err(|_| format!("not UTF-8, {EXPECTED}"))?.trim();
         if text.is_empty() {
             return Err(format!("nothing on standard output, {EXPECTED}"));
         }
         let options = ParsingOptions { nodes_limit: NODES_MAX, ..ParsingOptions::default() };
-        let document = Document::parse_with_options(text, options)
-            .map_err(|error| format!("{error} in {:?}, {EXPECTED}", one_line(text, 60)))?;
+        let document = Document::parse_with_options(text, options).map_err(|error| {
+            let error = one_line(&error.to_string(), 200);
+            format!("{error} in {:?}, {EXPECTED}", one_line(text, 60))
+        })?;
         let root = document.root_element();
         if !root.has_tag_name("resource-agent") {
             return Err(format!("<{}>, {EXPECTED}", one_line(root.tag_name().name(), 60)));
@@ -114,19 +116,19 @@ impl Metadata {
     }
 
     /// Whether it does that.
-    pub(super) fn does(&self, action: Action) -> bool {
+    pub(crate) fn does(&self, action: Action) -> bool {
         self.actions.contains(&action)
     }
 
     /// How a machine is rebooted through it. An agent that cuts a machine from its network or storage, and not from its power, has
     /// no reboot of its own, and off and on are none with it: the machine would run on.
-    pub(super) fn reboot(&self) -> Option<Reboot> {
+    pub(crate) fn reboot(&self) -> Option<Reboot> {
         let verified = [Action::Off, Action::Status, Action::On].iter().all(|action| self.does(*action));
         self.does(Action::Reboot).then_some(if verified { Reboot::Verified } else { Reboot::Own })
     }
 
     /// Which operations can be done through it. Off without status could not be verified.
-    pub(super) fn capabilities(&self) -> Capabilities {
+    pub(crate) fn capabilities(&self) -> Capabilities {
         let offered = [
             (Operation::Status, self.does(Action::Status)),
             (Operation::Start, self.does(Action::On)),
@@ -137,7 +139,7 @@ impl Metadata {
     }
 
     /// The actions that it does, for a message.
-    pub(super) fn actions(&self) -> String {
+    pub(crate) fn actions(&self) -> String {
         self.actions.iter().map(|action| action.as_str()).collect::<Vec<_>>().join(", ")
     }
 }

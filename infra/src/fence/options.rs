@@ -31,7 +31,7 @@ pub(super) enum Needs {
 }
 
 /// Options that an agent will take.
-pub(super) struct Options {
+pub(crate) struct Options {
     values: BTreeMap<String, String>,
     secrets: Vec<String>,
 }
@@ -85,6 +85,14 @@ impl Options {
         Self { values: BTreeMap::new(), secrets: Vec::new() }
     }
 
+    /// No options, but secrets that were given.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn with_secrets(secrets: &[&str]) -> Self {
+        let mut secrets: Vec<String> = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self { values: BTreeMap::new(), secrets }
+    }
+
     /// What the agent reads from its standard input.
     pub(super) fn input(&self, action: Action) -> Vec<u8> {
         let mut input = format!("action={}\n", action.as_str());
@@ -98,7 +106,7 @@ impl Options {
     }
 
     /// A text of the agent's without our secrets. `cut`: its beginning is missing, so that the first word may be the rest of one.
-    pub(super) fn scrub(&self, text: &str, cut: bool) -> String {
+    pub(crate) fn scrub(&self, text: &str, cut: bool) -> String {
         if self.secrets.iter().any(|secret| secret.len() < SHORT_SECRET) {
             return if text.trim().is_empty() { String::new() } else { "(hidden)".to_owned() };
         }

@@ -106,7 +106,7 @@ impl KnownHosts {
     }
 
     /// Adds the lines of one file.
-    fn add(&mut self, text: &str, file: &Arc<Path>) {
+    pub(super) fn add(&mut self, text: &str, file: &Arc<Path>) {
         for (line, text) in (1..).zip(text.lines()) {
             let text = text.trim();
             if text.is_empty() || text.starts_with('#') {

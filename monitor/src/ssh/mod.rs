@@ -9,6 +9,8 @@ mod connect;
 mod enrol;
 mod exec;
 mod fallback;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod identity;
 mod jump;

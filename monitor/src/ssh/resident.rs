@@ -126,6 +126,8 @@ pub(crate) enum Reply {
 #[error("the resident shell's answers cannot be understood: {0}")]
 pub(crate) struct BadFrame(pub(crate) &'static str);
 
+const TOO_LONG: BadFrame = BadFrame("a line is too long");
+
 /// Cuts what comes from the shell into answers.
 pub(crate) struct Reader {
     nonce: String,
@@ -162,13 +164,21 @@ impl Reader {
             self.line(&whole, &mut replies)?;
         }
         self.rest.extend_from_slice(data);
-        if self.rest.len() > if self.ready { LINE_MAX_BYTES } else { PREAMBLE_MAX_BYTES } {
-            return Err(BadFrame("a line is too long"));
+        if self.rest.len() > self.longest() {
+            return Err(TOO_LONG);
         }
         Ok(replies)
     }
 
+    fn longest(&self) -> usize {
+        if self.ready { LINE_MAX_BYTES } else { PREAMBLE_MAX_BYTES }
+    }
+
     fn line(&mut self, line: &[u8], replies: &mut Vec<Reply>) -> Result<(), BadFrame> {
+        // Also of one that came whole: what is understood does not depend on how it came.
+        if line.len() > self.longest() {
+            return Err(TOO_LONG);
+        }
         let text = String::from_utf8_lossy(line);
         if self.ready {
             let body = text
