@@ -20,6 +20,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::actions::{self, Work};
 use crate::clock;
+use crate::direct;
 use crate::event::plain;
 use crate::metrics::Tally;
 use crate::past::{Kept, Past};
@@ -302,8 +303,10 @@ impl Driver {
             let place = (self.name.clone(), names.0, names.1);
             self.shared.metrics.measured(place, result.measures, result.dropped);
         }
-        let alive = proves_life(&result.observation);
-        if alive {
+        let direct = direct::of(definition, flight.target).is_some();
+        let alive = if direct { was_answered(&result.observation) } else { proves_life(&result.observation) };
+        // A service may be looked at anywhere; an assembly that is reached directly proves the path as others do.
+        if alive && (!direct || matches!(flight.target, Target::Channel(_))) {
             self.shared.guard().answered(PATH, &self.name, flight.assembly, now);
         }
         // What passed while we were late did pass; only what did not answer may be our own fault.
@@ -504,6 +507,14 @@ fn proves_life(observation: &Observation) -> bool {
     matches!(
         observation,
         Observation::Alive | Observation::Unit(_) | Observation::Exited(..) | Observation::NotRunnable(_)
+    )
+}
+
+/// Whether something answered a direct probe.
+fn was_answered(observation: &Observation) -> bool {
+    matches!(
+        observation,
+        Observation::Alive | Observation::Connected | Observation::Expected(_) | Observation::Unexpected(_)
     )
 }
 

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod demo;
+pub mod direct;
 pub mod driver;
 pub mod event;
 pub mod fleet;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_monitor::ssh::{Answer, Endpoint, Identity, Probe, ProbeRequest, Resource, Session};
-use cpe_proto::definition::{Assembly, Check, Deployable, Machine, Service};
+use cpe_proto::definition::{Assembly, Check, Deployable, Direct, HostOf, Machine, Monitor, Service};
 use cpe_proto::id::{AssemblyIndex, ProbeId};
 use cpe_proto::observation::{ChannelFailure, Observation};
 use cpe_proto::time::Timestamp;
 use dped::Target;
 use tokio::sync::mpsc;
 
+use crate::direct::{self, DirectProbes};
 use crate::shared::Shared;
 
 /// A probe that was sent.
@@ -58,6 +59,7 @@ fn same_machine(before: &Deployable, after: &Deployable, index: AssemblyIndex) -
 pub struct Sessions {
     shared: Arc<Shared>,
     results: mpsc::Sender<Answer>,
+    direct: DirectProbes,
     machines: Vec<MachineSession>,
     in_flight: BTreeMap<ProbeId, InFlight>,
 }
@@ -75,7 +77,8 @@ impl Sessions {
     #[must_use]
     pub fn new(definition: &Deployable, shared: Arc<Shared>, results: mpsc::Sender<Answer>) -> Self {
         let machines = definition.assemblies.iter().map(|_| MachineSession::default()).collect();
-        let mut sessions = Self { shared, results, machines, in_flight: BTreeMap::new() };
+        let direct = DirectProbes::new(shared.prober.clone(), results.clone());
+        let mut sessions = Self { shared, results, direct, machines, in_flight: BTreeMap::new() };
         sessions.connect_to_addresses(definition);
         sessions
     }
@@ -105,22 +108,27 @@ impl Sessions {
         if self.machine(assembly).address.as_ref() == Some(address) {
             return;
         }
+        let machine = &mut self.machines[usize::from(assembly.0)];
+        (machine.address, machine.session) = (Some(Arc::clone(address)), None);
+        if definition.assembly(assembly).monitor != Monitor::Ssh {
+            return;
+        }
         let endpoint = endpoint(definition, definition.assembly(assembly), address);
         let results = self.results.clone();
         // There is room for all that can be in flight; an answer that finds none is one that the engine has given up.
         let answers = Box::new(move |answer| drop(results.try_send(answer)));
         let session = Arc::new(self.shared.monitor.session(endpoint, answers));
-        let machine = &mut self.machines[usize::from(assembly.0)];
-        machine.address = Some(Arc::clone(address));
-        machine.session = Some(session);
+        self.machines[usize::from(assembly.0)].session = Some(session);
     }
 
     /// Follows a changed definition: a machine that is the same keeps its session, and its probes stay in flight.
     pub fn follow(&mut self, before: &Deployable, after: &Deployable) {
+        self.direct.forget();
         let mut kept: Vec<_> = std::mem::take(&mut self.machines).into_iter().map(Some).collect();
         self.machines = after.assemblies.iter().map(|_| MachineSession::default()).collect();
         for (index, same) in same_machines(before, after) {
-            if after.assembly(same).ssh == before.assembly(index).ssh
+            let (was, is) = (before.assembly(index), after.assembly(same));
+            if (&is.ssh, is.monitor == Monitor::Ssh) == (&was.ssh, was.monitor == Monitor::Ssh)
                 && let Some(machine) = kept[usize::from(index.0)].take()
             {
                 self.machines[usize::from(same.0)] = machine;
@@ -141,6 +149,9 @@ impl Sessions {
         timeout: Duration,
         now: Timestamp,
     ) -> Option<Observation> {
+        if let Some(what) = direct::of(definition, target) {
+            return self.ask_directly(definition, probe, target, what, timeout, now);
+        }
         let (assembly, what) = match target {
             Target::Channel(assembly) => (assembly, Probe::Channel),
             Target::Service(service) => {
@@ -153,6 +164,29 @@ impl Sessions {
             return Some(unaddressed(target));
         }
         machine.batch.push(ProbeRequest { probe, what, timeout });
+        self.in_flight.insert(probe, InFlight { target, assembly, sent: now });
+        None
+    }
+
+    fn ask_directly(
+        &mut self,
+        definition: &Deployable,
+        probe: ProbeId,
+        target: Target,
+        what: &Arc<Direct>,
+        timeout: Duration,
+        now: Timestamp,
+    ) -> Option<Observation> {
+        let host = match what.target() {
+            HostOf::Assembly(assembly) => self.address(*assembly).cloned(),
+            HostOf::Host(host) => Some(Arc::from(host.as_str())),
+        };
+        let Some(host) = host else { return Some(unaddressed(target)) };
+        let assembly = match target {
+            Target::Channel(assembly) => assembly,
+            Target::Service(service) => definition.service(service).assembly,
+        };
+        self.direct.submit(probe, target, what, &host, timeout);
         self.in_flight.insert(probe, InFlight { target, assembly, sent: now });
         None
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cpe_monitor::direct::{self, Prober};
 use cpe_monitor::ssh::Monitor;
 use cpe_proto::decision::Decision;
 use cpe_proto::definition::Deployable;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub journal: Journal,
     /// The way to all assemblies.
     pub monitor: Monitor,
+    /// What the controller looks at itself.
+    pub prober: Prober,
     /// The entries of cpe.toml.
     pub infrastructures: BTreeMap<Name, Arc<Adapter>>,
     /// The counters.
@@ -60,6 +63,7 @@ impl Shared {
             guard: Mutex::new(guard),
             journal,
             monitor,
+            prober: Prober::new(direct::Settings::default()),
             infrastructures,
             metrics,
             notifier,

@@ -1,5 +1,6 @@
-//! How probes reach an assembly: over SSH. What a probe means is decided elsewhere (`dped`); this crate says what it saw, exactly once
-//! for each probe asked, by its deadline. An agent and direct probes come beside [`ssh`] later.
+//! How probes reach an assembly: over SSH, and directly from the controller. What a probe means is decided elsewhere (`dped`); this crate
+//! says what it saw, exactly once for each probe asked, by its deadline. An agent comes beside [`ssh`] and [`direct`] later.
 
+pub mod direct;
 pub mod perfdata;
 pub mod ssh;
