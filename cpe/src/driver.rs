@@ -226,7 +226,9 @@ impl Driver {
             Message::Seen(seen) => self.seen(seen),
             Message::Ordered(order, reply) => self.ordered(order, reply),
             Message::Status(reply) => {
-                let _ = reply.send(view::deployable(&self.engine, &self.sessions));
+                let mut status = view::deployable(&self.engine, &self.sessions);
+                view::add_guard_waits(&mut status, self.engine.definition(), &self.shared.guard());
+                let _ = reply.send(status);
             }
             Message::Close => return true,
             Message::Forget => {

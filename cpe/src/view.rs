@@ -1,10 +1,10 @@
 //! From what an engine knows to the API's status of its deployable.
 
-use cpe_proto::api::{AssemblyStatus, DeployableStatus, Parked, ServiceStatus};
+use cpe_proto::api::{AssemblyStatus, DeployableStatus, Parked, ServiceStatus, Waiting};
 use cpe_proto::definition::{Deployable, Mode};
 use cpe_proto::id::AssemblyIndex;
 use cpe_proto::state::State;
-use dped::{Engine, View};
+use dped::{Engine, Guard, Place, View, Wait};
 
 use crate::clock;
 use crate::sessions::Sessions;
@@ -43,6 +43,7 @@ fn assembly(
             state: seen.state,
             since: clock::wall_of(seen.since),
             reason: seen.reason.clone(),
+            waits: seen.waits.iter().map(waiting).collect(),
         }
     });
     AssemblyStatus {
@@ -53,7 +54,38 @@ fn assembly(
         address: sessions.address(index).map(|address| address.to_string()),
         monitor: "ssh".to_owned(),
         maintenance: seen.maintenance,
+        domains: definition.assembly(index).failure_domains.clone(),
+        waits: seen.waits.iter().map(waiting).collect(),
         services: services.collect(),
+    }
+}
+
+fn waiting(waiting: &dped::Waiting) -> Waiting {
+    let what = match waiting.what {
+        Wait::BackOff => "the wait between two attempts",
+        Wait::Retry => "the next attempt of what is exhausted (retry_after)",
+        Wait::Gate => "the gate is asked again",
+        Wait::Grace => "not being healthy yet is no fault (startup_grace)",
+        Wait::Dependency => "a dependency is waited for, and that is told then (dependency_wait)",
+        Wait::Telling => "a person is told then, if it lasts",
+        Wait::Outcome => "an action's outcome",
+        Wait::Look => "what became of an action is looked at (action_give_up)",
+        Wait::Verification => "fresh probes verify a recovery",
+    };
+    Waiting { what: what.into(), until: clock::wall_of(waiting.until) }
+}
+
+/// What the fleet guard's limits add for what is not healthy.
+pub fn add_guard_waits(status: &mut DeployableStatus, definition: &Deployable, guard: &Guard) {
+    for (assembly, told) in definition.assemblies.iter().zip(&mut status.assemblies) {
+        if told.state == State::Healthy {
+            continue;
+        }
+        let place =
+            Place { infrastructure: definition.infrastructure.clone(), domains: &assembly.failure_domains };
+        let waits = guard.waits(&place).into_iter();
+        told.waits
+            .extend(waits.map(|(what, until)| Waiting { what: what.into(), until: clock::wall_of(until) }));
     }
 }
 
@@ -65,6 +97,7 @@ pub fn unwatched(definition: &Deployable, parked: Parked) -> DeployableStatus {
         state: State::Unknown,
         since: parked.since,
         reason: "".into(),
+        waits: Vec::new(),
     };
     let assembly = |index| AssemblyStatus {
         name: definition.assembly(index).name.clone(),
@@ -74,6 +107,8 @@ pub fn unwatched(definition: &Deployable, parked: Parked) -> DeployableStatus {
         address: None,
         monitor: "ssh".to_owned(),
         maintenance: false,
+        domains: definition.assembly(index).failure_domains.clone(),
+        waits: Vec::new(),
         services: definition.services_of(index).map(service).collect(),
     };
     DeployableStatus {

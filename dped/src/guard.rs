@@ -246,6 +246,25 @@ impl Guard {
         self.holds.held(domains).cloned()
     }
 
+    /// What of its limits stands against a machine rung there now and ends by itself: each as a clause, with when that is at the latest.
+    #[must_use]
+    pub fn waits(&self, place: &Place<'_>) -> Vec<(String, Timestamp)> {
+        let closed = self.holds.over(place.domains).filter_map(|(scope, breaker)| match breaker.room() {
+            Room::Closed(until) => Some((format!("{scope} is held"), until)),
+            Room::Yes(..) | Room::Full(..) => None,
+        });
+        let mut waits: Vec<_> = closed.collect();
+        let spent = place.infrastructure.as_ref().and_then(|name| {
+            let (limit, within) = (self.settings.machine_rungs, self.settings.machine_rungs_within);
+            let oldest = self.leases.oldest_machine_rung(name, limit)?;
+            let what =
+                format!("{limit} machine actions in {} on infrastructure {name} are spent", span(within));
+            Some((what, oldest.after(within)))
+        });
+        waits.extend(spent);
+        waits
+    }
+
     /// What is held or in slow start now.
     pub fn holds(&self) -> impl Iterator<Item = &Scope> {
         self.holds.scopes()

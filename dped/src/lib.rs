@@ -135,4 +135,4 @@ pub use incident::SETTLE_FACTOR;
 pub use input::{ActionOutcome, ByHand, Input, Order, Surroundings};
 pub use output::{Act, Action, Output, Request, Target};
 pub use timer::{LOST_AFTER, Wake};
-pub use view::{AssemblyView, ServiceView, View};
+pub use view::{AssemblyView, ServiceView, View, Wait, Waiting};

@@ -8,6 +8,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
 use crate::engine::{Desired, Engine};
+use crate::ladder::Ladder;
 use crate::parts::Phase;
 
 /// A deployable at one moment.
@@ -48,6 +49,8 @@ pub struct AssemblyView {
     pub address: Option<Arc<str>>,
     /// Its open incident.
     pub incident: Option<IncidentId>,
+    /// What it waits for, and until when.
+    pub waits: Vec<Waiting>,
 }
 
 /// One service.
@@ -63,6 +66,40 @@ pub struct ServiceView {
     pub incident: Option<IncidentId>,
     /// How often the refusal that stands was given.
     pub refused: u32,
+    /// What it waits for, and until when.
+    pub waits: Vec<Waiting>,
+}
+
+/// Something that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// What.
+    pub what: Wait,
+    /// Until then at the latest.
+    pub until: Timestamp,
+}
+
+/// What can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wait {
+    /// The back-off between two attempts.
+    BackOff,
+    /// The next attempt of what is exhausted.
+    Retry,
+    /// The gate is asked again.
+    Gate,
+    /// Not having been healthy is no fault before that.
+    Grace,
+    /// A dependency; that it is waited for is told then.
+    Dependency,
+    /// A person is told then.
+    Telling,
+    /// An action's outcome.
+    Outcome,
+    /// What became of an action is looked at.
+    Look,
+    /// A recovery is verified.
+    Verification,
 }
 
 impl Engine {
@@ -120,7 +157,47 @@ impl Engine {
             maintenance: part.maintenance,
             address: part.address.clone(),
             incident: part.trouble.as_ref().and_then(|trouble| trouble.incident),
+            waits: self.waits_of_assembly(index),
         }
+    }
+
+    fn waits_of_assembly(&self, index: AssemblyIndex) -> Vec<Waiting> {
+        let part = self.assembly(index);
+        let mut waits = Vec::new();
+        let mut add = |what, until| waits.push(Waiting { what, until });
+        if let Some(recovery) = part.recovery.as_ref().filter(|it| it.service.is_none()) {
+            acting(recovery.phase, &mut add);
+        }
+        if part.state == State::Starting && part.grace_until > Timestamp::ZERO {
+            add(Wait::Grace, part.grace_until);
+        }
+        let Some(trouble) = &part.trouble else { return waits };
+        attempts(trouble.wait_until, trouble.refused.is_some(), &trouble.ladder, &mut add);
+        if let Some(at) = trouble.say_at {
+            add(if trouble.waits.is_some() { Wait::Dependency } else { Wait::Telling }, at);
+        }
+        waits
+    }
+
+    fn waits_of_service(&self, index: cpe_proto::id::ServiceIndex) -> Vec<Waiting> {
+        let part = self.service(index);
+        let above = self.assembly(self.definition().service(index).assembly);
+        let mut waits = Vec::new();
+        let mut add = |what, until| waits.push(Waiting { what, until });
+        if let Some(recovery) = above.recovery.as_ref().filter(|it| it.service == Some(index)) {
+            acting(recovery.phase, &mut add);
+        }
+        let Some(trouble) = part.trouble.as_ref().filter(|_| part.state != State::Healthy) else {
+            return waits;
+        };
+        if let Some(at) = trouble.grace_until.filter(|_| part.state == State::Starting) {
+            add(Wait::Grace, at);
+        }
+        attempts(trouble.wait_until, trouble.refused.is_some(), &trouble.ladder, &mut add);
+        if let Some(at) = trouble.say_at {
+            add(Wait::Dependency, at);
+        }
+        waits
     }
 
     fn view_service(&self, index: cpe_proto::id::ServiceIndex) -> ServiceView {
@@ -139,6 +216,29 @@ impl Engine {
             reason,
             incident: trouble.and_then(|trouble| trouble.incident),
             refused: trouble.and_then(|trouble| trouble.refused).map_or(0, |standing| standing.times),
+            waits: self.waits_of_service(index),
         }
+    }
+}
+
+fn acting(phase: Phase, add: &mut impl FnMut(Wait, Timestamp)) {
+    match phase {
+        Phase::Asked { .. } => {}
+        Phase::Acting { until } => add(Wait::Outcome, until),
+        Phase::Unresolved { until } => add(Wait::Look, until),
+        Phase::Verifying { until, .. } => add(Wait::Verification, until),
+    }
+}
+
+fn attempts(
+    wait_until: Option<Timestamp>,
+    refused: bool,
+    ladder: &Ladder,
+    add: &mut impl FnMut(Wait, Timestamp),
+) {
+    if ladder.given_up {
+        add(Wait::Retry, ladder.retry_at);
+    } else if let Some(at) = wait_until {
+        add(if refused { Wait::Gate } else { Wait::BackOff }, at);
     }
 }

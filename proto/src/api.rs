@@ -80,8 +80,23 @@ pub struct AssemblyStatus {
     /// Why it is not healthy, as one clause.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub reason: Box<str>,
+    /// What it can fail together with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<Name>,
+    /// What it waits for, and until when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Waiting>,
     /// In the definition's order.
     pub services: Vec<ServiceStatus>,
+}
+
+/// Something that is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// As one clause.
+    pub what: Box<str>,
+    /// Until then at the latest, in milliseconds since 1970-01-01T00:00:00Z.
+    pub until: u64,
 }
 
 // serde calls it with a reference.
@@ -106,6 +121,9 @@ pub struct ServiceStatus {
     /// Why it is not healthy, as one clause.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub reason: Box<str>,
+    /// What it waits for, and until when.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<Waiting>,
 }
 
 /// `GET /v1/why?name=NAME` or `?incident=N`: the incidents that match, newest first, at most 20.
@@ -224,6 +242,8 @@ pub enum Obstacle {
     Journal,
     /// The gate refused.
     Refused,
+    /// A time has to come.
+    Waiting,
     /// Nothing that is known.
     Nothing,
 }

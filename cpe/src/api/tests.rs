@@ -41,6 +41,8 @@ impl Controller for Fleet {
             maintenance: false,
             since: 0,
             reason: "".into(),
+            domains: Vec::new(),
+            waits: Vec::new(),
             services: Vec::new(),
         };
         let deployable = |name: &str| DeployableStatus {

@@ -1,7 +1,7 @@
 //! `GET /v1/why-not`: for each part that is not healthy, why nothing is done about it now: what isolation concluded, what holds recovery
 //! back and until when. From the status and the newest records of the journal; nothing is asked of an engine.
 
-use cpe_proto::api::{Because, DeployableStatus, Obstacle, Paused, Status, Stuck, WhyNot};
+use cpe_proto::api::{Because, DeployableStatus, Obstacle, Paused, Status, Stuck, Waiting, WhyNot};
 use cpe_proto::decision::{Answer, Refusal};
 use cpe_proto::id::{IncidentId, Name};
 use cpe_proto::state::State;
@@ -28,6 +28,7 @@ struct Part<'a> {
     state: State,
     since: u64,
     reason: &'a str,
+    waits: &'a [Waiting],
 }
 
 /// Why nothing is done about what is in the status.
@@ -43,12 +44,14 @@ pub(super) fn why_not(status: &Status, known: &Known) -> WhyNot {
                 state: assembly.state,
                 since: assembly.since,
                 reason: &assembly.reason,
+                waits: &assembly.waits,
             };
             let services = assembly.services.iter().map(|service| Part {
                 service: Some(&service.name),
                 state: service.state,
                 since: service.since,
                 reason: &service.reason,
+                waits: &service.waits,
                 ..whole
             });
             let services: Vec<_> = services.collect();
@@ -76,6 +79,11 @@ impl Part<'_> {
         if self.state != State::Stopped {
             self.held_back(status, known, &mut because);
             refused(latest, &mut because);
+            because.extend(self.waits.iter().map(|waiting| Because {
+                what: Obstacle::Waiting,
+                detail: waiting.what.clone(),
+                until: Some(waiting.until),
+            }));
         }
         if because.is_empty() {
             because.push(said(Obstacle::Nothing, "nothing is known to hold it back: the next probes decide"));

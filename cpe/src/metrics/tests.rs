@@ -45,7 +45,13 @@ fn plugin() -> Check {
 /// One service in one assembly, about to be probed.
 fn shop() -> DeployableStatus {
     let name = |text| Name::parse(text).unwrap();
-    let service = ServiceStatus { name: name("nginx"), state: State::Starting, since: 0, reason: "".into() };
+    let service = ServiceStatus {
+        name: name("nginx"),
+        state: State::Starting,
+        since: 0,
+        reason: "".into(),
+        waits: Vec::new(),
+    };
     let assembly = AssemblyStatus {
         name: name("web"),
         state: State::Starting,
@@ -54,6 +60,8 @@ fn shop() -> DeployableStatus {
         maintenance: false,
         since: 0,
         reason: "".into(),
+        domains: Vec::new(),
+        waits: Vec::new(),
         services: vec![service],
     };
     let mode = "act".to_owned();

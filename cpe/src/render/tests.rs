@@ -225,6 +225,7 @@ fn shop() -> Status {
         state,
         since: MORNING,
         reason: reason.into(),
+        waits: Vec::new(),
     };
     let assembly = |assembly: &str, state, services| AssemblyStatus {
         name: name(assembly),
@@ -234,6 +235,8 @@ fn shop() -> Status {
         maintenance: false,
         since: MORNING,
         reason: "".into(),
+        domains: Vec::new(),
+        waits: Vec::new(),
         services,
     };
     let web = vec![

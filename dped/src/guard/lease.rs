@@ -75,6 +75,12 @@ impl Leases {
         self.granted.values().filter(|lease| lease.infrastructure.as_ref() == Some(name)).count()
     }
 
+    /// The oldest that counts, if as many as that are spent.
+    pub(super) fn oldest_machine_rung(&self, infrastructure: &Name, limit: usize) -> Option<Timestamp> {
+        let times = self.machine_rungs.get(infrastructure).filter(|times| times.len() >= limit)?;
+        times.front().copied()
+    }
+
     pub(super) fn machine_rungs(&self, infrastructure: &Name) -> usize {
         self.machine_rungs.get(infrastructure).map_or(0, VecDeque::len)
     }

@@ -5,9 +5,9 @@ use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
-use dped::Order;
+use dped::{Order, Wait};
 
-use crate::site::{Machine, Site};
+use crate::site::{Machine, Site, seconds};
 
 const WEB: &str = r#"
     name = "shop"
@@ -237,4 +237,50 @@ fn what_answers_in_any_way_cannot_be_confirmed_down() {
     site.claims("db", InstanceState::Unknown);
     site.run(60.0);
     assert!(site.confirm_fenced("db").unwrap_err().contains("above max_rung"));
+}
+
+#[test]
+fn each_wait_says_until_when_it_lasts() {
+    let mut site = Site::with(WEB);
+    let waits = |site: &Site, name: &str| -> Vec<(Wait, u64)> {
+        let view = site.view();
+        let waits = match name.contains('/') {
+            true => view.services[usize::from(site.service_index(name).0)].waits.clone(),
+            false => view.assemblies[usize::from(site.assembly_index(name).0)].waits.clone(),
+        };
+        waits.into_iter().map(|it| (it.what, it.until.since(site.now).as_secs())).collect()
+    };
+    assert_eq!(waits(&site, "web/nginx"), []);
+    site.break_for_good("db/pg");
+    site.until("a second attempt waits", 60.0, |site| {
+        !waits(site, "db/pg").is_empty() && site.acts.len() == 2
+    });
+    assert!(matches!(waits(&site, "db/pg")[..], [(Wait::Outcome | Wait::Verification | Wait::BackOff, _)]));
+    site.until("it is exhausted", 900.0, |site| site.state("db/pg") == State::Exhausted);
+    let [(Wait::Retry, left)] = waits(&site, "db/pg")[..] else { panic!("{:?}", waits(&site, "db/pg")) };
+    assert!((200..=300).contains(&left), "retry_after is 5 min: {left}");
+    site.refuses = Some(Refusal::Budget);
+    site.kill("web/nginx");
+    site.until("it is refused", 30.0, |site| site.refusals().contains(&Refusal::Budget));
+    assert!(matches!(waits(&site, "web/nginx")[..], [(Wait::Gate, _)]));
+}
+
+#[test]
+fn the_guard_says_when_what_it_holds_or_has_spent_is_free_again() {
+    let mut site = Site::with(WEB);
+    let infrastructure = site.engine.definition().infrastructure.clone();
+    let place = |infrastructure| dped::Place { infrastructure, domains: &[] };
+    assert_eq!(site.guard.waits(&place(infrastructure.clone())), []);
+    let begun = site.now;
+    for _ in 0..10 {
+        let order = site.recover("web", Some(Rung::RebootSoft));
+        assert!(site.answer(order).is_ok());
+        site.until("it is over", 120.0, |site| site.state("web") == State::Healthy && !site.in_flight());
+    }
+    let order = site.recover("web", Some(Rung::RebootSoft));
+    refused(&site, order, "budget: machine rungs in 10 min");
+    let waits = site.guard.waits(&place(infrastructure));
+    let [(what, until)] = &waits[..] else { panic!("{waits:?}") };
+    assert_eq!(what, "10 machine actions in 10 min on infrastructure prod are spent");
+    assert!(until.since(begun) >= seconds(600.0) && until.since(begun) < seconds(602.0));
 }
