@@ -45,6 +45,16 @@ impl Said {
 impl Site {
     /// Machines of these names, each with these units, and a controller that watches them.
     pub(crate) fn start(definitions: &[(&str, &str)], machines: &[&str], units: &[&str]) -> Self {
+        Self::configured(definitions, machines, units, "")
+    }
+
+    /// The same with more in cpe.toml.
+    pub(crate) fn configured(
+        definitions: &[(&str, &str)],
+        machines: &[&str],
+        units: &[&str],
+        more: &str,
+    ) -> Self {
         let runtime = Runtime::new().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let spec =
@@ -54,6 +64,8 @@ impl Site {
         let world = runtime
             .block_on(World::build(directory.path().join("world"), machines, definitions, cpe))
             .unwrap();
+        let config = std::fs::read_to_string(world.config_file()).unwrap();
+        std::fs::write(world.config_file(), config + more).unwrap();
         let mut site = Self { controller: None, world, runtime, _directory: directory };
         site.start_controller();
         site

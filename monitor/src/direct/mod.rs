@@ -33,7 +33,7 @@ pub struct Settings {
     pub lookups: usize,
     /// Connections of http that are kept for the next probe, in all (4,096); beyond that each probe connects anew.
     pub kept: usize,
-    /// How long a kept connection is used (60 s): now and then a probe shows that a new one can be had.
+    /// How long a kept connection is used (30 s): now and then a probe shows that a new one can be had.
     pub kept_for: Duration,
     /// The most of a body that is read, in bytes (64 KiB).
     pub body_max: usize,
@@ -45,7 +45,7 @@ impl Default for Settings {
             connecting: 256,
             lookups: 16,
             kept: 4096,
-            kept_for: Duration::from_secs(60),
+            kept_for: Duration::from_secs(30),
             body_max: 64 * 1024,
         }
     }
