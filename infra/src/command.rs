@@ -8,6 +8,7 @@
 //! * Standard output: one JSON object, `{"state","instance","address","detail"}`, at most 64 KiB; `state` is one of active, off,
 //!   error, gone, changing, unknown, and has to be there. For capabilities: `{"capabilities":["status","reboot-hard"]}`.
 //! * Standard error: for people; its last 4 KiB are kept where something goes wrong.
+//! * A parameter whose name says so (`password`, `api_token`, `secret` ...) is a secret: what the program says is repeated without it.
 //! * Exit status 0: the answer counts. Anything else, no answer or a bad one: the effect is unknown, and cpe looks again.
 //! * Environment: PATH, LANG=C, CPE_ACTION (the ACTION), and nothing else; the working directory is `/`.
 //! * `stop` answers once the machine is off for certain: a replacement may be started after it.
@@ -21,10 +22,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_proto::config::CommandSettings;
+use cpe_proto::fence::is_secret;
 use cpe_proto::infrastructure::{Capabilities, Operation};
 use tokio::sync::Semaphore;
 
-use crate::process::{self, Call, Ended, clause, spawn_detail};
+use crate::process::{self, Call, Complaint, Ended, clause, spawn_detail};
+use crate::secrets::Secrets;
 use crate::{Error, InstanceAnswer, InstanceRequest};
 
 /// One program of cpe.toml.
@@ -55,7 +58,7 @@ impl Command {
         }
         let operation = Operation::Capabilities;
         let ended = self.call(operation, b"{}\n".to_vec(), self.settings.timeout).await?;
-        let output = self.output(operation, self.settings.timeout, ended)?;
+        let output = self.output(operation, self.settings.timeout, &Secrets::new([]), ended)?;
         answer::capabilities(&output).map_err(|detail| self.bad_answer(operation, detail))
     }
 
@@ -74,19 +77,23 @@ impl Command {
         {
             return Err(self.not_started(operation, "it is not in its `capabilities` in cpe.toml".to_owned()));
         }
-        let input = self.input(request).map_err(|error| self.not_started(operation, error.to_string()))?;
-        let ended = self.call(operation, input, timeout).await?;
-        let output = self.output(operation, timeout, ended)?;
-        answer::instance(&output).map_err(|detail| self.bad_answer(operation, detail))
-    }
-
-    /// The request with the infrastructure's parameters below the assembly's, on one line.
-    fn input(&self, request: &InstanceRequest) -> serde_json::Result<Vec<u8>> {
         let mut parameters = self.settings.parameters.clone();
         parameters.extend(request.parameters.clone());
-        let mut input = serde_json::to_vec(&InstanceRequest { parameters, ..request.clone() })?;
-        input.push(b'\n');
-        Ok(input)
+        let secret = parameters.iter().filter(|(key, _)| is_secret(key)).map(|(_, value)| value.clone());
+        let secrets = Secrets::new(secret);
+        let request = InstanceRequest { parameters, ..request.clone() };
+        let input = line(&request).map_err(|error| self.not_started(operation, error.to_string()))?;
+        let ended = self.call(operation, input, timeout).await?;
+        let output = self.output(operation, timeout, &secrets, ended)?;
+        match answer::instance(&output) {
+            Ok(answer) => Ok(InstanceAnswer { detail: secrets.scrub(&answer.detail, false), ..answer }),
+            Err(detail) => {
+                // What is wrong is shown by its beginning, which is what the program says and perhaps what it was told.
+                let said = secrets.scrub(&String::from_utf8_lossy(&output), false);
+                let detail = answer::instance(said.as_bytes()).err().unwrap_or(secrets.scrub(&detail, false));
+                Err(self.bad_answer(operation, detail))
+            }
+        }
     }
 
     /// The program runs in a task of its own: if nobody waits for it any more, it is still ended when it is late.
@@ -122,7 +129,14 @@ impl Command {
     }
 
     /// What it said, if it ended well.
-    fn output(&self, operation: Operation, after: Duration, ended: Ended) -> Result<Vec<u8>, Error> {
+    fn output(
+        &self,
+        operation: Operation,
+        after: Duration,
+        secrets: &Secrets,
+        ended: Ended,
+    ) -> Result<Vec<u8>, Error> {
+        let clause = |said: &Complaint| clause(&secrets.scrub(&said.text, said.cut));
         match ended {
             Ended::Well { stdout } => Ok(stdout),
             Ended::TooLong => {
@@ -130,14 +144,11 @@ impl Command {
                     format!("more than {} bytes of output, expected one JSON object", process::STDOUT_MAX);
                 Err(self.bad_answer(operation, expected))
             }
-            Ended::Badly { status, said, .. } => Err(Error::ExitStatus {
-                program: self.program(),
-                operation,
-                status,
-                detail: clause(&said.text),
-            }),
+            Ended::Badly { status, said, .. } => {
+                Err(Error::ExitStatus { program: self.program(), operation, status, detail: clause(&said) })
+            }
             Ended::Late { said } => {
-                Err(Error::TimedOut { program: self.program(), operation, after, detail: clause(&said.text) })
+                Err(Error::TimedOut { program: self.program(), operation, after, detail: clause(&said) })
             }
         }
     }
@@ -153,4 +164,11 @@ impl Command {
     fn bad_answer(&self, operation: Operation, detail: String) -> Error {
         Error::BadAnswer { program: self.program(), operation, detail }
     }
+}
+
+/// The request as one line of JSON.
+fn line(request: &InstanceRequest) -> serde_json::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    Ok(line)
 }

@@ -26,7 +26,7 @@
 
 mod agent;
 pub(crate) mod metadata;
-pub(crate) mod options;
+mod options;
 mod power;
 
 use std::sync::Arc;

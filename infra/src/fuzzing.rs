@@ -5,7 +5,7 @@ use cpe_proto::infrastructure::Capabilities;
 use crate::InstanceAnswer;
 use crate::command::answer;
 use crate::fence::metadata::Metadata;
-use crate::fence::options::Options;
+use crate::secrets::Secrets;
 
 /// A program's answer to an operation.
 ///
@@ -34,5 +34,5 @@ pub fn options(metadata: &[u8]) -> Result<Vec<String>, String> {
 /// What is repeated of a text of an agent that knows these secrets. `cut`: its beginning is missing.
 #[must_use]
 pub fn repeated(text: &str, cut: bool, secrets: &[&str]) -> String {
-    Options::with_secrets(secrets).scrub(text, cut)
+    Secrets::new(secrets.iter().map(|secret| (*secret).to_owned())).scrub(text, cut)
 }

@@ -9,6 +9,8 @@ pub mod fence;
 pub mod fuzzing;
 #[cfg(any(feature = "command", feature = "fence"))]
 mod process;
+#[cfg(any(feature = "command", feature = "fence"))]
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -60,7 +60,6 @@ pub(crate) struct Complaint {
     /// The text, with its lines.
     pub(crate) text: String,
     /// Whether more was before it.
-    #[cfg_attr(not(feature = "fence"), allow(dead_code, reason = "only agents are given secrets"))]
     pub(crate) cut: bool,
 }
 

@@ -211,7 +211,7 @@ impl Config {
         let webhook = self.notify.webhook.iter().map(|_| "notify.webhook".to_owned());
         let options = self.infrastructures.iter().flat_map(|(name, infrastructure)| {
             let written = infrastructure.written_secrets();
-            written.map(move |key| format!("infrastructures.{name}.options.{key}"))
+            written.map(move |key| format!("infrastructures.{name}.{key}"))
         });
         webhook.chain(options)
     }

@@ -112,6 +112,14 @@ fn an_agent_is_found_by_its_name_or_beside_the_file_and_its_secrets_are_told_fro
 }
 
 #[test]
+fn a_parameter_whose_name_says_so_is_a_secret_of_the_file() {
+    let text = "[infrastructures.lab]\nkind = \"command\"\nprogram = \"lab\"\n\
+                parameters = { zone = \"a\", api_token = \"hunter2\" }\n";
+    let config = Config::parse("/srv/cpe/cpe.toml", text).expect("it is right");
+    assert_eq!(config.written_secrets().collect::<Vec<_>>(), ["infrastructures.lab.parameters.api_token"]);
+}
+
+#[test]
 fn every_wrong_configuration_is_answered_as_written_beside_it() {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder())
         .expect("the folder is there")

@@ -11,12 +11,10 @@ use cpe_proto::fence::{FenceOptions, FenceValue, is_secret};
 
 use super::metadata::{Action, Content, Metadata, Parameter};
 use crate::process::one_line;
+use crate::secrets::Secrets;
 
 /// The longest value in a file, in bytes.
 const FILE_MAX: u64 = 4096;
-
-/// A secret this short is part of many words: where it might have been said, nothing is repeated.
-const SHORT_SECRET: usize = 4;
 
 /// The names of the option that tells one machine of a device from another, the newer first.
 const PLUG: [&str; 2] = ["plug", "port"];
@@ -31,9 +29,9 @@ pub(super) enum Needs {
 }
 
 /// Options that an agent will take.
-pub(crate) struct Options {
+pub(super) struct Options {
     values: BTreeMap<String, String>,
-    secrets: Vec<String>,
+    secrets: Secrets,
 }
 
 impl std::fmt::Debug for Options {
@@ -63,7 +61,7 @@ impl Options {
         if needs == Needs::Everything {
             check_required(metadata, &given)?;
         }
-        let mut options = Self { values: BTreeMap::new(), secrets: Vec::new() };
+        let (mut values, mut secrets) = (BTreeMap::new(), Vec::new());
         for (key, value) in given {
             let text = match value {
                 FenceValue::Text(text) => text.expose().to_owned(),
@@ -71,26 +69,16 @@ impl Options {
             };
             check_value(key, &text, &metadata.parameters[key].content)?;
             if is_secret(key) || matches!(value, FenceValue::File(_)) {
-                options.secrets.push(text.clone());
+                secrets.push(text.clone());
             }
-            options.values.insert(key.to_owned(), text);
+            values.insert(key.to_owned(), text);
         }
-        // A secret that is part of another is not to be cut out of it first.
-        options.secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Ok(options)
+        Ok(Self { values, secrets: Secrets::new(secrets) })
     }
 
     /// No options, for a question that needs none.
-    pub(super) const fn none() -> Self {
-        Self { values: BTreeMap::new(), secrets: Vec::new() }
-    }
-
-    /// No options, but secrets that were given.
-    #[cfg(feature = "fuzzing")]
-    pub(crate) fn with_secrets(secrets: &[&str]) -> Self {
-        let mut secrets: Vec<String> = secrets.iter().map(|secret| (*secret).to_owned()).collect();
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self { values: BTreeMap::new(), secrets }
+    pub(super) fn none() -> Self {
+        Self { values: BTreeMap::new(), secrets: Secrets::new([]) }
     }
 
     /// What the agent reads from its standard input.
@@ -105,17 +93,9 @@ impl Options {
         input.into_bytes()
     }
 
-    /// A text of the agent's without our secrets. `cut`: its beginning is missing, so that the first word may be the rest of one.
-    pub(crate) fn scrub(&self, text: &str, cut: bool) -> String {
-        if self.secrets.iter().any(|secret| secret.len() < SHORT_SECRET) {
-            return if text.trim().is_empty() { String::new() } else { "(hidden)".to_owned() };
-        }
-        let text = match text.split_once('\n') {
-            _ if !cut || self.secrets.is_empty() => text,
-            Some((_, rest)) => rest,
-            None => "(hidden)",
-        };
-        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "(hidden)"))
+    /// A text of the agent's without our secrets. `cut`: its beginning is missing.
+    pub(super) fn scrub(&self, text: &str, cut: bool) -> String {
+        self.secrets.scrub(text, cut)
     }
 }
 

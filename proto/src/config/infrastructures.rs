@@ -29,15 +29,18 @@ pub enum InfrastructureKind {
 
 impl Infrastructure {
     /// The options that hold a secret in the file itself.
-    pub(super) fn written_secrets(&self) -> impl Iterator<Item = &str> {
-        let options = match &self.kind {
-            InfrastructureKind::Command(_) => None,
-            InfrastructureKind::Fence(settings) => Some(&settings.options),
+    pub(super) fn written_secrets(&self) -> impl Iterator<Item = String> {
+        let (options, parameters) = match &self.kind {
+            InfrastructureKind::Command(settings) => (None, Some(&settings.parameters)),
+            InfrastructureKind::Fence(settings) => (Some(&settings.options), None),
         };
         let written = |(key, value): &(&String, &FenceValue)| {
             matches!(value, FenceValue::Text(_)) && fence::is_secret(key)
         };
-        options.into_iter().flatten().filter(written).map(|(key, _)| key.as_str())
+        let options = options.into_iter().flatten().filter(written).map(|(key, _)| format!("options.{key}"));
+        let secret = |key: &&String| fence::is_secret(key);
+        let parameters = parameters.into_iter().flat_map(|parameters| parameters.keys()).filter(secret);
+        options.chain(parameters.map(|key| format!("parameters.{key}")))
     }
 }
 
