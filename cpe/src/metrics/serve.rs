@@ -43,6 +43,7 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let router = Router::new().route("/metrics", get(expose)).with_state(metrics);
+    tracing::info!("metrics are served at http://{bound}/metrics");
     vital.spawn("listener for metrics", accept(listener, router, LIMITS));
     Ok(bound)
 }
