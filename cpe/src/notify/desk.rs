@@ -14,7 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Notification, Pace, Phase, command, webhook};
+use super::{Notification, Pace, Phase, command, mail, webhook};
 use crate::clock;
 use crate::journal::{Journal, JournalError, Notified, WhyQuery};
 use crate::metrics::Metrics;
@@ -48,6 +48,8 @@ pub(super) struct Desk {
     acknowledged: BTreeSet<Key>,
     /// Open incidents of which a person was told.
     told: BTreeSet<Key>,
+    /// Those of which something was sent by itself: the next is an answer to it.
+    begun: BTreeSet<Key>,
     /// What was told while the journal could not be written.
     unwritten: BTreeSet<(Key, String)>,
     tokens: u32,
@@ -79,12 +81,10 @@ impl Desk {
             add(Way::Command(program, pace.program));
         }
         if let Some(address) = notify.webhook {
-            match webhook::Poster::new(address, pace.first_wait) {
-                Ok(poster) => add(Way::Webhook(poster)),
-                Err(error) => {
-                    tracing::error!(%error, "[notify] webhook cannot be used: nobody is told that way");
-                }
-            }
+            add(Way::Webhook(webhook::Poster::new(address, notify.ca.clone(), pace.retry)));
+        }
+        if let Some(email) = notify.email {
+            add(Way::Email(Box::new(mail::Mailer::new(email, notify.ca, pace.retry))));
         }
         Self {
             journal,
@@ -92,6 +92,7 @@ impl Desk {
             pace,
             channels,
             acknowledged,
+            begun: told.clone(),
             told,
             unwritten: BTreeSet::new(),
             tokens: pace.burst,
@@ -197,6 +198,7 @@ impl Desk {
             self.journal.notified_outcome(notified, "nobody is configured to be told");
             return;
         }
+        let key = notified.incident.map(|incident| (notified.deployable.clone(), incident));
         let thread = notified.incident.map(|incident| format!("{}#{incident}", notified.deployable));
         let of = thread.clone().unwrap_or_else(|| notified.deployable.to_string());
         let notification = Notification {
@@ -205,6 +207,7 @@ impl Desk {
             state,
             deployable: Some(notified.deployable.clone()),
             incident: thread,
+            first: key.as_ref().is_some_and(|key| !self.begun.contains(key)),
             message: notified.message.clone(),
             messages: Vec::new(),
         };
@@ -215,6 +218,12 @@ impl Desk {
             }
             self.journal.notified_outcome(notified, "told in a digest");
             return;
+        }
+        if let Some(key) = key {
+            match state {
+                Phase::Closed => _ = self.begun.remove(&key),
+                Phase::Open | Phase::Digest => remember(&mut self.begun, key),
+            }
         }
         if self.tokens == self.pace.burst {
             self.refilled = Instant::now();
@@ -234,6 +243,7 @@ impl Desk {
             state: Phase::Digest,
             deployable: None,
             incident: None,
+            first: false,
             message: format!("{} more notifications; `cpe status` shows what is wrong", self.overflowed),
             messages: self.overflow.clone(),
         };
@@ -274,10 +284,11 @@ fn remember(set: &mut BTreeSet<Key>, key: Key) {
 enum Way {
     Command(PathBuf, Duration),
     Webhook(webhook::Poster),
+    Email(Box<mail::Mailer>),
 }
 
 async fn deliver(
-    way: Way,
+    mut way: Way,
     mut queue: mpsc::Receiver<(Notification, Option<Notified>)>,
     metrics: Arc<Metrics>,
     journal: Journal,
@@ -285,7 +296,7 @@ async fn deliver(
     while let Some((notification, kept)) = queue.recv().await {
         // Names and texts only: it cannot fail.
         let body = serde_json::to_vec(&notification).unwrap_or_default();
-        let (word, done) = match &way {
+        let (word, done) = match &mut way {
             Way::Command(program, timeout) => {
                 let called = command::call(program, body, *timeout).await;
                 ("command", called.map_err(|error| format!("{}: {error}", program.display())))
@@ -293,6 +304,10 @@ async fn deliver(
             Way::Webhook(poster) => {
                 let posted = poster.post(&notification.id, &body).await;
                 ("webhook", posted.map_err(|error| error.to_string()))
+            }
+            Way::Email(mailer) => {
+                let sent = mailer.send(&notification).await;
+                ("email", sent.map_err(|error| error.to_string()))
             }
         };
         let outcome = match done {

@@ -1,8 +1,10 @@
-//! How a person is told: by the operator's own program (`command.rs`), by a POST (`webhook.rs`), or both. What is told once, how often and
+//! How a person is told: by the operator's own program (`command.rs`), by a POST (`webhook.rs`), by e-mail (`mail.rs`). What is told once, how often and
 //! what goes into a digest is decided in `desk.rs`. Nothing here reaches an engine: telling never waits.
 
 mod command;
 mod desk;
+mod mail;
+mod tls;
 mod webhook;
 
 use std::sync::Arc;
@@ -31,8 +33,28 @@ struct Pace {
     every: Duration,
     /// The program's deadline.
     program: Duration,
-    /// Between the first two attempts of a POST; doubled each time.
+    /// Of what may pass.
+    retry: Retry,
+}
+
+/// What may pass is tried again with a growing wait.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    /// Between the first two attempts; doubled each time.
     first_wait: Duration,
+    /// After so many it is given up.
+    attempts: usize,
+}
+
+impl Retry {
+    /// The longest wait between two attempts.
+    const WAIT_MAX: Duration = Duration::from_secs(60);
+
+    /// The waits between the attempts.
+    fn attempts(self) -> impl Iterator<Item = Duration> {
+        let doubled = |wait: &Duration| Some((*wait * 2).min(Self::WAIT_MAX));
+        std::iter::successors(Some(self.first_wait), doubled).take(self.attempts.saturating_sub(1))
+    }
 }
 
 impl Default for Pace {
@@ -41,7 +63,8 @@ impl Default for Pace {
             burst: 10,
             every: Duration::from_secs(15),
             program: Duration::from_secs(30),
-            first_wait: Duration::from_secs(1),
+            // About nine minutes with the waits.
+            retry: Retry { first_wait: Duration::from_secs(1), attempts: 14 },
         }
     }
 }
@@ -72,6 +95,9 @@ struct Notification {
     /// `shop#3`, as `cpe why` takes it: the same from the first notification of an incident to its close.
     #[serde(skip_serializing_if = "Option::is_none")]
     incident: Option<String>,
+    /// The first of its incident.
+    #[serde(skip)]
+    first: bool,
     /// One sentence.
     message: String,
     /// What a digest is of, the first ones.
@@ -87,10 +113,11 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// A notifier with tasks of its own; without a command or webhook it only records what would be told. Within a runtime.
+    /// A notifier with tasks of its own; without a way to anybody it only records what would be told. Within a runtime.
     #[must_use]
     pub fn new(notify: Notify, metrics: Arc<Metrics>, journal: Journal, vital: &Vital) -> Self {
-        Self::with_pace(notify, metrics, journal, Pace::default(), vital)
+        let pace = Pace { burst: notify.burst, every: notify.every, ..Pace::default() };
+        Self::with_pace(notify, metrics, journal, pace, vital)
     }
 
     fn with_pace(notify: Notify, metrics: Arc<Metrics>, journal: Journal, pace: Pace, vital: &Vital) -> Self {

@@ -1,6 +1,11 @@
 //! What reaches a person, and what does not: over a real program and a real HTTP server on loopback.
 
+mod authority;
+mod https;
+mod mail;
+
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use axum::Router;
@@ -28,6 +33,36 @@ fn journal(dir: &TempDir) -> Journal {
     let state_dir = dir.path().join("state");
     let settings = Settings { state_dir, keep: Duration::from_secs(86_400), max_size: 1 << 30 };
     Journal::open(&settings, &Arc::new(Metrics::new())).unwrap()
+}
+
+/// The journal of the next cpe, as soon as the last one has let go of it.
+async fn reopened(dir: &TempDir) -> Journal {
+    let mut next = None;
+    until("the next cpe has the journal", || {
+        let state_dir = dir.path().join("state");
+        let settings = Settings { state_dir, keep: Duration::from_secs(86_400), max_size: 1 << 30 };
+        next = Journal::open(&settings, &Arc::new(Metrics::new())).ok();
+        next.is_some()
+    })
+    .await;
+    next.unwrap()
+}
+
+/// What the journal says became of a notification, once it begins so.
+async fn outcome(dir: &TempDir, beginning: &str) -> String {
+    let path = dir.path().join("state/journal.sqlite");
+    let outcomes = || -> rusqlite::Result<Vec<String>> {
+        let connection = rusqlite::Connection::open(&path)?;
+        let mut query = connection.prepare("SELECT outcome FROM notifications WHERE outcome IS NOT NULL")?;
+        query.query_map([], |row| row.get(0))?.collect()
+    };
+    let mut found = None;
+    until(beginning, || {
+        found = outcomes().unwrap_or_default().into_iter().find(|it| it.starts_with(beginning));
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
 }
 
 fn shop() -> Name {
@@ -90,7 +125,7 @@ async fn take(State(chat): State<Chat>, body: String) -> StatusCode {
 }
 
 fn quick() -> Pace {
-    Pace { first_wait: Duration::from_millis(1), ..Pace::default() }
+    Pace { retry: Retry { first_wait: Duration::from_millis(1), attempts: 6 }, ..Pace::default() }
 }
 
 #[tokio::test]
@@ -134,15 +169,7 @@ async fn the_same_state_is_told_once_also_by_the_next_cpe_and_what_is_acknowledg
     first.close().await.unwrap();
     // The tasks of the first end with their last handle; then its lock is free.
     drop(first);
-    let mut second = None;
-    until("the next cpe has the journal", || {
-        let state_dir = dir.path().join("state");
-        let settings = Settings { state_dir, keep: Duration::from_secs(86_400), max_size: 1 << 30 };
-        second = Journal::open(&settings, &Arc::new(Metrics::new())).ok();
-        second.is_some()
-    })
-    .await;
-    let second = second.unwrap();
+    let second = reopened(&dir).await;
     let notifier = Notifier::with_pace(notify, metrics, second.clone(), quick(), &Vital::new().0);
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web: unreachable for 5 min");
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web is exhausted");

@@ -1,6 +1,7 @@
 //! `[notify] webhook`: each notification is one POST of one JSON object. What may pass is tried again with a growing wait; an address may
 //! hold a secret, so messages name its host only.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cpe_proto::config::Webhook;
@@ -12,17 +13,17 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
+use super::Retry;
+use super::tls::{self, TlsError};
+
 /// One attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest wait between two attempts.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-/// After that a notification is given up: about nine minutes with the waits.
-const ATTEMPTS: u32 = 14;
-
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PostError {
-    #[error("no trusted certificates on this host: {0}; install ca-certificates")]
-    Roots(std::io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("it cannot be asked: {0}")]
+    Unmade(#[from] tokio::task::JoinError),
     #[error("{host} does not answer: {reason}")]
     Unreachable { host: String, reason: String },
     #[error("{host} did not answer within 10 s")]
@@ -42,48 +43,52 @@ impl PostError {
                 let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT];
                 status.is_server_error() || busy.contains(status)
             }
-            Self::Roots(_) | Self::Address => false,
+            Self::Tls(_) | Self::Unmade(_) | Self::Address => false,
         }
     }
 }
+
+type Https = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The way to one address.
 #[derive(Clone, Debug)]
 pub(super) struct Poster {
     webhook: Webhook,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    first_wait: Duration,
+    ca: Option<PathBuf>,
+    retry: Retry,
+    /// Made when it is needed.
+    client: Option<Https>,
 }
 
 impl Poster {
-    pub(super) fn new(webhook: Webhook, first_wait: Duration) -> Result<Self, PostError> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(PostError::Roots)?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self { webhook, client, first_wait })
+    pub(super) fn new(webhook: Webhook, ca: Option<PathBuf>, retry: Retry) -> Self {
+        Self { webhook, ca, retry, client: None }
     }
 
     /// Posts until it was taken, refused for good or given up. `id` is the same in each attempt, so that a receiver can tell.
-    pub(super) async fn post(&self, id: &str, body: &[u8]) -> Result<(), PostError> {
-        let mut wait = self.first_wait;
-        let mut attempt = 1;
+    pub(super) async fn post(&mut self, id: &str, body: &[u8]) -> Result<(), PostError> {
+        let mut attempts = self.retry.attempts();
         loop {
             let Err(error) = self.once(id, body).await else { return Ok(()) };
-            if !error.passes() || attempt >= ATTEMPTS {
-                return Err(error);
-            }
-            tracing::warn!(%error, attempt, "a notification is tried again");
+            let Some(wait) = attempts.next().filter(|_| error.passes()) else { return Err(error) };
+            tracing::warn!(%error, "a notification is tried again");
             tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(WAIT_MAX);
-            attempt += 1;
         }
     }
 
-    async fn once(&self, id: &str, body: &[u8]) -> Result<(), PostError> {
+    async fn client(&mut self) -> Result<Https, PostError> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let ca = self.ca.clone();
+        let config = tokio::task::spawn_blocking(move || tls::client(ca.as_deref())).await??;
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
+        Ok(self.client.insert(Client::builder(TokioExecutor::new()).build(connector)).clone())
+    }
+
+    async fn once(&mut self, id: &str, body: &[u8]) -> Result<(), PostError> {
+        let client = self.client().await?;
         let request = Request::post(self.webhook.as_str())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, concat!("cpe/", env!("CARGO_PKG_VERSION")))
@@ -91,7 +96,7 @@ impl Poster {
             .body(Full::from(body.to_vec()))
             .map_err(|_| PostError::Address)?;
         let host = || self.webhook.host().to_owned();
-        let answer = tokio::time::timeout(TIMEOUT, self.client.request(request)).await;
+        let answer = tokio::time::timeout(TIMEOUT, client.request(request)).await;
         let answer = answer.map_err(|_| PostError::TimedOut { host: host() })?;
         let answer = answer.map_err(|error| {
             // Its source has the cause; neither names the path.
