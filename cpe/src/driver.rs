@@ -516,7 +516,11 @@ fn proves_life(observation: &Observation) -> bool {
 fn was_answered(observation: &Observation) -> bool {
     matches!(
         observation,
-        Observation::Alive | Observation::Connected | Observation::Expected(_) | Observation::Unexpected(_)
+        Observation::Alive
+            | Observation::Connected
+            | Observation::Expected(_)
+            | Observation::Warned(_)
+            | Observation::Unexpected(_)
     )
 }
 

@@ -74,6 +74,7 @@ pub fn judge(check: &Check, observation: &Observation) -> Judgement {
 fn judge_direct(observation: &Observation) -> Judgement {
     match observation {
         Observation::Expected(_) | Observation::Connected => Judgement::Passed,
+        Observation::Warned(detail) => Judgement::Warned(clause("warning", detail)),
         Observation::Unexpected(detail) | Observation::NotConnected(detail) => {
             Judgement::Failed(detail.clone())
         }

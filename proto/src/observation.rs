@@ -27,6 +27,8 @@ pub enum Observation {
     NotConnected(Box<str>),
     /// A program answered a direct probe, and as its definition expects.
     Expected(Box<str>),
+    /// The same, and the text says what a person should look at.
+    Warned(Box<str>),
     /// A program answered a direct probe, and otherwise than its definition expects: the text says how.
     Unexpected(Box<str>),
     /// Nothing answered a direct probe by its deadline, or the network said unreachable: the service, its machine or the way to it.

@@ -154,6 +154,15 @@ fn what_the_controller_cannot_ask_says_nothing_of_a_service() {
 }
 
 #[test]
+fn a_certificate_that_ends_soon_passes_and_a_person_is_told_once() {
+    let mut site = Site::with(&shop("tls = { to = 443, warn_before = \"21days\" }"));
+    site.unit("web/blog", Unit::Activating);
+    site.run(3600.0);
+    assert_eq!((site.rungs(), site.state("web/blog")), (vec![], State::Healthy));
+    assert_eq!(site.notified(), ["shop/web/blog passes with a warning: the certificate ends in 10 days"]);
+}
+
+#[test]
 fn a_start_behind_a_dead_channel_says_that_a_service_is_down() {
     let mut site = Site::cold(&shop(HTTP));
     site.cut("web", Some(ChannelFailure::Refused));

@@ -74,7 +74,7 @@ pub(super) async fn probe(context: &Context<'_>, tls: &Tls, host: &str) -> Outco
         return Err(Trouble::Unexpected(said));
     }
     if left <= tls.warn_before {
-        return Err(Trouble::Certificate(format!("{said}: it is time for a new one")));
+        return Ok(Answer::Warning(format!("{said}: it is time for a new one")));
     }
     Ok(Answer::Program(said))
 }

@@ -11,6 +11,8 @@ pub(super) enum Answer {
     Kernel,
     /// A program did.
     Program(String),
+    /// A program did, and a person should look at something.
+    Warning(String),
 }
 
 /// Why a probe did not pass.
@@ -69,6 +71,7 @@ pub(super) fn of_service(outcome: Outcome) -> Observation {
     match outcome {
         Ok(Answer::Kernel) => Observation::Connected,
         Ok(Answer::Program(said)) => Observation::Expected(detail(&said)),
+        Ok(Answer::Warning(said)) => Observation::Warned(detail(&said)),
         Err(Trouble::Refused(why)) => Observation::NotConnected(detail(&why)),
         Err(Trouble::Unexpected(why)) => Observation::Unexpected(detail(&why)),
         Err(Trouble::Certificate(why) | Trouble::Unfit(why)) => Observation::NotRunnable(detail(&why)),
@@ -81,7 +84,8 @@ pub(super) fn of_service(outcome: Outcome) -> Observation {
 pub(super) fn of_channel(outcome: Outcome) -> Observation {
     let (failure, why) = match outcome {
         Ok(Answer::Kernel) => return Observation::Connected,
-        Ok(Answer::Program(_)) | Err(Trouble::Unexpected(_) | Trouble::Certificate(_)) => {
+        Ok(Answer::Program(_) | Answer::Warning(_))
+        | Err(Trouble::Unexpected(_) | Trouble::Certificate(_)) => {
             return Observation::Alive;
         }
         Err(Trouble::Refused(why)) => (ChannelFailure::Refused, why),

@@ -95,7 +95,7 @@ async fn a_certificate_is_good_until_it_is_time_for_a_new_one_and_then_it_fails(
     assert_eq!(seen, Observation::Expected("the certificate for 127.0.0.1 ends in 10 days".into()));
     let seen = look(&authority.kind(server, ", warn_before = \"11days\"")).await;
     let why = "the certificate for 127.0.0.1 ends in 10 days: it is time for a new one";
-    assert_eq!(seen, Observation::NotRunnable(why.into()));
+    assert_eq!(seen, Observation::Warned(why.into()));
     let seen = look(&authority.kind(server, ", warn_before = \"21days\", fail_before = \"11days\"")).await;
     assert_eq!(seen, Observation::Unexpected("the certificate for 127.0.0.1 ends in 10 days".into()));
     let server = authority.server("127.0.0.1", Ends::Ago(DAY)).await;

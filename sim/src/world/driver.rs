@@ -73,6 +73,8 @@ pub(super) enum How {
     Port,
     /// A program is run.
     Program,
+    /// cpe looks itself, from outside, whatever becomes of the session.
+    Outside,
 }
 
 impl Member {
@@ -314,6 +316,7 @@ impl World {
                 let service = it.engine.definition().service(index);
                 let (machine, unit) = it.units[usize::from(index.0)];
                 let how = match service.check.kind() {
+                    _ if service.check.direct().is_some() => How::Outside,
                     "systemd" => How::Systemd,
                     "tcp" => How::Port,
                     _ => How::Program,

@@ -166,6 +166,7 @@ impl World {
         let Some(flight) = self.member(member).and_then(|it| it.flights.get(&probe)).copied() else { return };
         let observation = match flight.aim {
             Aim::Channel(_) => Observation::Channel(ChannelFailure::TimedOut, "".into()),
+            Aim::Service { how: How::Outside, .. } => Observation::Silent("no answer by the deadline".into()),
             Aim::Service { machine, .. } if self.answers(machine) => Observation::DeadlinePassed,
             Aim::Service { .. } => Observation::NotObserved,
         };
@@ -182,7 +183,8 @@ impl World {
         if !self.path_open(machine) || !it.runs() {
             return None;
         }
-        if let Some(how) = it.door_at(now) {
+        let outside = matches!(aim, Aim::Service { how: How::Outside, .. });
+        if let Some(how) = it.door_at(now).filter(|_| !outside) {
             return Some(match aim {
                 Aim::Channel(_) if how == ChannelFailure::TimedOut => return None,
                 Aim::Channel(_) => Observation::Channel(how, "".into()),
@@ -261,6 +263,8 @@ fn seen(unit: &Unit, how: How, now: Timestamp) -> Option<Observation> {
         (How::Systemd, _, Running::Stopped) => systemd("loaded", "inactive", "dead"),
         (How::Port, ..) if runs => Observation::Connected,
         (How::Port, ..) => Observation::NotConnected("connection refused".into()),
+        (How::Outside, ..) if runs => Observation::Expected("".into()),
+        (How::Outside, ..) => Observation::NotConnected("connection refused".into()),
         (How::Program, Installed::NotFound, _) => Observation::Exited(127, "not found".into()),
         (How::Program, ..) => Observation::Exited(i32::from(!runs), "".into()),
     })

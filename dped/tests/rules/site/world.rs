@@ -206,6 +206,7 @@ impl Site {
                 Observation::Alive
                 | Observation::Connected
                 | Observation::Expected(_)
+                | Observation::Warned(_)
                 | Observation::Exited(0, _) => Seen::Well,
                 Observation::Unit(unit) if &*unit.active == "active" => Seen::Well,
                 Observation::Unit(unit)
@@ -292,6 +293,7 @@ impl Site {
             Machine::Up => match unit {
                 Unit::Running if program => Observation::Expected("200".into()),
                 Unit::Running => Observation::Connected,
+                Unit::Activating if program => Observation::Warned("the certificate ends in 10 days".into()),
                 Unit::Odd if program => Observation::Unexpected("503".into()),
                 Unit::Masked if program => Observation::NotRunnable("the certificate is not trusted".into()),
                 Unit::NotFound => Observation::NotAsked("its name cannot be resolved".into()),
