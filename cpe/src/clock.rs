@@ -47,6 +47,52 @@ fn boot_wall_ms() -> u64 {
 /// A difference above this means that the wall clock was set, or has drifted as far since.
 const WALL_SET_MS: u64 = 100;
 
+/// The wall clock for what cannot be undone: one that was set is believed only once it has stood for an hour, so that a wrong hour of a
+/// moment deletes nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Steady {
+    /// The wall time of the boot as it is believed, in milliseconds.
+    believed: u64,
+    /// Another one, and since when it was seen.
+    other: Option<(u64, Timestamp)>,
+}
+
+impl Steady {
+    /// A step above this is no drift but somebody who set the clock.
+    const STEP_MS: u64 = 60_000;
+    /// How long a clock that was set stands until it is believed.
+    const STANDS: Duration = Duration::from_secs(3600);
+
+    /// Believes the clock as it is.
+    #[must_use]
+    pub fn new(now: Timestamp, wall_ms: u64) -> Self {
+        Self { believed: wall_ms.saturating_sub(millis(now)), other: None }
+    }
+
+    /// The wall time that is believed, in milliseconds since 1970-01-01T00:00:00Z.
+    pub fn wall_ms(&mut self, now: Timestamp, wall_ms: u64) -> u64 {
+        let found = wall_ms.saturating_sub(millis(now));
+        let near = |boot: u64| boot.abs_diff(found) <= Self::STEP_MS;
+        self.other = match self.other {
+            _ if near(self.believed) => {
+                self.believed = found;
+                None
+            }
+            Some((other, since)) if near(other) && now.since(since) >= Self::STANDS => {
+                self.believed = found;
+                None
+            }
+            Some((other, since)) if near(other) => Some((other, since)),
+            _ => Some((found, now)),
+        };
+        self.believed.saturating_add(millis(now))
+    }
+}
+
+fn millis(at: Timestamp) -> u64 {
+    u64::try_from(at.since_boot().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Probes that fall due within one tick are sent together: CPU is wake-ups (research: 60% less than one timer a probe), and a
 /// tick is far below any interval.
 pub const TICK: Duration = Duration::from_millis(16);
@@ -63,6 +109,31 @@ pub fn tick_after(at: Timestamp) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn engine_time_goes_on_while_the_machine_is_suspended_and_is_not_the_wall_clock() {
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        // proc(5): it includes the time spent in suspend, as CLOCK_BOOTTIME does.
+        let since = now().since_boot().as_secs_f64();
+        assert!(since >= uptime && since - uptime < 60.0, "{since} {uptime}");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_for_a_moment_is_not_believed_and_one_that_stands_for_an_hour_is() {
+        const YEAR: u64 = 365 * 86_400_000;
+        let at = |minutes: u64| Timestamp::from_boot(Duration::from_secs(minutes * 60));
+        let right = |minutes: u64| YEAR + minutes * 60_000;
+        let mut steady = Steady::new(at(0), right(0));
+        assert_eq!(steady.wall_ms(at(1), right(1) + 900), right(1) + 900, "it drifts");
+        assert_eq!(steady.wall_ms(at(2), right(2) + YEAR), right(2) + 900, "somebody sets it");
+        assert_eq!(steady.wall_ms(at(50), right(50) + YEAR), right(50) + 900);
+        assert_eq!(steady.wall_ms(at(51), right(51)), right(51), "and back");
+        assert_eq!(steady.wall_ms(at(52), right(52) + YEAR), right(52), "the hour begins anew");
+        assert_eq!(steady.wall_ms(at(100), right(100) + YEAR), right(100));
+        assert_eq!(steady.wall_ms(at(112), right(112) + YEAR), right(112) + YEAR);
+        assert_eq!(steady.wall_ms(at(113), 0), right(113) + YEAR, "nor is one that lost its battery");
+    }
 
     #[test]
     fn wake_ups_meet_on_a_common_grid_and_are_never_early() {

@@ -66,7 +66,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             tracing::info!("SIGINT: draining");
             Ok(())
         }
-        failed = controller.failures.first() => {
+        failed = controller.failed() => {
             tracing::error!(failed, "cpe cannot do its work any more: it ends, to be started anew");
             Err(anyhow::anyhow!("{failed}: cpe cannot do its work without it and ends; systemd starts it anew"))
         }
@@ -130,6 +130,11 @@ impl Controller {
             metrics::serve(address, Arc::clone(&shared.metrics), &vital).await?;
         }
         Ok(Self { fleet, pulse, vital, failures })
+    }
+
+    /// Waits until something without which cpe cannot do its work has ended, and says what.
+    pub async fn failed(&mut self) -> String {
+        self.failures.first().await
     }
 
     /// Begins nothing new, waits for what is under way, ends.

@@ -398,6 +398,12 @@ impl Journal {
         self.durable(Record::Beat).await
     }
 
+    /// Ends its thread by a panic.
+    #[cfg(test)]
+    pub(crate) fn panic(&self) {
+        self.append(Record::Panic);
+    }
+
     /// Writes all that was appended and ends the thread. What is appended later is dropped.
     ///
     /// # Errors

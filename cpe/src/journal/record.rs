@@ -84,6 +84,9 @@ pub(super) enum Record {
         time: u64,
         snapshot: Box<GuardSnapshot>,
     },
+    /// The thread panics.
+    #[cfg(test)]
+    Panic,
     /// The last one.
     Close,
 }

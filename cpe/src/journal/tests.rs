@@ -341,3 +341,34 @@ async fn a_flood_of_events_is_bounded_and_counted_and_does_not_hold_an_intent_up
         .unwrap();
     assert_eq!(kept + dropped, u64::try_from(flood).unwrap(), "each is either kept or counted as lost");
 }
+
+#[tokio::test]
+async fn when_the_clock_is_set_back_events_stay_in_the_order_in_which_they_happened() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    let mut live = journal.subscribe();
+    for (minutes, reason) in [(60, "first"), (5, "second"), (30, "third")] {
+        let at = clock::now().after(Duration::from_secs(minutes * 60));
+        journal.event(Some(name("shop")), Event { at, ..event(EventKind::StateChanged, None, reason) });
+    }
+    journal.set_desired(name("shop"), Desired::Started).await.unwrap();
+    let kept = journal.events(EventQuery { name: None, after_seq: 0, since: 0 }).await.unwrap();
+    let reasons: Vec<&str> = kept.iter().map(|record| &*record.event.reason).collect();
+    assert_eq!(reasons, ["first", "second", "third"]);
+    assert!(kept[1].time < kept[0].time, "its time is what the clock said");
+    for expected in reasons {
+        assert_eq!(&*live.recv().await.unwrap().event.reason, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_writer_that_panics_leaves_no_action_possible_and_everybody_who_waits_is_told() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    let mut writable = journal.writable();
+    assert!(journal.beat().await.is_ok());
+    journal.panic();
+    assert!(writable.changed().await.is_err(), "who follows it learns that it has ended");
+    assert_eq!(journal.intend(intent(1)).await, Err(JournalError::Closed));
+    assert_eq!(journal.beat().await, Err(JournalError::Closed));
+}

@@ -53,6 +53,7 @@ pub(super) fn spawn(mut store: Store, parts: Parts) -> Result<(), OpenError> {
         failing: None,
         dropped_told: 0,
         retention_due: Instant::now() + RETENTION_EVERY,
+        steady: clock::Steady::new(clock::now(), clock::wall_ms()),
     };
     std::thread::Builder::new()
         .name("journal".to_owned())
@@ -70,6 +71,7 @@ struct Writer {
     failing: Option<Arc<str>>,
     dropped_told: u64,
     retention_due: Instant,
+    steady: clock::Steady,
 }
 
 /// A record that nobody waits for, until it is written.
@@ -149,6 +151,8 @@ impl Writer {
 
     fn take(&mut self, message: Message, waiting: &mut Vec<Waiting>) -> bool {
         let Message { record, permit, done } = message;
+        #[cfg(test)]
+        assert!(!matches!(record, Record::Panic), "told to panic");
         if let Some(done) = done {
             if matches!(record, Record::Beat) {
                 // Who waits may have given up.
@@ -304,7 +308,8 @@ impl Writer {
         if self.failing.is_some() || Instant::now() < self.retention_due {
             return;
         }
-        match retention::pass(&mut self.store.connection, &self.parts.settings, clock::wall_ms()) {
+        let wall = self.steady.wall_ms(clock::now(), clock::wall_ms());
+        match retention::pass(&mut self.store.connection, &self.parts.settings, wall) {
             Ok(retention::Progress::Done) => self.retention_due = Instant::now() + RETENTION_EVERY,
             // Bounded work, then whoever waits is served first.
             Ok(retention::Progress::More) => self.retention_due = Instant::now() + RETRY,

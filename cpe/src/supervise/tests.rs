@@ -214,6 +214,15 @@ async fn a_parked_deployable_whose_definition_is_removed_is_managed_no_more() {
     site.controller.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_thread_of_its_journal_cpe_does_nothing_and_ends_to_be_started_anew() {
+    let mut site = Site::start().await;
+    site.fleet().shared().journal.panic();
+    let failed = tokio::time::timeout(DEADLINE, site.controller.failed()).await.unwrap();
+    assert!(failed.contains("journal"), "{failed}");
+    site.controller.stop().await;
+}
+
 #[test]
 fn panics_that_are_a_minute_apart_are_accidents() {
     let at = |seconds| Timestamp::from_boot(Duration::from_secs(seconds));
