@@ -25,6 +25,9 @@ const WRONG_PASSPHRASE: &str = "planted-passphrase-of-another-key";
 const PARAMETER: &str = "planted-token-of-the-infrastructure";
 const OWN_PARAMETER: &str = "planted-token-of-the-assembly";
 const FENCE_FILE: &str = "planted-password-in-a-file";
+const API_TOKEN: &str = "planted-token-of-an-operator";
+const READ_TOKEN: &str = "planted-token-of-a-reader";
+const MAIL_PASSWORD: &str = "planted-password-of-the-mail-account";
 const FENCE_TEXT: &str = "planted-community-in-cpe-toml";
 const WEBHOOK_PATH: &str = "planted-path-of-the-webhook";
 const WEBHOOK_QUERY: &str = "planted-query-of-the-webhook";
@@ -94,6 +97,9 @@ impl Site {
         assert!(encrypted.status.success(), "{}", String::from_utf8_lossy(&encrypted.stderr));
         private("passphrase", PASSPHRASE, 0o600);
         private("fence-password", FENCE_FILE, 0o600);
+        private("token", API_TOKEN, 0o600);
+        private("read-token", READ_TOKEN, 0o600);
+        private("mail-password", MAIL_PASSWORD, 0o600);
         private("lab", TELLTALE, 0o700);
         private("fence_telltale", AGENT, 0o700);
         private("page", "#!/bin/sh\ncat >>\"${0%/*}/told\"\n", 0o700);
@@ -102,13 +108,19 @@ impl Site {
             "identity = \"identity\"",
             "identity = \"identity\"\npassphrase = { file = \"passphrase\" }",
         );
+        let listen = "[listen]\ntoken = { file = \"token\" }\nread_token = { file = \"read-token\" }\n";
+        let config =
+            config.replace("[listen]\n", listen).replace("api = \"unix", "api = [\"127.0.0.1:0\", \"unix");
+        let config = config.replace("api.sock\"", "api.sock\"]");
         let config = format!(
             "{config}[infrastructures.lab]\nkind = \"command\"\nprogram = \"lab\"\n\
              parameters = {{ api_token = \"{PARAMETER}\" }}\n\
              capabilities = [\"status\", \"reboot-soft\", \"reboot-hard\"]\n\
              [infrastructures.rack]\nkind = \"fence\"\nagent = \"{}/fence_telltale\"\n\
              options = {{ ip = \"192.0.2.9\", community = \"{FENCE_TEXT}\", password = {{ file = \"fence-password\" }} }}\n\
-             [notify]\ncommand = \"page\"\nwebhook = \"http://{webhook}/{WEBHOOK_PATH}?key={WEBHOOK_QUERY}\"\n",
+             [notify]\ncommand = \"page\"\nwebhook = \"http://{webhook}/{WEBHOOK_PATH}?key={WEBHOOK_QUERY}\"\n\
+             [notify.email]\nto = [\"ops@example.org\"]\nfrom = \"cpe@example.org\"\nserver = \"smtp://127.0.0.1:1\"\n\
+             username = \"cpe\"\npassword = {{ file = \"mail-password\" }}\n",
             self.root.display(),
         );
         private("cpe.toml", &config, 0o600);
@@ -128,6 +140,9 @@ impl Site {
             PARAMETER,
             OWN_PARAMETER,
             FENCE_FILE,
+            API_TOKEN,
+            READ_TOKEN,
+            MAIL_PASSWORD,
             FENCE_TEXT,
             WEBHOOK_PATH,
             WEBHOOK_QUERY,
@@ -314,7 +329,8 @@ fn what_is_secret_is_in_no_log_event_metric_answer_or_notification_and_not_in_th
     places.extend(site.answers().into_iter().filter(|(place, _)| place != "metrics"));
 
     let secrets = site.secrets();
-    let held: [&str; 4] = ["cpe.toml", "passphrase", "fence-password", "a.toml"];
+    let held: [&str; 7] =
+        ["cpe.toml", "passphrase", "fence-password", "token", "read-token", "mail-password", "a.toml"];
     for file in files_below(&site.root) {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         if fs::symlink_metadata(&file).unwrap().is_file() && !held.contains(&&*name) && name != "identity" {

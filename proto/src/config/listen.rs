@@ -35,7 +35,7 @@ pub struct Listen {
 pub enum ApiAddress {
     /// A unix socket: its group decides who may order.
     Unix(PathBuf),
-    /// A TCP port: who has the token.
+    /// A TCP port, where 0 is any that is free, and the log says which: who has the token.
     Tcp(SocketAddr),
 }
 
@@ -47,8 +47,7 @@ impl ApiAddress {
     pub fn parse(text: &str, folder: &Path) -> Result<Self, &'static str> {
         const EXPECTED: &str = "unix: and a path of at most 107 bytes, as \"unix:/run/cpe/api.sock\", or IP:PORT, as \"127.0.0.1:7070\"";
         let Some(socket) = text.strip_prefix("unix:") else {
-            let address: SocketAddr = text.parse().map_err(|_| EXPECTED)?;
-            return if address.port() == 0 { Err(EXPECTED) } else { Ok(Self::Tcp(address)) };
+            return text.parse().map(Self::Tcp).map_err(|_| EXPECTED);
         };
         let socket = path(socket, folder).map_err(|_| EXPECTED)?;
         if socket.as_os_str().len() > SOCKET_PATH_MAX { Err(EXPECTED) } else { Ok(Self::Unix(socket)) }
