@@ -13,6 +13,7 @@ pub mod program;
 pub mod readme;
 mod reservation;
 pub mod site;
+pub mod starve;
 pub mod wait;
 
 pub use contact::Contact;

@@ -133,9 +133,38 @@ impl Site {
     /// # Errors
     /// That of the first that does not come up.
     pub fn boot_all(&self) -> Result<()> {
+        self.each(&self.guests, Guest::boot)
+    }
+
+    /// Cuts whoever manages these guests off from all of them, at once: silence, and they go on.
+    ///
+    /// # Errors
+    /// When a link cannot be changed.
+    pub fn cut_all(&self) -> Result<()> {
+        machine(["cut-all", &self.dir.display().to_string()]).map(drop)
+    }
+
+    /// Ends [`Self::cut_all`].
+    ///
+    /// # Errors
+    /// When a link cannot be changed.
+    pub fn heal_all(&self) -> Result<()> {
+        machine(["heal-all", &self.dir.display().to_string()]).map(drop)
+    }
+
+    /// Does the same to some guests, all at once.
+    ///
+    /// # Errors
+    /// That of the first where it fails.
+    pub fn each<'g>(
+        &self,
+        guests: impl IntoIterator<Item = &'g Guest>,
+        what: impl Fn(&Guest) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let what = &what;
         thread::scope(|scope| {
-            let boots: Vec<_> = self.guests.iter().map(|guest| scope.spawn(|| guest.boot())).collect();
-            boots.into_iter().try_for_each(|boot| boot.join().map_err(|_| anyhow!("a boot panicked"))?)
+            let all: Vec<_> = guests.into_iter().map(|guest| scope.spawn(move || what(guest))).collect();
+            all.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow!("a thread panicked"))?)
         })
     }
 
