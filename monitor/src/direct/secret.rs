@@ -2,6 +2,7 @@
 //! message.
 
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use cpe_proto::definition::HeaderValue as Given;
@@ -43,12 +44,16 @@ async fn read(name: &str, file: PathBuf) -> Result<Vec<u8>, Trouble> {
     let unfit = |why: String| Trouble::Unfit(format!("header {name}: {}: {why}", file.display()));
     let path = file.clone();
     let read = tokio::task::spawn_blocking(move || {
-        let mut text = Vec::new();
-        std::fs::File::open(path)?.take(SECRET_MAX + 1).read_to_end(&mut text)?;
-        Ok::<_, std::io::Error>(text)
+        let (mut text, file) = (Vec::new(), std::fs::File::open(path)?);
+        let everybody = file.metadata()?.permissions().mode() & 0o004 != 0;
+        file.take(SECRET_MAX + 1).read_to_end(&mut text)?;
+        Ok::<_, std::io::Error>((text, everybody))
     });
     let Ok(read) = read.await else { return Err(Trouble::NotAsked(format!("header {name} was not read"))) };
-    let mut text = read.map_err(|error| unfit(plain(&error)))?;
+    let (mut text, everybody) = read.map_err(|error| unfit(plain(&error)))?;
+    if everybody {
+        return Err(unfit("everybody may read it: chmod 0600".to_owned()));
+    }
     while text.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
         text.pop();
     }

@@ -1,6 +1,7 @@
 //! HTTP: what is sent, what is expected, redirects, connections that are kept, and answers that are none.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -114,6 +115,11 @@ async fn what_is_sent_is_as_written_and_a_secret_is_read_anew_each_time() {
     let seen = ask(&target, Purpose::Service, PATIENCE).await;
     assert!(matches!(&seen, Observation::NotRunnable(why) if why.contains("no such file")), "{seen:?}");
     std::fs::write(&token, "Bearer two\n").expect("it can be written");
+    let mode = |mode| std::fs::set_permissions(&token, PermissionsExt::from_mode(mode)).expect("it is ours");
+    mode(0o644);
+    let seen = ask(&target, Purpose::Service, PATIENCE).await;
+    assert!(matches!(&seen, Observation::NotRunnable(why) if why.ends_with("chmod 0600")), "{seen:?}");
+    mode(0o600);
     let seen = ask(&target, Purpose::Service, PATIENCE).await;
     assert!(matches!(&seen, Observation::Unexpected(why) if !why.contains("two")), "{seen:?}");
     std::fs::write(&token, "Bearer one\n").expect("it can be written");
@@ -130,6 +136,7 @@ async fn a_secret_does_not_follow_a_redirect_to_another_server() {
     tokio::spawn(async move { axum::serve(listener, away).await });
     let token = folder.path().join("token");
     std::fs::write(&token, "Bearer one").expect("it can be written");
+    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).expect("it is ours");
     let kind = format!(
         "http = {{ url = \"http://{address}/\", redirects = 1, headers = {{ Authorization = {{ file = {token:?} }} }}, contains = \"host={shop} token=- agent=cpe\" }}"
     );
