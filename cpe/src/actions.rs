@@ -1,22 +1,24 @@
 //! Actions: intent first, then the deed, then what came of it. Each runs in its own task, so that nothing waits for a slow one;
-//! the engine bounds how many there are. Services are acted on over the assembly's session, machines through an adapter.
+//! the engine bounds how many there are. Services are acted on over the assembly's session (`services.rs`), machines through an adapter.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_infra::{Error as InfraError, InstanceAnswer, InstanceRequest};
-use cpe_monitor::ssh::{self, ActError, Deed, Resource, ServiceAct, Session, Subject};
+use cpe_monitor::ssh::Session;
 use cpe_proto::api::Intent;
-use cpe_proto::definition::{Deployable, Machine, Restart};
+use cpe_proto::definition::{Deployable, Machine};
 use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
 use cpe_proto::infrastructure::{InstanceState, Operation};
 use cpe_proto::observation::detail;
 use cpe_proto::rung::Rung;
+use dped::audit::RECONFIGURE;
 use dped::{Act, Action, ActionOutcome, Input};
 use tokio::sync::mpsc;
 
 use crate::adapter::Adapter;
 use crate::driver::{Message, Seen};
+use crate::services::{Given, Hand};
 use crate::shared::Shared;
 use crate::vital::caught;
 
@@ -40,6 +42,8 @@ pub struct Work {
     pub instance: Option<Arc<str>>,
     /// Its address, if known.
     pub address: Option<Arc<str>>,
+    /// The parameters of the service that is acted on.
+    pub given: Given,
     /// The driver.
     pub reply: mpsc::Sender<Message>,
 }
@@ -93,9 +97,10 @@ async fn carry_out(work: &Work, session: Option<Arc<Session>>, action: &Action) 
 impl Work {
     async fn act(&self, session: Option<Arc<Session>>, action: &Action) -> ActionOutcome {
         match action.act {
-            Act::RestartService(service) => self.service(session, ServiceAct::Restart, service, action).await,
-            Act::StartService(service) => self.service(session, ServiceAct::Start, service, action).await,
-            Act::StopService(service) => self.service(session, ServiceAct::Stop, service, action).await,
+            Act::RestartService(service)
+            | Act::StartService(service)
+            | Act::StopService(service)
+            | Act::Reconfigure(service) => self.service(session, service, action).await,
             Act::Machine(rung) => self.machine(rung, action).await,
         }
     }
@@ -103,42 +108,14 @@ impl Work {
     async fn service(
         &self,
         session: Option<Arc<Session>>,
-        act: ServiceAct,
         service: ServiceIndex,
         action: &Action,
     ) -> ActionOutcome {
-        let Some(subject) = self.subject(service) else {
-            return ActionOutcome::Failed { detail: "the service has nothing to act on".into() };
-        };
         let Some(session) = session else {
             return ActionOutcome::Failed { detail: "the assembly has no address yet".into() };
         };
-        let error = match session
-            .act(ssh::Act { deed: Deed::Service(act, subject), timeout: action.timeout })
-            .await
-        {
-            Ok(text) => return ActionOutcome::Done { detail: detail(&text) },
-            Err(error) => error,
-        };
-        let said = detail(&error.to_string());
-        match error {
-            // A session that was lost on the way may have carried it out.
-            ActError::TimedOut | ActError::NoChannel(_) => ActionOutcome::Unresolved { detail: said },
-            ActError::NotRunnable(_) | ActError::Failed { .. } => ActionOutcome::Failed { detail: said },
-        }
-    }
-
-    fn subject(&self, service: ServiceIndex) -> Option<Subject> {
-        let service = self.definition.service(service);
-        Some(match service.restart.as_ref()? {
-            Restart::Systemd(unit) => Subject::Unit(unit.clone()),
-            Restart::Lsb(script) => Subject::Script(script.clone()),
-            Restart::Ocf(agent) => Subject::Resource(Arc::new(Resource {
-                agent: agent.clone(),
-                instance: service.name.clone(),
-                parameters: Vec::new(),
-            })),
-        })
+        let (definition, given, timeout) = (&*self.definition, &self.given, action.timeout);
+        Hand { definition, service, given, session: &session, timeout }.act(action.act).await
     }
 
     async fn machine(&self, rung: Rung, action: &Action) -> ActionOutcome {
@@ -241,6 +218,7 @@ impl Work {
             }
             Act::StartService(service) => (Some(service), "start-service", None),
             Act::StopService(service) => (Some(service), "stop-service", None),
+            Act::Reconfigure(service) => (Some(service), RECONFIGURE, None),
             Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
         };
         Intent {

@@ -24,6 +24,7 @@ use crate::direct;
 use crate::event::plain;
 use crate::metrics::Tally;
 use crate::past::{Kept, Past};
+use crate::services::Given;
 use crate::sessions::{Sessions, same_machines};
 use crate::shared::Shared;
 use crate::view;
@@ -132,7 +133,7 @@ impl Driver {
         let (results_sender, results) = mpsc::channel(2 * targets.max(1));
         let sessions = Sessions::new(&definition, Arc::clone(&shared), results_sender);
         let (name, now) = (definition.name.clone(), clock::now());
-        let driver = Self {
+        let mut driver = Self {
             name,
             instances: vec![None; definition.assemblies.len()],
             classes: vec![None; definition.assemblies.len()],
@@ -154,7 +155,18 @@ impl Driver {
             sender: sender.clone(),
             results,
         };
+        driver.follow_moves();
         (driver, sender)
+    }
+
+    /// A machine that came back elsewhere is reached there, whatever its definition says.
+    fn follow_moves(&mut self) {
+        let definition = Arc::clone(self.engine.definition());
+        for index in definition.assembly_indices() {
+            if let Some(address) = self.engine.moved_to(index).cloned() {
+                self.sessions.set_address(&definition, index, &address);
+            }
+        }
     }
 
     /// Runs until it is told to close. After a panic the driver is good for nothing but [`Self::wreck`].
@@ -270,6 +282,7 @@ impl Driver {
         self.shared.metrics.unmeasured(&self.name);
         self.shared.metrics.unloaded(&self.tally);
         self.tell(Input::Definition(definition), clock::now());
+        self.follow_moves();
         self.tally = self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
     }
 
@@ -345,7 +358,8 @@ impl Driver {
             Output::AskSurroundings(assembly) => self.tell_surroundings(assembly),
             Output::AskAdmission(request) => self.ask_admission(&request),
             Output::Act(action) => {
-                let work = self.work(action.assembly);
+                let given = Given::of(&self.engine, action.act);
+                let work = Work { given, ..self.work(action.assembly) };
                 let session = self.sessions.session(action.assembly).cloned();
                 tokio::spawn(actions::perform(work, session, action));
             }
@@ -380,7 +394,14 @@ impl Driver {
     fn probe(&mut self, probe: ProbeId, target: Target, timeout: Duration) {
         let now = clock::now();
         let definition = Arc::clone(self.engine.definition());
-        if let Some(observation) = self.sessions.add(&definition, probe, target, timeout, now) {
+        let parameters = match target {
+            Target::Service(service) if matches!(definition.service(service).check, Check::Ocf(_)) => {
+                self.engine.parameters(service)
+            }
+            _ => None,
+        };
+        let unsent = self.sessions.add(&definition, (probe, target, parameters), timeout, now);
+        if let Some(observation) = unsent {
             self.tell(Input::Probed { probe, observation, void: false }, now);
         }
     }
@@ -474,6 +495,7 @@ impl Driver {
             assembly,
             instance: self.instances[usize::from(assembly.0)].clone(),
             address: self.sessions.address(assembly).cloned(),
+            given: Given::default(),
             reply: self.sender.clone(),
         }
     }

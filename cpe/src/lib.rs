@@ -28,6 +28,7 @@ pub mod pauses;
 pub mod render;
 pub mod run;
 pub mod secret;
+pub mod services;
 pub mod sessions;
 pub mod shared;
 pub mod supervise;

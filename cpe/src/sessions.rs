@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpe_monitor::ssh::{Answer, Endpoint, Identity, Probe, ProbeRequest, Resource, Session};
-use cpe_proto::definition::{Assembly, Check, Deployable, Direct, HostOf, Machine, Monitor, Service};
+use cpe_monitor::ssh::{Answer, Endpoint, Identity, Probe, ProbeRequest, Session};
+use cpe_proto::definition::{Assembly, Check, Deployable, Direct, HostOf, Machine, Monitor};
 use cpe_proto::id::{AssemblyIndex, ProbeId};
 use cpe_proto::observation::{ChannelFailure, Observation};
 use cpe_proto::time::Timestamp;
-use dped::Target;
+use dped::{Parameters, Target};
 use tokio::sync::mpsc;
 
 use crate::direct::{self, DirectProbes};
+use crate::services::resource;
 use crate::shared::Shared;
 
 /// A probe that was sent.
@@ -140,12 +141,11 @@ impl Sessions {
             flights.filter_map(|(probe, flight)| Some((probe, flight.follow(before, after)?))).collect();
     }
 
-    /// Adds a probe to its assembly's batch. A probe that cannot be sent is answered at once by the observation returned.
+    /// Adds a probe to its assembly's batch, with the parameters of an OCF resource. A probe that cannot be sent is answered at once by the observation returned.
     pub fn add(
         &mut self,
         definition: &Deployable,
-        probe: ProbeId,
-        target: Target,
+        (probe, target, parameters): (ProbeId, Target, Option<Parameters>),
         timeout: Duration,
         now: Timestamp,
     ) -> Option<Observation> {
@@ -156,7 +156,17 @@ impl Sessions {
             Target::Channel(assembly) => (assembly, Probe::Channel),
             Target::Service(service) => {
                 let service = definition.service(service);
-                (service.assembly, what(service))
+                let what = match (&service.check, &parameters) {
+                    (Check::Ocf(agent), Some(parameters)) => {
+                        Probe::Resource(resource(service, agent, parameters))
+                    }
+                    (Check::Ocf(_), None) => {
+                        let why = "an address that its parameters need is not known yet";
+                        return Some(Observation::NotAsked(why.into()));
+                    }
+                    (check, _) => Probe::Check(check.clone()),
+                };
+                (service.assembly, what)
             }
         };
         let machine = &mut self.machines[usize::from(assembly.0)];
@@ -218,17 +228,6 @@ impl Sessions {
 
     fn machine(&self, assembly: AssemblyIndex) -> &MachineSession {
         &self.machines[usize::from(assembly.0)]
-    }
-}
-
-fn what(service: &Service) -> Probe {
-    match &service.check {
-        Check::Ocf(agent) => Probe::Resource(Arc::new(Resource {
-            agent: agent.clone(),
-            instance: service.name.clone(),
-            parameters: Vec::new(),
-        })),
-        check => Probe::Check(check.clone()),
     }
 }
 

@@ -130,7 +130,7 @@ impl Engine {
 
     fn recovery_acted(&mut self, index: AssemblyIndex, outcome: ActionOutcome, now: Timestamp) {
         let Some(recovery) = &self.assembly(index).recovery else { return };
-        let (rung, service) = (recovery.rung, recovery.service);
+        let (rung, service, incident) = (recovery.rung, recovery.service, recovery.incident);
         if !matches!(outcome, ActionOutcome::NotBegun { .. }) {
             self.attempted(index, service, rung);
         }
@@ -141,6 +141,9 @@ impl Engine {
             ActionOutcome::Done { .. } => {
                 if service.is_none() {
                     self.output(Output::Reconnect(index));
+                }
+                if matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate) {
+                    self.machine_made_anew(index, incident);
                 }
                 self.begin_verifying(index, now);
             }

@@ -14,6 +14,9 @@ use cpe_proto::state::State;
 
 use crate::isolate::isolate;
 
+/// The word of intents for a service that is configured anew, because what its parameters refer to has changed.
+pub const RECONFIGURE: &str = "reconfigure-service";
+
 /// Records are dated in milliseconds, some of them computed from another clock: nearer than this is at the same time.
 const SAME_TIME: u64 = 20;
 
@@ -127,6 +130,7 @@ pub fn audit(records: &Records) -> Vec<Finding> {
     auditor.one_at_a_time();
     auditor.every_action_was_decided();
     auditor.nothing_while_held();
+    auditor.no_step_while_held();
     auditor.nothing_without_an_intent();
     auditor.no_incident_in_silence();
     auditor.decisions_hold();
@@ -302,6 +306,24 @@ impl<'a> Auditor<'a> {
                         record.decision.rung, record.deployable, record.decision.assembly
                     );
                     self.find(2, what, vec![of_decision(record)]);
+                }
+            }
+        }
+    }
+
+    /// Rule 2: what has no decision of its own, a step, is not begun in maintenance or while recovery is paused either.
+    fn no_step_while_held(&mut self) {
+        for (kind, name, from, to) in self.spans() {
+            for record in self.records.intents.iter().filter(|it| it.intent.act == RECONFIGURE) {
+                let begun = &record.intent;
+                let held = covers_place(&name, &begun.deployable, &begun.assembly);
+                if held && record.time > from + SAME_TIME && record.time + SAME_TIME < to {
+                    let word = if kind == HoldKind::Pause { "paused" } else { "in maintenance" };
+                    let what = format!(
+                        "{RECONFIGURE} of {}/{} was begun while it was {word}",
+                        begun.deployable, begun.assembly
+                    );
+                    self.find(2, what, vec![of_intent(record)]);
                 }
             }
         }
@@ -485,11 +507,13 @@ fn hold_of(record: &EventRecord) -> Option<(HoldKind, bool)> {
 
 /// Whether a hold of that name covers what a decision is about.
 fn covers(name: &str, record: &DecisionRecord) -> bool {
+    covers_place(name, &record.deployable, &record.decision.assembly)
+}
+
+fn covers_place(name: &str, deployable: &Name, assembly: &Name) -> bool {
     match name.split_once('/') {
-        None => name.is_empty() || name == record.deployable.as_str(),
-        Some((deployable, assembly)) => {
-            deployable == record.deployable.as_str() && assembly == record.decision.assembly.as_str()
-        }
+        None => name.is_empty() || name == deployable.as_str(),
+        Some(whole) => whole == (deployable.as_str(), assembly.as_str()),
     }
 }
 

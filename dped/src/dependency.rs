@@ -25,7 +25,7 @@ impl Engine {
     }
 
     /// What of an assembly has no passed probe newer than that.
-    fn unproven(&self, index: AssemblyIndex, newer_than: Timestamp) -> Option<Target> {
+    pub(crate) fn unproven(&self, index: AssemblyIndex, newer_than: Timestamp) -> Option<Target> {
         let part = self.assembly(index);
         if part.channel != ChannelHealth::Healthy || part.answered <= newer_than {
             return Some(Target::Channel(index));

@@ -76,6 +76,7 @@ impl Engine {
     #[must_use]
     pub fn new(definition: Arc<Deployable>, seed: Seed, now: Timestamp) -> Self {
         let mut engine = Self::bare(definition, seed, now);
+        engine.begin_setups();
         for index in engine.definition.assembly_indices() {
             engine.begin_assembly(index, now);
         }
@@ -219,7 +220,10 @@ impl Engine {
             && part.by_hand.is_none();
         let well = self.desired == Desired::Running && part.channel != ChannelHealth::Dead;
         own && well
-            && self.definition.services_of(index).all(|service| self.service(service).trouble.is_none())
+            && self
+                .definition
+                .services_of(index)
+                .all(|service| self.service(service).trouble.is_none() && !self.setup_due(service))
     }
 
     /// A wait that is over was looked at in this round; it must not wake anybody again.
@@ -234,9 +238,13 @@ impl Engine {
             over(&mut trouble.say_at);
         }
         for service in self.definition.services_of(index) {
-            if let Some(trouble) = &mut self.service_mut(service).trouble {
+            let part = self.service_mut(service);
+            if let Some(trouble) = &mut part.trouble {
                 over(&mut trouble.wait_until);
                 over(&mut trouble.say_at);
+            }
+            if let Some(setup) = &mut part.setup {
+                over(&mut setup.wait_until);
             }
         }
     }
@@ -269,10 +277,14 @@ impl Engine {
         if let Some(address) = address
             && self.assembly(index).address.as_ref() != Some(&address)
         {
-            let moved = self.assembly_mut(index).address.replace(address).is_some();
+            let part = self.assembly_mut(index);
+            let moved = part.address.replace(address).is_some();
+            part.moved |= moved;
+            let incident = part.trouble.as_ref().and_then(|trouble| trouble.incident);
             if moved {
                 self.output(Output::Reconnect(index));
             }
+            self.look_at_setups(incident);
         }
         let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
         let normal = matches!(state, InstanceState::Active | InstanceState::Unknown);
@@ -314,6 +326,7 @@ impl Engine {
             poll: Poll::due_at(now.after(first)),
             phase,
             address: None,
+            moved: false,
             trouble: None,
             recovery: None,
             step: None,
@@ -466,6 +479,7 @@ pub(crate) fn fresh_service(state: State, now: Timestamp) -> ServicePart {
         since: now,
         passed: Timestamp::ZERO,
         poll: Poll::due_at(now),
+        setup: None,
         warning: None,
         trouble: None,
     }

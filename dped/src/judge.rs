@@ -63,6 +63,7 @@ pub fn judge(check: &Check, observation: &Observation) -> Judgement {
             126 | 127 => not_runnable(*code, detail),
             _ => Judgement::Failed(clause(&format!("exit status {code}"), detail)),
         },
+        (_, Observation::NotAsked(detail)) => Judgement::Unknown(detail.clone()),
         (Check::Nagios(_), Observation::Exited(code, detail)) => plugin(*code, detail),
         (Check::Ocf(_), Observation::Exited(code, detail)) => resource(*code, detail),
         (Check::Lsb(_), Observation::Exited(code, detail)) => script(*code, detail),

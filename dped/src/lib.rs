@@ -118,6 +118,7 @@ mod parts;
 mod plan;
 mod random;
 mod recover;
+mod setup;
 mod snapshot;
 pub mod systemd;
 mod timer;
@@ -134,5 +135,6 @@ pub use guard::{Guard, GuardOutput, GuardSettings, HealthClass, Place, Prover, S
 pub use incident::SETTLE_FACTOR;
 pub use input::{ActionOutcome, ByHand, Input, Order, Surroundings};
 pub use output::{Act, Action, Output, Request, Target};
+pub use setup::Parameters;
 pub use timer::{LOST_AFTER, Wake};
 pub use view::{AssemblyView, ServiceView, View, Wait, Waiting};

@@ -283,7 +283,7 @@ impl Engine {
             }
             return;
         }
-        if self.desired == Desired::Stopped || self.machine_acting(assembly) {
+        if self.desired == Desired::Stopped || self.machine_acting(assembly) || self.is_being_set_up(index) {
             return;
         }
         let judgement = judge(&service.check, observation);

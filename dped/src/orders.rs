@@ -12,6 +12,7 @@ use crate::engine::{About, Desired, Engine, fresh_service};
 use crate::health::HealthEvent;
 use crate::output::{Act, Output};
 use crate::parts::{Cause, Demand, Phase, Start};
+use crate::setup::written;
 
 impl Engine {
     pub(crate) fn order_start(&mut self, now: Timestamp) {
@@ -158,6 +159,7 @@ impl Engine {
                         trouble.demand = Demand::Fault;
                     }
                 }
+                self.retry_setup(service, None);
             }
         }
     }
@@ -190,7 +192,12 @@ impl Engine {
             assemblies[usize::from(found.0)] = Some(part);
             for service in old.services_of(index) {
                 if let Some(kept) = kept_service(service) {
-                    services[usize::from(kept.0)] = Some(self.service(service).clone());
+                    let mut part = self.service(service).clone();
+                    if written(&old, old.service(service)) != written(new, new.service(kept)) {
+                        // What it runs with is not compared with what somebody wrote: a changed file restarts nothing.
+                        part.setup = None;
+                    }
+                    services[usize::from(kept.0)] = Some(part);
                 }
             }
         }
@@ -207,6 +214,7 @@ impl Engine {
             .map(|part| part.unwrap_or_else(|| fresh_service(fresh_state, now)))
             .collect();
         self.replace_parts(Arc::clone(new), assemblies, services);
+        self.begin_setups();
         self.report(About::Deployable, EventKind::DefinitionLoaded, now, |it| it.reason = "changed".into());
         for index in new.assembly_indices() {
             if fresh_assemblies[usize::from(index.0)] {
@@ -254,6 +262,7 @@ impl Engine {
                     step.service = found;
                     step.act = match step.act {
                         Act::StopService(_) => Act::StopService(found),
+                        Act::Reconfigure(_) => Act::Reconfigure(found),
                         Act::StartService(_) | Act::RestartService(_) | Act::Machine(_) => {
                             Act::StartService(found)
                         }

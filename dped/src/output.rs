@@ -103,10 +103,13 @@ pub struct Action {
 pub enum Act {
     /// `reset-failed`, then `restart`.
     RestartService(ServiceIndex),
-    /// Start a unit that is not running, as part of a start.
+    /// Configure and start a service that is not running, as part of a start.
     StartService(ServiceIndex),
     /// Stop a unit, as part of a stop.
     StopService(ServiceIndex),
+    /// Run its configure script with what its parameters are now, and restart it: what was given to it before has changed. It is done
+    /// once it has them, whether or not it then starts: fresh probes judge that.
+    Reconfigure(ServiceIndex),
     /// An operation of the infrastructure.
     Machine(Rung),
 }

@@ -18,6 +18,7 @@ use crate::health::ChannelHealth;
 use crate::input::{ByHand, Surroundings};
 use crate::ladder::Ladder;
 use crate::output::Act;
+use crate::setup::Setup;
 use crate::warning::Warning;
 
 /// One target's probes: at most one in flight.
@@ -82,6 +83,8 @@ pub(crate) struct ServicePart {
     /// When the newest probe that passed began; zero: none since evidence was dropped.
     pub(crate) passed: Timestamp,
     pub(crate) poll: Poll,
+    /// What it was set up with, where that can change.
+    pub(crate) setup: Option<Box<Setup>>,
     /// It passes, and says that a person should look at it.
     pub(crate) warning: Option<Box<Warning>>,
     /// All that a healthy service without a past does not need.
@@ -194,7 +197,10 @@ pub(crate) struct AssemblyPart {
     pub(crate) poll: Poll,
     /// Its turns lie whole intervals away from this.
     pub(crate) phase: Timestamp,
+    /// Where the infrastructure says that it is reached.
     pub(crate) address: Option<Arc<str>>,
+    /// The infrastructure has said another address before.
+    pub(crate) moved: bool,
     pub(crate) trouble: Option<Box<AssemblyTrouble>>,
     pub(crate) recovery: Option<Box<Recovery>>,
     pub(crate) step: Option<Box<Step>>,

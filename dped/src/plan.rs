@@ -6,7 +6,7 @@ use std::time::Duration;
 use cpe_proto::decision::{Answer, Refusal, Value, Verdict};
 use cpe_proto::definition::{Machine, Mode};
 use cpe_proto::event::EventKind;
-use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
@@ -53,6 +53,7 @@ impl Engine {
             Desired::Running => {
                 self.look_for_instance(index, now);
                 self.plan_start(index, now);
+                self.plan_setup(index, now);
             }
             Desired::Stopped => self.plan_stop(index, now),
         }
@@ -116,10 +117,22 @@ impl Engine {
                 self.begin_grace(service, now);
                 continue;
             }
-            if self.waits_to_start(service, now) {
+            if self.waits_to_start(service, now) || self.setup_unknown(service) {
                 continue;
             }
             return self.ask_step(index, service, Act::StartService(service), now);
+        }
+    }
+
+    /// What its dependencies changed for a service is given to it, once they are well again.
+    fn plan_setup(&mut self, index: AssemblyIndex, now: Timestamp) {
+        if !self.step_allowed(index) {
+            return;
+        }
+        match self.next_setup(index, now) {
+            None => {}
+            Some((service, None)) => self.ask_step(index, service, Act::Reconfigure(service), now),
+            Some((service, Some(refusal))) => self.refuse_setup(service, refusal, &[], now),
         }
     }
 
@@ -147,7 +160,7 @@ impl Engine {
                 Mode::Act => self.held_back(index),
             };
             match refusal {
-                Some(refusal) => self.refuse_step(service, refusal, &[], now),
+                Some(refusal) => self.refuse_step("stop", service, refusal, &[], now),
                 None => self.ask_step(index, service, Act::StopService(service), now),
             }
         }
@@ -211,7 +224,11 @@ impl Engine {
         let phase = Phase::Asked { until: now.after(ADMISSION_TIMEOUT) };
         self.assembly_mut(index).step = Some(Box::new(Step { action, act, service, phase }));
         let facts = self.facts_of_service(index, now);
-        let seen = self.service(service).trouble.as_ref().and_then(|trouble| trouble.last_failed);
+        let seen = match act {
+            // What asks for it is no failure: that its machine answers is what it rests on.
+            Act::Reconfigure(_) => Some(self.assembly(index).answered),
+            _ => self.service(service).trouble.as_ref().and_then(|trouble| trouble.last_failed),
+        };
         self.output(Output::AskAdmission(Request {
             action,
             rung: None,
@@ -224,11 +241,17 @@ impl Engine {
         }));
     }
 
-    fn refuse_step(&mut self, service: ServiceIndex, refusal: Refusal, gates: &[Value], now: Timestamp) {
+    fn refuse_step(
+        &mut self,
+        word: &str,
+        service: ServiceIndex,
+        refusal: Refusal,
+        gates: &[Value],
+        now: Timestamp,
+    ) {
         if self.stands(Part::Service(service), refusal, now) {
             return;
         }
-        let word = if self.desired == Desired::Stopped { "stop" } else { "start" };
         let deciding = gates.last().map_or(String::new(), |gate| format!(": {} {}", gate.name, gate.value));
         let reason = format!("{word}: {refusal}{deciding}");
         self.report(About::Service(service), EventKind::RecoveryRefused, now, |it| it.reason = reason.into());
@@ -244,10 +267,15 @@ impl Engine {
         let Some(mut step) = self.assembly_mut(index).step.take() else { return };
         let (action, act, service) = (step.action, step.act, step.service);
         if let Answer::Refused(refusal) = answer {
-            return self.refuse_step(service, refusal, gates, now);
+            return match act {
+                Act::Reconfigure(_) => self.refuse_setup(service, refusal, gates, now),
+                Act::StopService(_) => self.refuse_step("stop", service, refusal, gates, now),
+                _ => self.refuse_step("start", service, refusal, gates, now),
+            };
         }
         let wanted = match act {
             Act::StopService(_) => self.desired == Desired::Stopped,
+            Act::Reconfigure(_) => self.desired == Desired::Running && self.setup_due(service),
             _ => self.desired == Desired::Running && self.service_trouble(service).start == Start::Wanted,
         };
         if !wanted
@@ -260,7 +288,15 @@ impl Engine {
         step.phase = Phase::Acting { until: now.after(timeout).after(OUTCOME_LOST_AFTER) };
         self.assembly_mut(index).step = Some(step);
         self.service_trouble(service).refused = None;
-        let incident = self.assembly(index).recovery.as_ref().map(|it| it.incident);
+        let mut incident = self.assembly(index).recovery.as_ref().map(|it| it.incident);
+        match act {
+            Act::Reconfigure(_) => {
+                incident = self.service(service).setup.as_ref().and_then(|setup| setup.incident).or(incident);
+                self.reconfiguration_begins(service, action, now);
+            }
+            Act::StartService(_) => self.setup_begins(service),
+            _ => {}
+        }
         self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced: false }));
     }
 
@@ -269,8 +305,14 @@ impl Engine {
         self.output(Output::Release(step.action));
         self.changed = true;
         match (step.act, outcome) {
-            (_, ActionOutcome::NotBegun { .. }) => {
-                self.refuse_step(step.service, Refusal::Journal, &[], now);
+            (Act::Reconfigure(service), outcome) => {
+                self.reconfiguration_acted(service, step.action, outcome, now);
+                self.step_over(index, service, now);
+            }
+            (act, ActionOutcome::NotBegun { .. }) => {
+                let word = if matches!(act, Act::StopService(_)) { "stop" } else { "start" };
+                self.setup_ends(step.service, false);
+                self.refuse_step(word, step.service, Refusal::Journal, &[], now);
             }
             (Act::StopService(_), _) if self.desired == Desired::Running => {
                 self.stop_overtaken(index, step.service, now);
@@ -282,10 +324,35 @@ impl Engine {
             ) => {
                 self.stop_failed(step.service, &detail, now);
             }
-            (_, ActionOutcome::Done { .. }) => self.step_over(index, step.service, now),
+            (_, ActionOutcome::Done { .. }) => {
+                self.setup_ends(step.service, true);
+                self.step_over(index, step.service, now);
+            }
             (_, ActionOutcome::Failed { detail } | ActionOutcome::Unresolved { detail }) => {
+                self.setup_ends(step.service, false);
                 self.service_trouble(step.service).reason = format!("start failed: {detail}").into();
                 self.step_over(index, step.service, now);
+            }
+        }
+    }
+
+    fn reconfiguration_acted(
+        &mut self,
+        service: ServiceIndex,
+        action: ActionId,
+        outcome: ActionOutcome,
+        now: Timestamp,
+    ) {
+        match outcome {
+            ActionOutcome::Done { .. } => self.reconfiguration_ends(service, action, None, now),
+            ActionOutcome::Failed { detail } | ActionOutcome::Unresolved { detail } => {
+                self.reconfiguration_ends(service, action, Some(&detail), now);
+            }
+            ActionOutcome::NotBegun { detail } => {
+                self.reconfiguration_ends(service, action, Some(&format!("not begun: {detail}")), now);
+                // It was not tried.
+                self.retry_setup(service, None);
+                self.refuse_setup(service, Refusal::Journal, &[], now);
             }
         }
     }

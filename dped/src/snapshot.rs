@@ -5,11 +5,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpe_proto::definition::{Deployable, Machine};
+use cpe_proto::definition::{Deployable, Machine, ParameterName};
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::snapshot::{
-    AssemblySnapshot, LadderSnapshot, Past, RecoverySnapshot, SNAPSHOT_VERSION, ServiceSnapshot, Snapshot,
-    Standing, StepSnapshot,
+    AssemblySnapshot, LadderSnapshot, Past, RecoverySnapshot, SNAPSHOT_VERSION, ServiceSnapshot,
+    SetupSnapshot, Snapshot, Standing, StepSnapshot,
 };
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
@@ -18,6 +18,7 @@ use crate::engine::{Desired, Engine, Seed};
 use crate::ladder::Ladder;
 use crate::output::{Act, Output};
 use crate::parts::{Cause, Demand, Phase, Recovery, Start, Step};
+use crate::setup::{Setup, written};
 use crate::window::Failures;
 
 /// From what was written down to the clock of this process.
@@ -92,6 +93,7 @@ impl Engine {
                 None => engine.begin_assembly(index, now),
             }
         }
+        engine.begin_setups();
         match ordered {
             // Each does nothing where that is what was being carried out.
             Desired::Running => engine.order_start(now),
@@ -111,6 +113,7 @@ impl Engine {
                 (it.incident, &it.ladder, it.demand, it.cause, it.first, it.backed_off, it.drift, &it.fenced)
                     .hash(&mut hash);
             }
+            (&part.address, part.moved).hash(&mut hash);
             if let Some(it) = part.recovery.as_ref().filter(|it| given_out(it.phase)) {
                 (it.action, matches!(it.phase, Phase::Acting { .. })).hash(&mut hash);
             }
@@ -119,6 +122,9 @@ impl Engine {
             }
             for service in self.definition().services_of(index) {
                 self.standing(service).hash(&mut hash);
+                if let Some(it) = &self.service(service).setup {
+                    (&it.applied, it.fresh, it.incident).hash(&mut hash);
+                }
                 if let Some(it) = &self.service(service).trouble {
                     (it.incident, &it.ladder, it.demand == Demand::Attempt).hash(&mut hash);
                 }
@@ -158,6 +164,8 @@ impl Engine {
         AssemblySnapshot {
             name: assembly.name.clone(),
             subject: subject(&assembly.machine),
+            address: part.address.as_deref().map(Into::into),
+            moved: part.moved,
             drift: part.trouble.as_ref().is_some_and(|trouble| trouble.drift),
             grace: (part.grace_until > now).then(|| part.grace_until.since(now).into()),
             past: past.filter(|past| *past != Past::default()),
@@ -221,6 +229,14 @@ impl Engine {
             subject: subject(&service.check),
             standing: self.standing(index),
             grace: grace.map(|until| until.since(now).into()),
+            setup: self.service(index).setup.as_ref().map(|setup| SetupSnapshot {
+                subject: subject(&written(self.definition(), service)),
+                applied: setup.applied.as_ref().map(|applied| {
+                    applied.iter().map(|(name, value)| (name.to_string(), value.clone())).collect()
+                }),
+                fresh: setup.fresh,
+                incident: setup.incident,
+            }),
             past: past.filter(|past| *past != Past::default()),
         }
     }
@@ -243,6 +259,8 @@ impl Engine {
 
     fn restore_assembly(&mut self, index: AssemblyIndex, kept: &AssemblySnapshot, resumed: Resumed) {
         let definition = Arc::clone(self.definition());
+        let part = self.assembly_mut(index);
+        (part.address, part.moved) = (kept.address.as_deref().map(Into::into), kept.moved);
         self.assembly_mut(index).grace_until = kept.grace.map_or(Timestamp::ZERO, |left| resumed.left(left));
         if !matches!(definition.assembly(index).machine, Machine::Address(_)) {
             self.output(Output::AskInstance(index));
@@ -311,6 +329,7 @@ impl Engine {
             (_, Desired::Stopped) => State::Unknown,
             (_, Desired::Running) => State::Starting,
         };
+        self.restore_setup(index, kept.setup.as_ref());
         let start = match kept.standing {
             Standing::ToStart => Start::Wanted,
             Standing::Started => Start::Begun,
@@ -332,6 +351,17 @@ impl Engine {
         if matches!(kept.standing, Standing::Exhausted | Standing::Failed) {
             trouble.reason = "known from before cpe was restarted; not looked at yet".into();
         }
+    }
+
+    fn restore_setup(&mut self, index: ServiceIndex, kept: Option<&SetupSnapshot>) {
+        let same = subject(&written(self.definition(), self.definition().service(index)));
+        let Some(kept) = kept.filter(|kept| kept.subject == same) else { return };
+        let named =
+            |(name, value): &(String, String)| Some((ParameterName::parse(name).ok()?, value.clone()));
+        let applied = kept.applied.as_ref().map(|applied| applied.iter().filter_map(named).collect());
+        let (fresh, incident) = (kept.fresh, kept.incident);
+        self.service_mut(index).setup =
+            Some(Box::new(Setup { applied, fresh, incident, ..Setup::default() }));
     }
 
     fn restore_recovery(&mut self, index: AssemblyIndex, kept: &RecoverySnapshot, resumed: Resumed) {

@@ -65,6 +65,9 @@ impl Engine {
                     found,
                 );
             }
+            if let Some(at) = state.setup.as_ref().and_then(|setup| setup.wait_until) {
+                found(at, Wake::ServiceAttempt(service));
+            }
             let Some(trouble) = &state.trouble else { continue };
             if let Some(at) = trouble.wait_until {
                 found(at, Wake::ServiceAttempt(service));

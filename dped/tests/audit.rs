@@ -188,6 +188,21 @@ fn rule_2_admitted_in_maintenance_or_pause() {
 }
 
 #[test]
+fn rule_2_reconfigured_in_maintenance() {
+    let reconfigured = |time| {
+        let mut step = intent(time, 3, Some(time + 100));
+        (step.intent.act, step.intent.rung) = (dped::audit::RECONFIGURE.to_owned(), None);
+        step
+    };
+    let found = finding(|records| records.intents.insert(0, reconfigured(4 * MINUTE)));
+    assert_eq!((found.rule, found.records), (2, vec!["intent shop/3".to_owned()]));
+    assert_eq!(found.what, "reconfigure-service of shop/web was begun while it was in maintenance");
+    let mut records = night();
+    records.intents.push(reconfigured(9 * MINUTE));
+    assert_eq!(audit(&records), [], "a step needs no decision of its own");
+}
+
+#[test]
 fn rule_2_an_end_that_was_ordered_and_not_told_before_a_crash_is_an_end() {
     let mut records = night();
     records.events.remove(3);

@@ -46,7 +46,8 @@ fn live(seed: u64) -> String {
     for _ in 0..8 {
         dice.roll(2);
     }
-    let definition = dice.definition();
+    let mut set_ups = Dice(seed.wrapping_mul(0xd134_2543_de82_ef95) | 1);
+    let definition = set_ups.with_set_ups(&dice.definition());
     let mut site = Site::seeded(&definition, seed, Desired::Running);
     if dice.one_in(3) {
         site.lossy = Some(seed | 1);
@@ -64,6 +65,7 @@ fn live(seed: u64) -> String {
             site.restart(down);
         }
         dice.fault(&mut site);
+        set_ups.move_hosts(&mut site);
         site.run(dice.within(60.0));
     }
     assert_eq!(site.unwritten, [], "actions that no snapshot knew\n{}", site.transcript());
@@ -74,6 +76,16 @@ fn live(seed: u64) -> String {
     site.until("everything is healthy after the faults", HEALED_WITHIN, |site| {
         site.view().services.iter().all(|service| service.state == State::Healthy)
             && site.view().assemblies.iter().all(|assembly| assembly.state == State::Healthy)
+    });
+    site.until("everybody knows the addresses that there are", HEALED_WITHIN, |site| {
+        let definition = site.engine.definition();
+        let all = definition.assembly_indices().flat_map(|index| definition.services_of(index));
+        all.into_iter().all(|service| {
+            let known = site.set_up.get(&site.service_name(service)).cloned().flatten();
+            known.is_none()
+                || definition.service(service).configure.is_none()
+                || known == site.engine.rendered(service)
+        })
     });
     for event in site.events.iter().filter(|event| event.to == Some(State::Exhausted)) {
         let Some(assembly) = &event.assembly else { continue };
@@ -193,6 +205,36 @@ impl Dice {
             }
         }
         text
+    }
+
+    /// Some services are set up with the address of an earlier assembly.
+    fn with_set_ups(&mut self, definition: &str) -> String {
+        let mut text = String::new();
+        for line in definition.lines() {
+            text.push_str(line);
+            text.push('\n');
+            let index = line.strip_prefix("[assemblies.a").and_then(|rest| rest.split_once(".services."));
+            let index = index.and_then(|(index, _)| index.parse::<u64>().ok()).filter(|index| *index > 0);
+            if let Some(index) = index.filter(|_| self.one_in(3)) {
+                let peer = self.roll(index);
+                text.push_str(&format!(
+                    "configure = \"/usr/sbin/set-up\"\nparameters = {{ peer = \"{{a{peer}.address}}\" }}\n"
+                ));
+            }
+        }
+        text
+    }
+
+    /// Machines come back elsewhere.
+    fn move_hosts(&mut self, site: &mut Site) {
+        let number = self.roll(250);
+        let address = Some(format!("10.0.0.{number}").into());
+        let host = self.roll(site.hosts.len() as u64) as usize;
+        match self.roll(12) {
+            0 => site.hosts[host].moves_to = address,
+            1 => site.hosts[host].address = address,
+            _ => {}
+        }
     }
 
     fn fault(&mut self, site: &mut Site) {

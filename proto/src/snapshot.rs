@@ -66,6 +66,12 @@ pub struct AssemblySnapshot {
     pub name: Name,
     /// Stands for the machine that all this is said of: another machine of the same name begins anew.
     pub subject: u64,
+    /// Where the infrastructure says that it is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Box<str>>,
+    /// The infrastructure had said another address before.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub moved: bool,
     /// It was not known to exist.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drift: bool,
@@ -99,9 +105,28 @@ pub struct ServiceSnapshot {
     /// What is left of the time in which not having been healthy is no fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace: Option<Millis>,
+    /// What it was set up with, where that can change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setup: Option<SetupSnapshot>,
     /// Its past, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub past: Option<Past>,
+}
+
+/// What a service was set up with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetupSnapshot {
+    /// Stands for its parameters as the definition has them: with others, what it runs with is not known.
+    pub subject: u64,
+    /// Its parameters by name, as they were given to it; none: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Vec<(String, String)>>,
+    /// Its machine was made anew since.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fresh: bool,
+    /// The incident of what made it due to be set up anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentId>,
 }
 
 /// Where a service stands, as far as that is no evidence.
@@ -232,6 +257,7 @@ mod tests {
             subject: 7,
             standing: Standing::Watched,
             grace: None,
+            setup: None,
             past,
         };
         let ladder = LadderSnapshot {
@@ -244,6 +270,8 @@ mod tests {
         let assembly = AssemblySnapshot {
             name: name("web"),
             subject: 7,
+            address: None,
+            moved: false,
             drift: false,
             grace: None,
             past: None,

@@ -126,8 +126,11 @@ pub(super) fn sentence(record: &EventRecord) -> String {
             None => aside("changed", reason),
         },
         EventKind::FaultIsolated => colon("fault isolated", reason),
+        // A step without a rung says itself what it is.
+        EventKind::RecoveryStarted if event.rung.is_none() && !reason.is_empty() => reason.to_owned(),
         EventKind::RecoveryStarted => aside(event.rung.map_or("recovering", doing), reason),
         EventKind::RecoveryFinished => match event.to {
+            Some(State::Starting) => comma("reconfigured", reason),
             Some(State::Healthy) => comma(event.rung.map_or("recovered", Rung::past), reason),
             Some(to) => colon(&format!("{} {}", attempt(event.rung), effect(to)), reason),
             None => colon(&format!("{} ended", attempt(event.rung)), reason),
@@ -158,6 +161,10 @@ fn joined(start: &EventRecord, end: &EventRecord) -> String {
     let rung = end.event.rung.or(start.event.rung);
     let (began, ended) = (&start.event.reason, &end.event.reason);
     match end.event.to {
+        Some(State::Starting) => comma(began, ended),
+        Some(_) if rung.is_none() && !began.is_empty() => {
+            colon(&format!("{began}, {}", effect(State::Failed)), ended)
+        }
         Some(State::Healthy) => comma(&aside(rung.map_or("recovered", Rung::past), began), ended),
         to => {
             colon(&format!("{} {}", aside(attempt(rung), began), effect(to.unwrap_or(State::Unknown))), ended)

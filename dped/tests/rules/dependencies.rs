@@ -38,6 +38,7 @@ fn acts(site: &Site) -> Vec<String> {
         Act::RestartService(service) => format!("restart {}", name(service)),
         Act::StartService(service) => format!("start {}", name(service)),
         Act::StopService(service) => format!("stop {}", name(service)),
+        Act::Reconfigure(service) => format!("reconfigure {}", name(service)),
         Act::Machine(rung) => rung.to_string(),
     };
     site.acts.iter().map(|(_, action)| word(action.act)).collect()

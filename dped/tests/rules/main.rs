@@ -11,6 +11,7 @@ mod isolation;
 mod observing;
 mod phase;
 mod restart;
+mod setup;
 mod site;
 mod telling;
 mod witness;

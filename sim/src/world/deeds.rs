@@ -43,6 +43,7 @@ impl World {
             }
             Act::StartService(service) => (Some(service), "start-service", None),
             Act::StopService(service) => (Some(service), "stop-service", None),
+            Act::Reconfigure(service) => (Some(service), "reconfigure-service", None),
             Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
         };
         Some(Intent {
@@ -129,7 +130,9 @@ impl World {
                 };
                 return self.send_operation(operate);
             }
-            Act::RestartService(service) | Act::StartService(service) => (service, false),
+            Act::RestartService(service) | Act::StartService(service) | Act::Reconfigure(service) => {
+                (service, false)
+            }
             Act::StopService(service) => (service, true),
         };
         let Some((machine, unit)) = it.units.get(usize::from(service.0)).copied() else { return };

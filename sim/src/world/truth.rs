@@ -145,7 +145,7 @@ impl World {
             Act::RestartService(service) | Act::StartService(service) => {
                 self.judge_service(member, &definition, service, &mut wrong);
             }
-            Act::StopService(_) => {}
+            Act::StopService(_) | Act::Reconfigure(_) => {}
             Act::Machine(rung) => {
                 self.judge_machine(member, &definition, action.assembly, rung, &request, &mut wrong);
             }
@@ -193,7 +193,7 @@ impl World {
             domains: assembly.failure_domains.clone(),
             begun: true,
         };
-        let step = matches!(action.act, Act::StartService(_) | Act::StopService(_));
+        let step = matches!(action.act, Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_));
         let same = |(of, _): &(usize, ActionId), it: &Open| *of == member && it.assembly == open.assembly;
         if !step && self.truth.open.iter().any(|(key, it)| same(key, it)) {
             wrong.push("while another is in flight on the same assembly".to_owned());

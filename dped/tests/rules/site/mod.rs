@@ -65,6 +65,10 @@ pub(crate) struct Host {
     pub(crate) claims: Option<InstanceState>,
     pub(crate) ordered: bool,
     pub(crate) boot: Duration,
+    /// Where the infrastructure says that it is reached.
+    pub(crate) address: Option<Arc<str>>,
+    /// Where it is reached once it was recreated, if not there.
+    pub(crate) moves_to: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -153,6 +157,12 @@ pub(crate) struct Site {
     lost: bool,
     /// What the engine last asked to be written down, and when.
     pub(crate) written: Option<(Snapshot, Timestamp)>,
+    /// What each service was set up with in truth, by `assembly/service`.
+    pub(crate) set_up: BTreeMap<String, Option<dped::Parameters>>,
+    /// Of whom the engine cannot know it, because an outcome went astray.
+    uncertain: BTreeSet<String>,
+    /// What the steps that were begun give to whom.
+    giving: BTreeMap<ActionId, (String, Option<dped::Parameters>)>,
     /// How often it asked.
     pub(crate) writes: usize,
     /// Actions that were begun and were not in what was last written.
@@ -209,6 +219,8 @@ impl Site {
             claims: None,
             ordered: false,
             boot: seconds(20.0),
+            address: None,
+            moves_to: None,
         };
         let unit = if desired == Desired::Running { Unit::Running } else { Unit::Stopped };
         let guest = Guest { unit, dies_after: None, dies_at: None, broken: false, enabled: true };
@@ -254,6 +266,9 @@ impl Site {
             lossy: None,
             lost: false,
             written: None,
+            set_up: BTreeMap::new(),
+            uncertain: BTreeSet::new(),
+            giving: BTreeMap::new(),
             writes: 0,
             unwritten: Vec::new(),
             orphans: BTreeSet::new(),
@@ -332,6 +347,8 @@ impl Site {
             claims: None,
             ordered: false,
             boot: seconds(20.0),
+            address: None,
+            moves_to: None,
         };
         let hosts = new.assemblies.iter().map(|assembly| {
             old.assembly_named(assembly.name.as_str())

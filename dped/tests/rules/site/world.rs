@@ -36,6 +36,17 @@ impl Site {
         // Nobody waits for their ends any more; that they are looked at first is seen by what was seen since.
         let open = std::mem::take(&mut self.open_acts);
         self.orphans.extend(open.into_values().map(|(action, _)| action));
+        // Whether these were configured nobody can know any more.
+        let begun = self.acts.iter().filter(|(_, action)| self.orphans.contains(&action.action));
+        let services = begun.filter_map(|(_, action)| match action.act {
+            Act::Reconfigure(service) | Act::StartService(service) => Some(service),
+            _ => None,
+        });
+        let services: Vec<_> = services
+            .filter(|it| usize::from(it.0) < self.guests.len())
+            .map(|it| self.service_name(it))
+            .collect();
+        self.set_up.retain(|name, _| !services.contains(name));
         self.flights.clear();
         self.last_seen.clear();
         self.pending.clear();
@@ -135,9 +146,10 @@ impl Site {
             | Happening::Silence { target: Target::Channel(index), .. }
             | Happening::AskedInstance(index) => gone(*index),
             Happening::Ended { action } => match action.act {
-                Act::RestartService(index) | Act::StartService(index) | Act::StopService(index) => {
-                    gone(action.assembly) || usize::from(index.0) >= guests
-                }
+                Act::RestartService(index)
+                | Act::StartService(index)
+                | Act::StopService(index)
+                | Act::Reconfigure(index) => gone(action.assembly) || usize::from(index.0) >= guests,
                 Act::Machine(_) => gone(action.assembly),
             },
             Happening::Outcome { .. } | Happening::Input(_) => false,
@@ -400,7 +412,7 @@ impl Site {
         Input::Instance {
             assembly: index,
             state: host.claims.unwrap_or(truth),
-            address: None,
+            address: host.address.clone(),
             ordered: host.ordered,
         }
     }
@@ -460,11 +472,16 @@ impl Site {
             Act::RestartService(service) => format!("restart {}", self.service_name(service)),
             Act::StartService(service) => format!("start {}", self.service_name(service)),
             Act::StopService(service) => format!("stop {}", self.service_name(service)),
+            Act::Reconfigure(service) => format!("reconfigure {}", self.service_name(service)),
             Act::Machine(rung) => {
                 format!("{rung} {}", self.engine.definition().assembly(action.assembly).name)
             }
         };
         self.line("do", &word);
+        if let Act::StartService(service) | Act::Reconfigure(service) = action.act {
+            let given = (self.service_name(service), self.engine.rendered(service));
+            self.giving.insert(action.action, given);
+        }
         self.acts.push((self.now, action.clone()));
         let takes = match action.act {
             Act::Machine(_) => seconds(2.0),
@@ -500,7 +517,7 @@ impl Site {
         let target = match action.act {
             Act::RestartService(service) | Act::StartService(service) => Some(Target::Service(service)),
             Act::Machine(_) => Some(Target::Channel(index)),
-            Act::StopService(_) => None,
+            Act::StopService(_) | Act::Reconfigure(_) => None,
         };
         let mine = |it: &&Decision| it.action == action.action && it.answer == Answer::Admitted;
         let decision = self.decisions.iter().rfind(mine);
@@ -544,12 +561,31 @@ impl Site {
                 );
             }
             Act::StopService(_) => {}
+            Act::Reconfigure(service) => {
+                let known = self.set_up.get(&self.service_name(service)).cloned().flatten();
+                let wanted = self.engine.rendered(service);
+                assert!(wanted.is_some(), "{action:?} with what is not known\n{}", story());
+                assert!(
+                    known.is_none()
+                        || known != wanted
+                        || self.uncertain.contains(&self.service_name(service)),
+                    "{action:?} with what it has already\n{}",
+                    story()
+                );
+            }
         }
     }
 
     fn end_act(&mut self, action: &Action) {
         let fate = if self.outcomes.is_empty() { None } else { Some(self.outcomes.remove(0)) };
         let done = ActionOutcome::Done { detail: "done".into() };
+        if let Act::StartService(service) | Act::Reconfigure(service) = action.act {
+            let name = self.service_name(service);
+            match fate {
+                None => drop(self.uncertain.remove(&name)),
+                Some(_) => drop(self.uncertain.insert(name)),
+            }
+        }
         let effective = !matches!(fate, Some(Outcome::Fails | Outcome::NotBegun));
         let worked = effective && self.take_effect(action);
         let outcome =
@@ -586,10 +622,18 @@ impl Site {
         let now = self.now;
         let index = action.assembly;
         match action.act {
-            Act::RestartService(service) | Act::StartService(service) => {
+            Act::RestartService(service) | Act::StartService(service) | Act::Reconfigure(service) => {
                 let answers = self.answers(index);
+                if let Some((name, given)) = self.giving.remove(&action.action).filter(|_| answers) {
+                    self.set_up.insert(name, given);
+                }
                 let guest = &mut self.guests[usize::from(service.0)];
-                answers && guest.start(now)
+                let started = answers && guest.start(now);
+                let given = answers && matches!(action.act, Act::Reconfigure(_));
+                if answers && !started && !given {
+                    self.uncertain.insert(self.service_name(service));
+                }
+                started || given
             }
             Act::StopService(service) => {
                 let guest = &mut self.guests[usize::from(service.0)];
@@ -608,6 +652,16 @@ impl Site {
                 };
                 if possible {
                     host.machine = Machine::Booting { until };
+                    if rung >= Rung::Rebuild {
+                        let anew = self.engine.definition().services_of(index);
+                        let anew: Vec<_> = anew.map(|service| self.service_name(service)).collect();
+                        self.set_up.retain(|name, _| !anew.contains(name));
+                    }
+                    let host = &mut self.hosts[usize::from(index.0)];
+                    if let Some(address) = host.moves_to.take().filter(|_| rung == Rung::Recreate) {
+                        host.address = Some(address);
+                        self.push(now, Happening::AskedInstance(index));
+                    }
                     for service in self.engine.definition().services_of(index) {
                         let guest = &mut self.guests[usize::from(service.0)];
                         if guest.unit != Unit::Masked {
@@ -642,7 +696,7 @@ impl Site {
 
     // ---- the transcript
 
-    pub(super) fn service_name(&self, service: ServiceIndex) -> String {
+    pub(crate) fn service_name(&self, service: ServiceIndex) -> String {
         let definition = self.engine.definition();
         let part = definition.service(service);
         format!("{}/{}", definition.assembly(part.assembly).name, part.name)

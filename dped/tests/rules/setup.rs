@@ -1,0 +1,266 @@
+//! policy.md section 4, its last sentence: an assembly that comes back with another address, and who is told of it.
+
+use cpe_proto::definition::ParameterName;
+use cpe_proto::event::EventKind;
+use cpe_proto::state::State;
+use dped::{Act, Parameters};
+
+use crate::site::{Machine, Outcome, Site, Unit};
+
+/// A database that is made anew elsewhere, and who uses it: two by its address, in order, one by its name, one not at all.
+const SHOP: &str = r#"
+    name = "shop"
+    infrastructure = "prod"
+    probe = { interval = "2s", timeout = "2s", startup_grace = "60s" }
+    [escalation]
+    assembly = { failures = 1, within = "1h" }
+    [assemblies.db]
+    instance = "db"
+    data = "none"
+    max_rung = "recreate"
+    services.mariadb.systemd = "mariadb.service"
+    [assemblies.app]
+    address = "192.0.2.2"
+    services.app = { systemd = "app.service", configure = "/usr/sbin/set-up", parameters = { db = "{db.address}", mode = "fast" } }
+    [assemblies.web]
+    address = "192.0.2.3"
+    services.shop = { systemd = "shop.service", configure = "/usr/sbin/set-up", parameters = { db = "{db.address}" }, after = ["app/app"] }
+    services.named = { systemd = "named.service", configure = "/usr/sbin/set-up", parameters = { db = "{db.name}" } }
+    services.static.systemd = "static.service"
+"#;
+
+fn site(definition: &str) -> Site {
+    let mut site = Site::cold(definition);
+    site.host("db").address = Some("10.0.0.1".into());
+    site.until("everything is healthy", 60.0, |site| site.view().state == State::Healthy);
+    // Whoever runs was set up by somebody.
+    for name in ["app/app", "web/shop", "web/named"] {
+        let service = site.service_index(name);
+        site.set_up.insert(name.to_owned(), site.engine.rendered(service));
+    }
+    site.forget();
+    site
+}
+
+/// The database's machine is lost for good: it is made anew, elsewhere.
+fn lose_the_database(site: &mut Site, address: &str) {
+    site.host("db").moves_to = Some(address.into());
+    site.machine("db", Machine::Gone);
+}
+
+fn steps(site: &Site) -> Vec<String> {
+    let name = |service| {
+        let part = site.engine.definition().service(service);
+        format!("{}/{}", site.engine.definition().assembly(part.assembly).name, part.name)
+    };
+    let step = |act: Act| match act {
+        Act::Reconfigure(service) => Some(format!("reconfigure {}", name(service))),
+        Act::RestartService(service) => Some(format!("restart {}", name(service))),
+        Act::Machine(rung) => Some(rung.to_string()),
+        Act::StartService(_) | Act::StopService(_) => None,
+    };
+    site.acts.iter().filter_map(|(_, action)| step(action.act)).collect()
+}
+
+fn given(site: &Site, name: &str) -> Option<Parameters> {
+    site.set_up.get(name).cloned().flatten()
+}
+
+fn parameters(list: &[(&str, &str)]) -> Option<Parameters> {
+    list.iter().map(|(name, value)| Some((ParameterName::parse(name).ok()?, (*value).to_owned()))).collect()
+}
+
+#[test]
+fn dependents_whose_parameters_changed_are_reconfigured_once_in_order_and_uncounted() {
+    let mut site = site(SHOP);
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("both are reconfigured", 300.0, |site| steps(site).len() >= 3);
+    site.until("all is well", 120.0, |site| site.view().state == State::Healthy);
+    site.run(7200.0);
+    assert_eq!(steps(&site), ["recreate", "reconfigure app/app", "reconfigure web/shop"]);
+    assert_eq!(given(&site, "app/app"), parameters(&[("db", "10.0.0.2"), ("mode", "fast")]));
+    assert_eq!(given(&site, "web/named"), parameters(&[("db", "db")]));
+    // Steps of the database's incident, and no failure of anybody.
+    let incident = site.kinds(EventKind::IncidentOpened)[0].incident;
+    let opened = site.kinds(EventKind::IncidentOpened).len();
+    assert_eq!(opened, 1, "{}", site.transcript());
+    for (_, action) in &site.acts {
+        assert_eq!(action.incident, incident, "{action:?}");
+    }
+    let began = site.reasons(EventKind::RecoveryStarted);
+    assert_eq!(began[1..], ["reconfigured: db changed", "reconfigured: db changed"], "and no value is told");
+    assert!(site.events.iter().all(|event| !event.reason.contains("10.0.0.2")));
+    assert_eq!(site.view().incidents, []);
+}
+
+#[test]
+fn nobody_is_touched_where_the_address_is_the_same() {
+    let mut site = site(SHOP);
+    lose_the_database(&mut site, "10.0.0.1");
+    site.until("it is recreated", 300.0, |site| steps(site) == ["recreate"]);
+    site.until("all is well", 120.0, |site| site.view().state == State::Healthy);
+    site.run(3600.0);
+    assert_eq!(steps(&site), ["recreate"]);
+}
+
+#[test]
+fn dependents_wait_until_what_they_are_told_of_is_healthy() {
+    let mut site = site(SHOP);
+    site.guest("db/mariadb").broken = true;
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("it is recreated", 300.0, |site| steps(site).first().is_some_and(|step| step == "recreate"));
+    site.run(600.0);
+    let told = |site: &Site| steps(site).iter().any(|step| step.starts_with("reconfigure"));
+    assert!(!told(&site), "{}", site.transcript());
+    site.mend("db/mariadb");
+    site.until("they are told", 4000.0, told);
+}
+
+#[test]
+fn a_held_dependent_is_reconfigured_when_it_is_held_no_more() {
+    let mut site = site(SHOP);
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("it is recreated", 300.0, |site| steps(site) == ["recreate"]);
+    site.maintenance(true);
+    site.run(600.0);
+    assert_eq!(steps(&site), ["recreate"]);
+    assert!(!site.reasons(EventKind::RecoveryRefused).is_empty(), "{}", site.transcript());
+    site.maintenance(false);
+    site.until("both are reconfigured", 300.0, |site| steps(site).len() >= 3);
+    site.run(600.0);
+    assert_eq!(steps(&site).len(), 3, "{}", site.transcript());
+}
+
+#[test]
+fn observed_dependents_are_not_reconfigured_and_that_is_told_once() {
+    let mut site = site(&SHOP.replace("name = \"shop\"", "name = \"shop\"\nmode = \"observe\""));
+    site.host("db").address = Some("10.0.0.2".into());
+    site.machine("db", Machine::Off);
+    site.run(60.0);
+    site.machine("db", Machine::Up);
+    site.run(600.0);
+    assert_eq!(steps(&site), [""; 0]);
+    let refused = site.reasons(EventKind::RecoveryRefused);
+    let mine: Vec<&String> = refused.iter().filter(|reason| reason.starts_with("reconfigure: ")).collect();
+    assert!(!mine.is_empty() && mine.len() <= 2, "{refused:?}");
+}
+
+#[test]
+fn what_was_given_outlives_a_restart() {
+    let mut site = site(SHOP);
+    site.restart(30.0);
+    site.run(600.0);
+    assert_eq!(steps(&site), [""; 0], "nothing has changed");
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("the first is reconfigured", 300.0, |site| {
+        given(site, "app/app") == parameters(&[("db", "10.0.0.2"), ("mode", "fast")])
+    });
+    site.restart(30.0);
+    site.until("so is the second", 300.0, |site| {
+        given(site, "web/shop") == parameters(&[("db", "10.0.0.2")])
+    });
+    site.run(3600.0);
+    let second = steps(&site).iter().filter(|step| step.ends_with("web/shop")).count();
+    assert_eq!(second, 1, "{}", site.transcript());
+    site.restart(30.0);
+    let before = steps(&site).len();
+    site.run(3600.0);
+    assert_eq!(steps(&site).len(), before, "{}", site.transcript());
+}
+
+#[test]
+fn a_reconfiguration_that_fails_is_tried_again_and_then_told_and_counts_for_nothing() {
+    let mut site = site(SHOP);
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("it is recreated", 300.0, |site| steps(site) == ["recreate"]);
+    site.until("it is healthy", 300.0, |site| site.state("db") == State::Healthy);
+    site.outcomes = vec![Outcome::Fails; 3];
+    let told = |site: &Site| site.notified().iter().any(|it| it.contains("could not be reconfigured"));
+    site.until("a person is told", 300.0, told);
+    assert_eq!(
+        steps(&site),
+        ["recreate", "reconfigure app/app", "reconfigure app/app", "reconfigure app/app"]
+    );
+    // The next in order does not wait for what cannot be had.
+    site.until("the other is reconfigured", 120.0, |site| {
+        steps(site).last().is_some_and(|it| it.ends_with("shop"))
+    });
+    site.until("it is tried again in the end", 2000.0, |site| steps(site).len() == 6);
+    site.run(7200.0);
+    assert_eq!(steps(&site).len(), 6, "{}", site.transcript());
+    assert!(!steps(&site).iter().any(|step| step.starts_with("restart")), "{}", site.transcript());
+}
+
+#[test]
+fn what_a_new_machine_runs_is_set_up_although_nothing_else_changed() {
+    let own = SHOP.replace(
+        "services.mariadb.systemd = \"mariadb.service\"",
+        "services.mariadb = { systemd = \"mariadb.service\", configure = \"/usr/sbin/set-up\", parameters = { size = \"9\" } }",
+    );
+    let mut site = site(&own);
+    site.set_up.insert("db/mariadb".to_owned(), parameters(&[("size", "9")]));
+    lose_the_database(&mut site, "10.0.0.1");
+    site.until("it is recreated", 300.0, |site| steps(site).first().is_some_and(|step| step == "recreate"));
+    site.until("all is well", 300.0, |site| site.view().state == State::Healthy);
+    site.run(3600.0);
+    assert_eq!(given(&site, "db/mariadb"), parameters(&[("size", "9")]), "{}", site.transcript());
+    assert_eq!(
+        steps(&site).iter().filter(|step| step.starts_with("reconfigure")).count(),
+        1,
+        "{}",
+        site.transcript()
+    );
+}
+
+#[test]
+fn a_service_that_does_not_run_is_set_up_by_its_start() {
+    let mut site = Site::cold(SHOP);
+    site.host("db").address = Some("10.0.0.1".into());
+    site.unit("app/app", Unit::Stopped);
+    site.until("all is well", 120.0, |site| site.view().state == State::Healthy);
+    assert_eq!(given(&site, "app/app"), parameters(&[("db", "10.0.0.1"), ("mode", "fast")]));
+    assert_eq!(steps(&site), [""; 0]);
+}
+
+#[test]
+fn a_service_is_not_started_with_an_address_that_nobody_knows() {
+    let mut site = Site::cold(SHOP);
+    site.unit("app/app", Unit::Stopped);
+    site.run(600.0);
+    assert!(site.acts.is_empty(), "{}", site.transcript());
+    site.later(
+        std::time::Duration::ZERO,
+        dped::Input::Instance {
+            assembly: site.assembly_index("db"),
+            state: cpe_proto::infrastructure::InstanceState::Active,
+            address: Some("10.0.0.1".into()),
+            ordered: false,
+        },
+    );
+    site.until("it is started", 60.0, |site| site.state("app/app") == State::Healthy);
+}
+
+#[test]
+fn a_changed_definition_restarts_nothing() {
+    let mut site = site(SHOP);
+    site.redefine(&SHOP.replace("mode = \"fast\"", "mode = \"slow\""));
+    site.run(600.0);
+    assert_eq!(steps(&site), [""; 0]);
+}
+
+#[test]
+fn another_name_for_an_address_of_the_definition_is_no_change() {
+    let own = SHOP
+        .replace("instance = \"db\"", "address = \"db.example.com\"")
+        .replace("failures = 1", "failures = 3");
+    let mut site = site(&own);
+    // The infrastructure is asked only in trouble, and knows the machine by its number.
+    site.freeze("db");
+    site.until("it is rebooted", 120.0, |site| !site.acts.is_empty());
+    site.until("all is well", 200.0, |site| site.view().state == State::Healthy);
+    assert!(steps(&site).iter().all(|step| step.starts_with("reboot")), "{}", site.transcript());
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("both are reconfigured", 600.0, |site| {
+        steps(site).iter().any(|it| it == "reconfigure web/shop")
+    });
+}
