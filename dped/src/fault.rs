@@ -302,9 +302,8 @@ impl Engine {
         // A machine that is off or gone and is left so: somebody ordered it, or the definition says to report it only.
         let left = matches!(verdict, Verdict::Off | Verdict::Gone)
             && facts.is_some_and(|it| !self.acts_on(index, verdict, it));
-        let tells =
-            matches!(verdict, Verdict::MisconfiguredChannel | Verdict::ChannelFault | Verdict::Untrusted)
-                || left;
+        let tells = matches!(verdict, Verdict::MisconfiguredChannel | Verdict::ChannelFault) || left;
+        // What is not trusted is cpe: the guard says that, once, and not each machine of the fleet.
         if *verdict == Verdict::ChannelFault {
             self.output(Output::Reconnect(index));
         }

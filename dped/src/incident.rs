@@ -152,6 +152,12 @@ impl Engine {
         if self.incident_held(index, incident) {
             return;
         }
+        if let Some(trouble) = &mut self.assembly_mut(index).trouble
+            && trouble.incident.is_none()
+        {
+            // Its reboots worked: they are no reason to replace it in the next incident.
+            trouble.ladder.rebooted = false;
+        }
         let reason = format!("healthy for {}", describe::span(healthy_for));
         self.report(about, EventKind::IncidentClosed, now, |it| {
             (it.reason, it.incident) = (reason.into(), Some(incident));
@@ -316,8 +322,9 @@ fn worst(states: impl Iterator<Item = State>) -> Option<State> {
 
 fn span(open: bool, ladder: &Ladder, settled: Duration, within: Duration) -> Duration {
     match (open, ladder) {
-        // What was exhausted stays open until it is proven healthy.
-        (true, ladder) if ladder.given_up => within.max(settled),
+        // What was exhausted stays open until it is proven healthy; so does what has climbed over reboots: the next failure is the same
+        // fault again, and finds the reboot that did not help it in its own incident.
+        (true, ladder) if ladder.given_up || ladder.climbed => within.max(settled),
         (true, _) => settled,
         (false, ladder) if *ladder == Ladder::default() => Duration::ZERO,
         (false, _) => within.max(settled),

@@ -23,7 +23,7 @@ pub struct Ladder {
     pub attempts: u32,
     /// The window was full: reboots are over.
     pub climbed: bool,
-    /// A reboot was done, so that a failure now is one of that reboot.
+    /// A reboot of this incident was done, so that a failure now is one of that reboot.
     pub rebooted: bool,
     /// A rebuild was done.
     pub rebuilt: bool,
@@ -127,7 +127,10 @@ pub fn choose(verdict: &Verdict, first: bool, ladder: &Ladder, bounds: Bounds<'_
             Some(why) => skipped.push((*rung, why)),
         }
     }
-    Choice { rung: None, skipped }
+    // What would replace it needs a reboot of this incident that failed: there was none yet, so that one comes first.
+    let needs_one = skipped.iter().any(|(_, why)| *why == Skip::NothingMilderFailed);
+    let reboots = needs_one && skip(Rung::RebootHard, verdict, ladder, bounds).is_none();
+    Choice { rung: reboots.then_some(Rung::RebootHard), skipped }
 }
 
 /// The lowest rung that could help: what an exhausted assembly is retried with. Rebuild and recreate are once each and never retried.

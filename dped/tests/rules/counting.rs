@@ -266,3 +266,43 @@ fn a_reboot_is_verified_by_the_channel_and_every_service_that_should_run() {
     assert_eq!(site.state("web/worker"), State::Healthy);
     expect_file!["../transcripts/reboot-starts-what-is-not-enabled.txt"].assert_eq(&site.transcript());
 }
+
+#[test]
+fn reboots_that_worked_in_earlier_incidents_are_no_reason_to_rebuild() {
+    // policy.md section 7: "a reboot of this incident that failed". Each hang is mended by one reboot.
+    let mut site = Site::with(&shop(UNCAPPED, ""));
+    let hangs_and_is_mended = |site: &mut Site| {
+        site.freeze("web");
+        site.until("it is mended", 900.0, |site| {
+            site.state("web") == State::Healthy && !site.in_flight() && site.hosts[0].machine == Machine::Up
+        });
+    };
+    for _ in 0..2 {
+        hangs_and_is_mended(&mut site);
+        site.until("the incident is over", 60.0, |site| site.view().incidents.is_empty());
+    }
+    hangs_and_is_mended(&mut site);
+    assert_eq!(
+        site.rungs(),
+        [RebootHard; 3],
+        "the third is the N-th, but no reboot of its incident has failed"
+    );
+    // It stays the same incident, so that the next one is a failure of that reboot.
+    site.run(600.0);
+    hangs_and_is_mended(&mut site);
+    assert_eq!(site.rungs(), [RebootHard, RebootHard, RebootHard, Rebuild]);
+}
+
+#[test]
+fn a_crash_loop_that_is_an_incident_of_its_own_each_time_still_ends_in_exhausted() {
+    // It lives for 20 s after each start: longer than an incident is kept open for.
+    for assembly in [CAPPED, UNCAPPED] {
+        let mut site = Site::with(&shop(assembly, ""));
+        site.crash_loop("web/nginx", 20.0);
+        site.until("the ladder ended", 3600.0, |site| site.state("web/nginx") == State::Exhausted);
+        assert_eq!(site.notified().len(), 1, "{:?}", site.notified());
+        let replaced = site.rungs().into_iter().filter(|rung| *rung > RebootHard).collect::<Vec<_>>();
+        let wanted: &[_] = if assembly == CAPPED { &[] } else { &[Rebuild, Recreate] };
+        assert_eq!(replaced, wanted);
+    }
+}
