@@ -31,6 +31,7 @@ pub mod secret;
 pub mod services;
 pub mod sessions;
 pub mod shared;
+pub mod simulate;
 pub mod supervise;
 pub mod systemd;
 pub mod trust;

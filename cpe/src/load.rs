@@ -332,8 +332,11 @@ fn timers(mut definition: Definition, context: Option<&Context>) -> Result<Defin
     if errors.is_empty() { Ok(definition) } else { Err(errors) }
 }
 
-/// At most one byte more than is allowed, so that the parser can say that it is too much.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// A file's bytes: at most one more than is allowed, so that the parser can say that it is too much.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let limit = u64::try_from(FILE_MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     let mut bytes = Vec::new();
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;

@@ -95,6 +95,7 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
         | Command::Audit(_)
         | Command::Run
         | Command::Demo
+        | Command::Simulate(_)
         | Command::DemoInfra(_) => Ok(Exit::Usage),
     }
 }

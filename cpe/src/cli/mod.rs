@@ -6,6 +6,7 @@ mod audit;
 mod bounds;
 mod check;
 mod generate;
+mod simulate;
 mod trust;
 
 use std::fmt;
@@ -77,6 +78,9 @@ pub enum Command {
     Pause(Pause),
     /// Allow recovery again
     Resume(Resume),
+    /// What would happen: a scenario of faults against definitions, in virtual time, with the real policy engines
+    #[command(after_long_help = simulate::help())]
+    Simulate(Simulate),
     /// Check the rules that may not be broken against a journal, offline, also while cpe runs; exit 1 on any finding
     Audit(Audit),
     /// What a shell needs to complete cpe's commands, on standard output: `source <(cpe completions bash)`
@@ -94,6 +98,19 @@ pub enum Command {
     Trust(Trust),
     /// Say that you know of an incident: it is marked, and nobody is notified of it any more
     Ack(Ack),
+}
+
+/// `cpe simulate`.
+#[derive(Clone, Debug, Args)]
+pub struct Simulate {
+    /// A script of what happens; `cpe simulate --help` has its words
+    scenario: PathBuf,
+    /// Definitions, or folders of them, beside those that the script names
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// One JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 /// `cpe audit`.
@@ -377,6 +394,7 @@ pub fn execute(cli: &Cli) -> Exit {
     let done = match command {
         Command::Check(check) => check::check(check),
         Command::Audit(audit) => audit::audit(audit, config),
+        Command::Simulate(wanted) => simulate::run(wanted),
         Command::Completions(wanted) => generate::completions(wanted.shell),
         Command::Man(wanted) => generate::man(&wanted.directory),
         Command::Run | Command::Demo | Command::DemoInfra(_) => return Exit::Usage,

@@ -29,6 +29,12 @@ impl Follow {
         Self { reader, quiet: Quiet::default() }
     }
 
+    /// The event as a sentence without its time and subject; none where another event says it.
+    #[must_use]
+    pub fn sentence(&mut self, record: &EventRecord) -> Option<String> {
+        (!self.quiet.hides(record)).then(|| plain(&sentence(record)))
+    }
+
     /// The event's line, without a line end; none where another event says it.
     #[must_use]
     pub fn line(&mut self, record: &EventRecord) -> Option<String> {
