@@ -27,6 +27,7 @@ pub mod past;
 pub mod pauses;
 pub mod render;
 pub mod run;
+pub mod schema;
 pub mod secret;
 pub mod services;
 pub mod sessions;

@@ -90,6 +90,7 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
             order(api::Command::Resume { name: what.name.clone(), reason: what.reason.clone() }, client).await
         }
         Command::Completions(_)
+        | Command::Schema(_)
         | Command::Man(_)
         | Command::Check(_)
         | Command::Audit(_)

@@ -1,5 +1,5 @@
-//! `cpe completions` and `cpe man`: what shells and `man` want to know of the command line, from its one definition. For packages, which
-//! run both at build time.
+//! `cpe completions`, `cpe man` and `cpe schema`: what shells, `man` and editors want to know, each from its one definition. For packages,
+//! which run them at build time.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,6 +9,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::{Cli, Exit, Failure};
+use crate::schema::{self, Of};
 
 /// The script of a shell, on standard output.
 pub(super) fn completions(shell: Shell) -> Result<Exit, Failure> {
@@ -26,5 +27,11 @@ pub(super) fn man(directory: &Path) -> Result<Exit, Failure> {
     };
     fs::create_dir_all(directory).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), directory).map_err(failed)?;
+    Ok(Exit::Done)
+}
+
+/// A schema for editors, on standard output.
+pub(super) fn schema(of: Of) -> Result<Exit, Failure> {
+    io::stdout().write_all(schema::text(of).as_bytes())?;
     Ok(Exit::Done)
 }

@@ -44,7 +44,8 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_STATUS: &str = "NAME is deployable, deployable/assembly or deployable/assembly/service, or a glob of these: 'shop/*/nginx'.
+const EXIT_STATUS: &str = "NAME is deployable, deployable/assembly or deployable/assembly/service, or a glob of these: 'shop/*/nginx'; or domain:az1,
+the assemblies of a failure domain (status, events, why-not, maintenance).
 Exit status: 0 done, 1 the answer is no (invalid, unhealthy, refused), 2 wrong usage, 3 the controller cannot be reached.";
 
 /// What to do.
@@ -85,6 +86,8 @@ pub enum Command {
     Audit(Audit),
     /// What a shell needs to complete cpe's commands, on standard output: `source <(cpe completions bash)`
     Completions(Completions),
+    /// The JSON Schema of definitions or of cpe.toml, for editors, on standard output
+    Schema(Schema),
     /// Write the manual pages into a folder, for packages
     #[command(hide = true)]
     Man(Man),
@@ -135,6 +138,13 @@ pub struct Audit {
 pub struct Completions {
     /// Which shell
     shell: clap_complete::Shell,
+}
+
+/// `cpe schema`.
+#[derive(Clone, Debug, Args)]
+pub struct Schema {
+    /// Of what
+    of: crate::schema::Of,
 }
 
 /// `cpe man`.
@@ -199,7 +209,7 @@ pub struct Ack {
 /// `cpe pause`.
 #[derive(Clone, Debug, Args)]
 pub struct Pause {
-    /// A deployable; without one: everything
+    /// A deployable, or a glob of these; without one: everything
     name: Option<String>,
     /// Why; it is recorded and shown
     #[arg(long)]
@@ -295,7 +305,7 @@ pub struct Deployable {
 pub enum Maintenance {
     /// Begin
     On {
-        /// A deployable, or deployable/assembly
+        /// A deployable, deployable/assembly, a glob of these, or domain:NAME
         name: String,
         /// For how long: 30m, 2h
         #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
@@ -306,7 +316,7 @@ pub enum Maintenance {
     },
     /// End, before its hour
     Off {
-        /// A deployable, or deployable/assembly
+        /// A deployable, deployable/assembly, a glob of these, or domain:NAME
         name: String,
     },
 }
@@ -396,6 +406,7 @@ pub fn execute(cli: &Cli) -> Exit {
         Command::Audit(audit) => audit::audit(audit, config),
         Command::Simulate(wanted) => simulate::run(wanted),
         Command::Completions(wanted) => generate::completions(wanted.shell),
+        Command::Schema(wanted) => generate::schema(wanted.of),
         Command::Man(wanted) => generate::man(&wanted.directory),
         Command::Run | Command::Demo | Command::DemoInfra(_) => return Exit::Usage,
         ask => ask::ask(ask, cli),

@@ -41,6 +41,8 @@ fn everything_of_the_manual_can_be_typed() {
         "audit",
         "audit /tmp/journal.sqlite --json",
         "audit --state-dir /var/lib/cpe --open-for 1h",
+        "schema definition",
+        "schema config",
         "completions bash",
         "man /tmp/man",
         "why-not shop/web/nginx",
