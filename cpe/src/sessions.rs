@@ -169,6 +169,7 @@ impl Sessions {
                 (service.assembly, what)
             }
         };
+        self.renew(definition, assembly);
         let machine = &mut self.machines[usize::from(assembly.0)];
         if machine.session.is_none() {
             return Some(unaddressed(target));
@@ -176,6 +177,16 @@ impl Sessions {
         machine.batch.push(ProbeRequest { probe, what, timeout });
         self.in_flight.insert(probe, InFlight { target, assembly, sent: now });
         None
+    }
+
+    /// A session whose task panicked is replaced. What it had in flight is never answered, and the engine asks it again by itself.
+    fn renew(&mut self, definition: &Deployable, assembly: AssemblyIndex) {
+        if !self.session(assembly).is_some_and(|session| session.has_ended()) {
+            return;
+        }
+        let Some(address) = self.machines[usize::from(assembly.0)].address.take() else { return };
+        tracing::error!(deployable = %definition.name, assembly = %definition.assembly(assembly).name, "a session panicked; a new one is made");
+        self.set_address(definition, assembly, &address);
     }
 
     fn ask_directly(

@@ -56,6 +56,12 @@ impl Session {
         }
     }
 
+    /// Whether its task has ended, which it does by a panic only: nothing is probed over it any more, and a new one is needed.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Does something to a service, over a channel of its own, so that probes go on. It needs a connected session: it never connects.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
 //! The ways in which a channel is not alive, told apart.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cpe_monitor::ssh::{Endpoint, Error, Identity, Monitor, Probe, Settings};
+use cpe_monitor::ssh::{Answer, Endpoint, Error, Identity, Monitor, Probe, ProbeRequest, Settings};
+use cpe_proto::id::ProbeId;
 use cpe_proto::observation::{ChannelFailure, Observation};
 
 use crate::guest::{Guest, Kind, PATIENCE, free_port, keygen};
@@ -204,4 +206,27 @@ async fn services_are_not_observed_without_a_channel_and_do_not_connect() {
     let mut watch = Watch::of(&guest);
     assert_eq!(watch.ask(&[command("true")]).await, vec![Observation::NotObserved]);
     assert_eq!(watch.monitor.counters(), cpe_monitor::ssh::Counters::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_panicked_says_that_it_has_ended_and_tries_nothing_more() {
+    let monitor = Monitor::new(Settings::default()).unwrap();
+    let (sender, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    let first = AtomicBool::new(true);
+    let answered = Box::new(move |answer: Answer| {
+        assert!(!first.swap(false, Ordering::Relaxed), "the first answer makes its task panic");
+        let _ = sender.send(answer);
+    });
+    let session = monitor.session(loopback(free_port()), answered);
+    assert!(!session.has_ended());
+    let ask = || vec![ProbeRequest { probe: ProbeId(1), what: Probe::Channel, timeout: PATIENCE }];
+    session.submit(ask());
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !session.has_ended() {
+        assert!(tokio::time::Instant::now() < deadline, "its task lives");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    session.submit(ask());
+    let answer = answers.recv().await.unwrap();
+    assert_eq!(failure(&answer.observation).0, ChannelFailure::NotTried);
 }
