@@ -129,6 +129,12 @@ impl Client {
         Self { place, token }
     }
 
+    /// Where it is asked.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// What is going on.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub(super) fn ask(command: &Command, cli: &Cli) -> Result<Exit, Failure> {
 }
 
 /// Who is asked: whom the command line names, or else the configuration. An operator who is on that machine needs neither.
-fn client(cli: &Cli) -> Result<Client, Failure> {
+pub(super) fn client(cli: &Cli) -> Result<Client, Failure> {
     let unread = |error: SecretError| Failure::Config(format!("the token: {error}"));
     let token = cli.token_file.as_deref().map(secret::read_file).transpose().map_err(unread)?;
     if let Some(place) = &cli.api {

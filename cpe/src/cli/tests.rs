@@ -91,3 +91,30 @@ fn what_makes_no_sense_is_wrong_usage_and_says_why() {
         assert!(error.to_string().contains(says), "{line}: {error}");
     }
 }
+
+#[test]
+fn the_place_of_the_controller_is_the_command_lines_or_else_the_configurations_socket_before_its_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    let token = "token = { file = \"token\" }\n";
+    let both =
+        file("both.toml", &format!("[listen]\n{token}api = [\"127.0.0.1:7070\", \"unix:/run/a.sock\"]\n"));
+    let port = file("port.toml", &format!("[listen]\n{token}api = \"[::1]:7070\"\n"));
+    let place = |line: &str| {
+        let client = ask::client(&parse(line).unwrap());
+        client.map(|client| client.place().to_string()).map_err(|failure| failure.to_string())
+    };
+    assert_eq!(place(&format!("--config {both} status")).unwrap(), "/run/a.sock");
+    let missing = place(&format!("--config {port} status")).unwrap_err();
+    assert!(missing.starts_with("the token: ") && missing.contains("cannot be read"), "{missing}");
+    let token = file("token", "0123456789abcdef0123456789abcdef\n");
+    assert_eq!(place(&format!("--config {port} status")).unwrap(), "[::1]:7070");
+    assert_eq!(place(&format!("status --api node1:7070 --token-file {token}")).unwrap(), "node1:7070");
+    assert_eq!(place("--api unix:/run/b.sock status").unwrap(), "/run/b.sock");
+    assert!(parse("--api /run/b.sock status").is_err() && parse("--api node1 status").is_err());
+}
