@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cpe_monitor::direct::{self, Prober};
+use cpe_monitor::direct::Prober;
 use cpe_monitor::ssh::Monitor;
 use cpe_proto::decision::Decision;
 use cpe_proto::definition::Deployable;
@@ -18,6 +18,7 @@ use crate::clock;
 use crate::event::plain;
 use crate::journal::{Journal, Writable};
 use crate::lag::Lag;
+use crate::limits;
 use crate::metrics::Metrics;
 use crate::notify::Notifier;
 
@@ -63,7 +64,7 @@ impl Shared {
             guard: Mutex::new(guard),
             journal,
             monitor,
-            prober: Prober::new(direct::Settings::default()),
+            prober: Prober::new(limits::of_direct_probes(limits::assemblies_max())),
             infrastructures,
             metrics,
             notifier,

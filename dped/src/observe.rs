@@ -14,6 +14,7 @@ use crate::health::{self, ChannelEvent, ChannelHealth, HealthEvent};
 use crate::judge::{Judgement, judge};
 use crate::output::{Output, Target};
 use crate::parts::{AssemblyPart, Demand, Phase, Start, Untried, probe_id};
+use crate::recover::CUT_OFF;
 use crate::timer::LOST_AFTER;
 
 impl Engine {
@@ -265,6 +266,7 @@ impl Engine {
             part.poll.hasten(now);
             if let Some(trouble) = &mut part.trouble {
                 trouble.confirmed = false;
+                let _over = trouble.waits.take_if(|waits| **waits == *CUT_OFF);
             }
         }
     }

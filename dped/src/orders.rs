@@ -172,13 +172,15 @@ impl Engine {
             let service = old.service(index);
             let assembly = new.assembly_named(old.assembly(service.assembly).name.as_str())?;
             let found = new.service_named(assembly, service.name.as_str())?;
-            (new.service(found).check == service.check).then_some(found)
+            old.probes_alike(index, new, found).then_some(found)
         };
         let mut services: Vec<_> = new.services.iter().map(|_| None).collect();
         let mut assemblies: Vec<_> = new.assemblies.iter().map(|_| None).collect();
         for index in old.assembly_indices() {
             let found = new.assembly_named(old.assembly(index).name.as_str());
-            let found = found.filter(|it| new.assembly(*it).machine == old.assembly(index).machine);
+            let found = found.filter(|it| {
+                new.assembly(*it).machine == old.assembly(index).machine && old.reached_alike(index, new, *it)
+            });
             let Some(found) = found else {
                 self.let_go(index, now);
                 continue;

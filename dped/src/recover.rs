@@ -21,6 +21,9 @@ use crate::isolate::isolate;
 use crate::ladder::{self, Choice};
 use crate::parts::{Cause, Demand};
 
+/// Why a service that is probed from outside and has failed is not restarted.
+pub(crate) const CUT_OFF: &str = "waits for its channel: a restart goes over it";
+
 impl Engine {
     /// Tries what is asked for, the assembly's own first.
     pub(crate) fn recover(&mut self, index: AssemblyIndex, now: Timestamp) {
@@ -61,8 +64,7 @@ impl Engine {
             let cut_off =
                 wants && self.is_direct(index) && self.assembly(assembly).channel != ChannelHealth::Healthy;
             if cut_off {
-                self.service_trouble(index).waits =
-                    Some("waits for its channel: a restart goes over it".into());
+                self.service_trouble(index).waits = Some(CUT_OFF.into());
             }
             self.drop_passed_wait(index, now);
             return;

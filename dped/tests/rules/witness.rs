@@ -221,3 +221,18 @@ fn a_dead_channel_that_is_not_tried_any_more_is_never_acted_upon() {
     site.run(3600.0);
     assert_eq!(site.rungs(), [], "{}", site.transcript());
 }
+
+#[test]
+fn a_definition_in_which_assemblies_have_moved_keeps_what_is_known_of_services_probed_from_outside() {
+    let text = shop(HTTP);
+    let mut site = Site::with(&text);
+    site.cut("web", Some(ChannelFailure::Refused));
+    site.kill("web/blog");
+    site.until("it has failed", 60.0, |site| site.state("web/blog") == State::Failed);
+    let first = "[assemblies.front]\n    address = \"192.0.2.9\"\n    [assemblies.web]";
+    site.redefine(&text.replacen("[assemblies.web]", first, 1));
+    assert_eq!(site.state("web/blog"), State::Failed);
+    // Another page is another service.
+    site.redefine(&text.replace("address}/", "address}/other"));
+    assert_eq!(site.state("web/blog"), State::Starting);
+}

@@ -134,6 +134,17 @@ pub enum Monitor {
     Direct(Arc<Direct>),
 }
 
+impl Monitor {
+    /// The word of definitions.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Ssh => "ssh",
+            Self::Direct(_) => "direct",
+        }
+    }
+}
+
 /// What the disks of an assembly hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Data {
@@ -240,6 +251,29 @@ impl Deployable {
             (HostOf::Host(_), _) => false,
         };
         own && direct.speaks_of_programs()
+    }
+
+    /// Whether a service is probed as that one of another definition is. A reference means the assembly of that name.
+    #[must_use]
+    pub fn probes_alike(&self, service: ServiceIndex, other: &Self, found: ServiceIndex) -> bool {
+        let (one, two) = (&self.service(service).check, &other.service(found).check);
+        match (one.direct(), two.direct()) {
+            (Some(one), Some(two)) => self.named(one) == other.named(two),
+            _ => one == two,
+        }
+    }
+
+    /// Whether an assembly is reached as that one of another definition is.
+    #[must_use]
+    pub fn reached_alike(&self, assembly: AssemblyIndex, other: &Self, found: AssemblyIndex) -> bool {
+        match (&self.assembly(assembly).monitor, &other.assembly(found).monitor) {
+            (Monitor::Direct(one), Monitor::Direct(two)) => self.named(one) == other.named(two),
+            (one, two) => one == two,
+        }
+    }
+
+    fn named(&self, direct: &Direct) -> Option<Direct<Name>> {
+        direct.resolve(|index| Some(self.assembly(*index).name.clone()))
     }
 
     /// The assembly of that name.
