@@ -3,16 +3,19 @@
 
 #![cfg(feature = "command")]
 
+mod processes;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cpe_infra::command::Command;
 use cpe_infra::{Error, Infrastructure, InstanceAnswer, InstanceRequest};
 use cpe_proto::config::CommandSettings;
 use cpe_proto::fence::FenceOptions;
 use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
+use processes::{lives, number_in, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than anything here takes on a busy machine.
@@ -65,25 +68,6 @@ async fn misbehave(
 async fn misbehaved(way: &str) -> Error {
     let directory = tempfile::tempdir().expect("a directory");
     misbehave(way, &directory, LONG).await.expect_err("it misbehaves")
-}
-
-/// Waits until something is so; the test fails where it never is.
-async fn until(what: &str, so: impl Fn() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn number_in(file: PathBuf) -> Option<i32> {
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
-}
-
-fn lives(process: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // A zombie is dead; who reaps it is not our business.
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
 }
 
 #[tokio::test]
@@ -171,7 +155,7 @@ async fn a_time_out_ends_the_program_and_its_children_and_theirs() {
     let error = misbehave("hangs", &directory, Duration::from_secs(4)).await.expect_err("it hangs");
     assert!(matches!(error, Error::TimedOut { .. }) && error.is_unresolved(), "{error:?}");
     for name in ["leader", "child", "grandchild"] {
-        let process = number_in(directory.path().join(name)).expect("it had started");
+        let process = number_in(&directory.path().join(name)).expect("it had started");
         until(&format!("the {name} has ended"), || !lives(process)).await;
     }
 }
@@ -254,7 +238,7 @@ async fn a_child_that_is_left_behind_is_not_waited_for() {
     let directory = tempfile::tempdir().expect("a directory");
     let answer = misbehave("leaves", &directory, LONG).await.expect("it ended well");
     assert_eq!(answer.state, InstanceState::Active);
-    let left = number_in(directory.path().join("left")).expect("its number");
+    let left = number_in(&directory.path().join("left")).expect("its number");
     assert!(lives(left), "the answer came only after the child had ended");
     kill_process(Pid::from_raw(left).expect("a process"), Signal::KILL).expect("it is ours");
 }

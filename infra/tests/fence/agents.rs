@@ -12,7 +12,8 @@ use cpe_infra::Infrastructure;
 use cpe_proto::infrastructure::{InstanceState, Operation};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{LONG, infrastructure, lives, number_in, options, request, settings};
+use super::processes::{lives, number_in};
+use super::{LONG, infrastructure, options, request, settings};
 
 fn installed(agent: &str) {
     let program = Path::new("/usr/sbin").join(agent);

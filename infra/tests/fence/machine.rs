@@ -9,21 +9,8 @@ use cpe_proto::fence::FenceValue;
 use cpe_proto::infrastructure::{InstanceState, Operation};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{LONG, infrastructure, lives, number_in, options, request, settings};
-
-/// What hangs is asked to end and then killed, and a busy kernel may need a moment for that; more than that moment is a failure.
-async fn until_dead(process: i32) {
-    let dead = async {
-        while lives(process) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let within = Duration::from_secs(10);
-    assert!(
-        tokio::time::timeout(within, dead).await.is_ok(),
-        "process {process} still lives after {within:?}"
-    );
-}
+use super::processes::{lives, number_in, until};
+use super::{LONG, infrastructure, options, request, settings};
 
 /// A rack of machines with its own agent, gone with its processes at the end of a test.
 struct Rack {
@@ -150,7 +137,8 @@ async fn a_call_that_hangs_is_ended_with_what_it_started_and_tried_again() {
     rack.done(Operation::Start).await;
     let off = rack.done(Operation::Stop).await;
     assert_eq!(off.detail, "off after 2 attempts, as its status says");
-    until_dead(number_in(&rack.file("child")).expect("it had a child")).await;
+    let child = number_in(&rack.file("child")).expect("it had a child");
+    until("its child is dead", || !lives(child)).await;
     assert!(!lives(rack.process()));
 }
 
@@ -160,7 +148,8 @@ async fn a_device_that_hangs_for_good_leaves_the_machine_unresolved() {
     rack.done(Operation::Start).await;
     let error = rack.perform(Operation::Stop, Duration::from_secs(5)).await.expect_err("it hangs");
     assert!(matches!(error, Error::TimedOut { .. }) && error.is_unresolved(), "{error}");
-    until_dead(number_in(&rack.file("child")).expect("it had a child")).await;
+    let child = number_in(&rack.file("child")).expect("it had a child");
+    until("its child is dead", || !lives(child)).await;
 }
 
 #[tokio::test]

@@ -5,9 +5,11 @@
 
 mod agents;
 mod machine;
+#[path = "../processes/mod.rs"]
+mod processes;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cpe_infra::fence::Fence;
@@ -44,14 +46,4 @@ fn request(own: FenceOptions) -> InstanceRequest {
         parameters: BTreeMap::new(),
         fence: own,
     }
-}
-
-fn lives(process: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // A zombie is dead; who reaps it is not our business.
-    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
-}
-
-fn number_in(file: &Path) -> Option<i32> {
-    std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
