@@ -53,7 +53,10 @@ pub fn same_machines<'a>(
 fn same_machine(before: &Deployable, after: &Deployable, index: AssemblyIndex) -> Option<AssemblyIndex> {
     let was = before.assembly(index);
     let found = after.assembly_named(was.name.as_str())?;
-    (after.assembly(found).machine == was.machine).then_some(found)
+    let now = &after.assembly(found).machine;
+    // An instance is not another one because it would be made otherwise now.
+    let made = matches!((&was.machine, now), (Machine::Image { .. }, Machine::Image { .. }));
+    (made || *now == was.machine).then_some(found)
 }
 
 /// The sessions of one deployable.

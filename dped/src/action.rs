@@ -174,6 +174,8 @@ impl Engine {
                 let trouble = self.assembly_trouble(index);
                 trouble.ladder.attempted(rung);
                 if rung == Rung::Recreate {
+                    self.assembly_mut(index).made_of = None;
+                    let trouble = self.assembly_trouble(index);
                     // Whatever it came to, the instance that a person vouched for may have been replaced.
                     trouble.fenced = None;
                 }

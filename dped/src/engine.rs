@@ -330,6 +330,7 @@ impl Engine {
             trouble: None,
             recovery: None,
             step: None,
+            made_of: None,
             by_hand: None,
         }
     }

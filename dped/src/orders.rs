@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use cpe_proto::definition::Deployable;
+use cpe_proto::definition::{Assembly, Deployable, Machine};
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::snapshot::MadeOf;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
@@ -179,7 +180,8 @@ impl Engine {
         for index in old.assembly_indices() {
             let found = new.assembly_named(old.assembly(index).name.as_str());
             let found = found.filter(|it| {
-                new.assembly(*it).machine == old.assembly(index).machine && old.reached_alike(index, new, *it)
+                same_instance(&old.assembly(index).machine, &new.assembly(*it).machine)
+                    && old.reached_alike(index, new, *it)
             });
             let Some(found) = found else {
                 self.let_go(index, now);
@@ -191,6 +193,7 @@ impl Engine {
                 self.output(Output::Reconnect(found));
             }
             part.since = part.since.min(now);
+            part.made_of = made_of(&old.assembly(index).machine, part.made_of, &new.assembly(found).machine);
             assemblies[usize::from(found.0)] = Some(part);
             for service in old.services_of(index) {
                 if let Some(kept) = kept_service(service) {
@@ -219,6 +222,7 @@ impl Engine {
         self.begin_setups();
         self.report(About::Deployable, EventKind::DefinitionLoaded, now, |it| it.reason = "changed".into());
         for index in new.assembly_indices() {
+            self.report_drift(&old, index, now);
             if fresh_assemblies[usize::from(index.0)] {
                 self.begin_assembly(index, now);
             }
@@ -228,6 +232,48 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// What a changed definition says and nothing is done about: another image, another name.
+    fn report_drift(&mut self, old: &Deployable, index: AssemblyIndex, now: Timestamp) {
+        let definition = Arc::clone(self.definition());
+        let assembly = definition.assembly(index);
+        let before = old.assembly_named(assembly.name.as_str()).map(|it| old.assembly(it));
+        let same = |was: &&Assembly| {
+            was.machine == assembly.machine && definition.assembly_named(was.name.as_str()).is_none()
+        };
+        let drift = match before {
+            Some(before) if before.machine != assembly.machine => self.drift(index),
+            Some(_) => None,
+            None => old.assemblies.iter().find(same).map(|was| {
+                format!("it was called {}; it is watched anew, and its counts are not kept", was.name)
+            }),
+        };
+        let Some(drift) = drift else { return };
+        let message = format!("{}: drift: {drift}", self.name_of(About::Assembly(index)));
+        self.report(About::Assembly(index), EventKind::DefinitionLoaded, now, |it| {
+            it.reason = format!("drift: {drift}").into();
+        });
+        if !self.in_maintenance(index) {
+            self.output(Output::Notify { incident: None, message: message.into() });
+        }
+    }
+
+    /// How an instance differs from what the definition says by now, as a clause.
+    pub(crate) fn drift(&self, index: AssemblyIndex) -> Option<String> {
+        let was = self.assembly(index).made_of.as_ref()?;
+        let Machine::Image { image, flavor } = &self.definition().assembly(index).machine else {
+            return None;
+        };
+        let shown = |image: &str, flavor: &Option<String>| match flavor {
+            Some(flavor) => format!("{image} ({flavor})"),
+            None => image.to_owned(),
+        };
+        Some(format!(
+            "its instance was made of {}, the definition says {}; nothing is done about it before it is recreated",
+            shown(&was.image, &was.flavor),
+            shown(image, flavor)
+        ))
     }
 
     fn let_go(&mut self, index: AssemblyIndex, now: Timestamp) {
@@ -285,4 +331,18 @@ impl Engine {
             self.output(Output::Release(action));
         }
     }
+}
+
+/// Whether it is the same machine after a change of its definition. An instance is not another one because it would be made otherwise now.
+fn same_instance(old: &Machine, new: &Machine) -> bool {
+    old == new || matches!((old, new), (Machine::Image { .. }, Machine::Image { .. }))
+}
+
+/// What an instance was made of, as far as that is not what the definition says now.
+fn made_of(old: &Machine, known: Option<Box<MadeOf>>, new: &Machine) -> Option<Box<MadeOf>> {
+    let (Machine::Image { image, flavor }, Machine::Image { image: now, flavor: size }) = (old, new) else {
+        return None;
+    };
+    let was = known.unwrap_or_else(|| Box::new(MadeOf { image: image.clone(), flavor: flavor.clone() }));
+    (was.image != *now || was.flavor != *size).then_some(was)
 }

@@ -11,6 +11,7 @@ use cpe_proto::id::{ActionId, IncidentId, ProbeId, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::MadeOf;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
@@ -204,6 +205,8 @@ pub(crate) struct AssemblyPart {
     pub(crate) trouble: Option<Box<AssemblyTrouble>>,
     pub(crate) recovery: Option<Box<Recovery>>,
     pub(crate) step: Option<Box<Step>>,
+    /// What its instance was made of, where the definition says otherwise by now.
+    pub(crate) made_of: Option<Box<MadeOf>>,
     /// A recovery by hand that is not answered yet.
     pub(crate) by_hand: Option<Box<Ordered>>,
 }

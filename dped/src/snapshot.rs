@@ -109,6 +109,7 @@ impl Engine {
         (self.desired, self.paused, self.next_numbers().1).hash(&mut hash);
         for index in self.definition().assembly_indices() {
             let part = self.assembly(index);
+            part.made_of.hash(&mut hash);
             if let Some(it) = &part.trouble {
                 (it.incident, &it.ladder, it.demand, it.cause, it.first, it.backed_off, it.drift, &it.fenced)
                     .hash(&mut hash);
@@ -166,6 +167,7 @@ impl Engine {
             subject: subject(&assembly.machine),
             address: part.address.as_deref().map(Into::into),
             moved: part.moved,
+            made_of: part.made_of.as_deref().cloned(),
             drift: part.trouble.as_ref().is_some_and(|trouble| trouble.drift),
             grace: (part.grace_until > now).then(|| part.grace_until.since(now).into()),
             past: past.filter(|past| *past != Past::default()),
@@ -265,6 +267,7 @@ impl Engine {
         if !matches!(definition.assembly(index).machine, Machine::Address(_)) {
             self.output(Output::AskInstance(index));
         }
+        self.assembly_mut(index).made_of = kept.made_of.clone().map(Box::new);
         if kept.drift {
             let trouble = self.assembly_trouble(index);
             (trouble.drift, trouble.reason) =

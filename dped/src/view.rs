@@ -51,6 +51,8 @@ pub struct AssemblyView {
     pub incident: Option<IncidentId>,
     /// What it waits for, and until when.
     pub waits: Vec<Waiting>,
+    /// How its instance differs from what the definition says, as a clause.
+    pub drift: Option<Box<str>>,
 }
 
 /// One service.
@@ -158,6 +160,7 @@ impl Engine {
             address: part.address.clone(),
             incident: part.trouble.as_ref().and_then(|trouble| trouble.incident),
             waits: self.waits_of_assembly(index),
+            drift: self.drift(index).map(Into::into),
         }
     }
 

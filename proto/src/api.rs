@@ -80,6 +80,9 @@ pub struct AssemblyStatus {
     /// Why it is not healthy, as one clause.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub reason: Box<str>,
+    /// How its instance differs from what the definition says, as one clause; nothing is done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Box<str>>,
     /// What it can fail together with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub domains: Vec<Name>,
@@ -244,6 +247,8 @@ pub enum Obstacle {
     Refused,
     /// A time has to come.
     Waiting,
+    /// It is not what the definition says; that is reported, not acted upon.
+    Drift,
     /// Nothing that is known.
     Nothing,
 }

@@ -75,6 +75,9 @@ pub struct AssemblySnapshot {
     /// It was not known to exist.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drift: bool,
+    /// What its instance was made of, where the definition says otherwise by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_of: Option<MadeOf>,
     /// What is left of the time in which not having been healthy is no fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace: Option<Millis>,
@@ -90,6 +93,16 @@ pub struct AssemblySnapshot {
     /// All of them, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServiceSnapshot>,
+}
+
+/// What an instance was made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MadeOf {
+    /// The image.
+    pub image: String,
+    /// The flavor, if one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<String>,
 }
 
 /// One service.
@@ -273,6 +286,7 @@ mod tests {
             address: None,
             moved: false,
             drift: false,
+            made_of: None,
             grace: None,
             past: None,
             recovery: None,

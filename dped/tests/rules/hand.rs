@@ -284,3 +284,38 @@ fn the_guard_says_when_what_it_holds_or_has_spent_is_free_again() {
     assert_eq!(what, "10 machine actions in 10 min on infrastructure prod are spent");
     assert!(until.since(begun) >= seconds(600.0) && until.since(begun) < seconds(602.0));
 }
+
+#[test]
+fn a_changed_image_is_drift_that_is_told_and_not_acted_upon() {
+    let of = |image: &str, name: &str| {
+        format!(
+            "name = \"shop\"\ninfrastructure = \"prod\"\nprobe = {{ interval = \"2s\" }}\n[assemblies.{name}]\nimage = \"{image}\"\ndata = \"none\"\nmax_rung = \"recreate\"\nservices.nginx.systemd = \"nginx.service\"\n"
+        )
+    };
+    let mut site = Site::with(&of("debian-12", "web"));
+    site.redefine(&of("debian-13", "web"));
+    site.run(60.0);
+    assert_eq!((site.acts.len(), site.state("web")), (0, State::Healthy), "{}", site.transcript());
+    let drift = "its instance was made of debian-12, the definition says debian-13; nothing is done about it before it is recreated";
+    assert_eq!(site.view().assemblies[0].drift.as_deref(), Some(drift));
+    assert_eq!(site.notified(), [format!("shop/web: drift: {drift}")]);
+    site.restart(10.0);
+    site.until("it is healthy", 60.0, |site| site.state("web") == State::Healthy);
+    assert_eq!(site.view().assemblies[0].drift.as_deref(), Some(drift), "known after a restart");
+    let order = site.recover("web", Some(Rung::Recreate));
+    assert!(site.answer(order).is_ok());
+    site.until("it is recreated", 120.0, |site| site.state("web") == State::Healthy && !site.in_flight());
+    assert_eq!(site.view().assemblies[0].drift, None);
+    site.redefine(&of("debian-14", "web"));
+    site.redefine(&of("debian-13", "web"));
+    assert_eq!(site.view().assemblies[0].drift, None, "it is as it was made");
+}
+
+#[test]
+fn a_renamed_machine_is_told_and_watched_anew() {
+    let mut site = Site::with(WEB);
+    site.redefine(&WEB.replace("assemblies.web", "assemblies.www"));
+    site.run(60.0);
+    let told = "shop/www: drift: it was called web; it is watched anew, and its counts are not kept";
+    assert_eq!((site.notified(), site.state("www"), site.acts.len()), (vec![told], State::Healthy, 0));
+}
