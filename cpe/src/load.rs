@@ -197,6 +197,7 @@ impl Definitions {
         let mut gone: BTreeMap<Name, Definition> =
             absent.filter_map(|(_, known)| known.used).map(by_name).collect();
         let mut fresh = BTreeMap::new();
+        let mut changed = Vec::new();
         for path in present {
             // A file that cannot be looked at is read, and that says why.
             let stamp = Stamp::of(path).ok();
@@ -204,10 +205,10 @@ impl Definitions {
                 continue;
             }
             self.files.entry(path.clone()).or_insert(Known { stamp, used: None }).stamp = stamp;
-            let file = path.display().to_string();
-            // A fault of the parser costs the file that shows it, and nobody else.
-            let read = catch(|| definition(path, &file, self.context.as_ref()));
-            match read.unwrap_or_else(|said| Err(vec![panicked(&file, &said)])) {
+            changed.push(path);
+        }
+        for (path, read) in read_all(&changed, self.context.as_ref()) {
+            match read {
                 Ok(definition) => drop(fresh.insert(path.clone(), definition)),
                 Err(errors) => changes.rejected.push((path.clone(), errors)),
             }
@@ -291,6 +292,35 @@ impl Definitions {
 
 fn by_name(definition: Definition) -> (Name, Definition) {
     (definition.deployable.name.clone(), definition)
+}
+
+type Outcome<'p> = (&'p PathBuf, Result<Definition, Vec<Diagnostic>>);
+
+/// Fewer files than this are read by one thread.
+const FILES_OF_A_THREAD: usize = 64;
+
+/// Reads files, in their order, on all processors where they are many: each is read by itself, and a fault of the parser costs the file that
+/// shows it, and nobody else.
+fn read_all<'p>(files: &[&'p PathBuf], context: Option<&Context>) -> Vec<Outcome<'p>> {
+    let read = |path: &'p PathBuf| -> Outcome<'p> {
+        let file = path.display().to_string();
+        let read = catch(|| definition(path, &file, context));
+        (path, read.unwrap_or_else(|said| Err(vec![panicked(&file, &said)])))
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = files.len().div_ceil(threads).max(FILES_OF_A_THREAD);
+    if files.len() <= share {
+        return files.iter().map(|path| read(path)).collect();
+    }
+    std::thread::scope(|scope| {
+        let spawn = |some: &'_ [&'p PathBuf]| {
+            let some = some.to_vec();
+            scope.spawn(move || some.into_iter().map(read).collect::<Vec<_>>())
+        };
+        let parts: Vec<_> = files.chunks(share).map(spawn).collect();
+        // Each file's panic was caught with it.
+        parts.into_iter().filter_map(|part| part.join().ok()).flatten().collect()
+    })
 }
 
 fn definition(path: &Path, file: &str, context: Option<&Context>) -> Result<Definition, Vec<Diagnostic>> {
