@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use cpe_proto::api::{Command, CommandAnswer, DeployableStatus, HostKey, Status};
-use cpe_proto::definition::Deployable;
+use cpe_proto::definition::{Assembly, Deployable};
 use cpe_proto::document::Diagnostic;
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{AssemblyIndex, Name};
@@ -19,7 +19,7 @@ use crate::api::{Controller, Refused};
 use crate::clock;
 use crate::driver::{Driver, Message};
 use crate::event::plain;
-use crate::glob::Glob;
+use crate::glob::{Glob, GlobError};
 use crate::journal::{self, JournalError, Maintenance, WhyQuery};
 use crate::past::{self, Past};
 use crate::pauses::{self, Pauses};
@@ -346,8 +346,12 @@ impl Fleet {
         by: String,
     ) -> Result<CommandAnswer, Refused> {
         let until = clock::wall_ms().saturating_add(seconds.saturating_mul(1000));
-        let message = format!("{name}: in maintenance for {seconds} s: watched, not acted upon");
-        self.begin_maintenance(name, until, reason, by).await?;
+        let meant = self.places(&name)?;
+        let message =
+            format!("{}: in maintenance for {seconds} s: watched, not acted upon", meant.join(", "));
+        for place in meant {
+            self.begin_maintenance(place, until, reason.clone(), by.clone()).await?;
+        }
         Ok(CommandAnswer { message })
     }
 
@@ -491,6 +495,59 @@ impl Fleet {
         if self.members().contains_key(&parsed) { Ok(parsed) } else { Err(unknown(name)) }
     }
 
+    /// What a glob, or the name of a failure domain, stands for among deployables and assemblies. A name stands for itself.
+    fn places(&self, name: &str) -> Result<Vec<String>, Refused> {
+        let wanted: Glob = name.parse().map_err(|error: GlobError| Refused::bad(error.to_string()))?;
+        if wanted.is_literal() {
+            return Ok(vec![name.to_owned()]);
+        }
+        let members = self.members();
+        let assemblies = || {
+            let all =
+                members.values().flat_map(|it| it.definition.assemblies.iter().map(move |part| (it, part)));
+            all.map(|(it, part)| (format!("{}/{}", it.definition.name, part.name), it, part))
+        };
+        let found: Vec<String> = match (wanted.domain(), wanted.segments().len()) {
+            (Some(domain), _) => {
+                let inside =
+                    |part: &Assembly| part.failure_domains.iter().any(|it| domain.matches(it.as_str()));
+                assemblies().filter(|(_, _, part)| inside(part)).map(|(place, ..)| place).collect()
+            }
+            (None, 1) => {
+                members.keys().filter(|it| wanted.may_match(it.as_str())).map(ToString::to_string).collect()
+            }
+            (None, 2) => {
+                let meant = |it: &Member, part: &Assembly| {
+                    wanted.matches(&[it.definition.name.as_str(), part.name.as_str()])
+                };
+                assemblies().filter(|(_, it, part)| meant(it, part)).map(|(place, ..)| place).collect()
+            }
+            _ => return Err(Refused::bad(format!("{name} means services; name deployables or assemblies"))),
+        };
+        if found.is_empty() { Err(unknown(name)) } else { Ok(found) }
+    }
+
+    /// Deployables that a glob stands for, or everything.
+    fn paused_by(&self, name: Option<String>) -> Result<Vec<Option<String>>, Refused> {
+        let Some(name) = name else { return Ok(vec![None]) };
+        if name.starts_with("domain:") {
+            let text = format!(
+                "a pause is of deployables or of everything; `cpe maintenance on {name}` holds a failure domain back"
+            );
+            return Err(Refused::bad(text));
+        }
+        if !name.contains(['*', '?']) {
+            return Ok(vec![Some(name)]);
+        }
+        let places = self.places(&name)?;
+        if places.iter().any(|place| place.contains('/')) {
+            return Err(Refused::bad(format!(
+                "{name} means assemblies; a pause is of deployables or of everything"
+            )));
+        }
+        Ok(places.into_iter().map(Some).collect())
+    }
+
     /// `deployable` or `deployable/assembly`, as far as there is such.
     pub(crate) fn place(&self, name: &str) -> Result<(Name, Option<AssemblyIndex>), Refused> {
         let Some((deployable, assembly)) = name.split_once('/') else {
@@ -560,9 +617,27 @@ impl Controller for Fleet {
             Command::MaintenanceOn { name, for_seconds, reason } => {
                 self.maintenance_on(name, for_seconds, reason, by).await
             }
-            Command::MaintenanceOff { name } => self.maintenance_off(&name, "switched off", &by).await,
-            Command::Pause { name, reason } => self.pause(name, &reason, &by).await,
-            Command::Resume { name, reason } => self.resume(name, &reason, &by).await,
+            Command::MaintenanceOff { name } => {
+                let mut said = Vec::new();
+                for place in self.places(&name)? {
+                    said.push(self.maintenance_off(&place, "switched off", &by).await?.message);
+                }
+                Ok(CommandAnswer { message: said.join("; ") })
+            }
+            Command::Pause { name, reason } => {
+                let mut said = Vec::new();
+                for name in self.paused_by(name)? {
+                    said.push(self.pause(name, &reason, &by).await?.message);
+                }
+                Ok(CommandAnswer { message: said.join("; ") })
+            }
+            Command::Resume { name, reason } => {
+                let mut said = Vec::new();
+                for name in self.paused_by(name)? {
+                    said.push(self.resume(name, &reason, &by).await?.message);
+                }
+                Ok(CommandAnswer { message: said.join("; ") })
+            }
             Command::Recover { name, rung, reason } => self.recover(&name, rung, &reason, &by).await,
             Command::ConfirmFenced { name, reason } => self.confirm_fenced(&name, &reason, &by).await,
             Command::Trust { name, fingerprint, jump } => self.trust(&name, &fingerprint, jump, &by).await,

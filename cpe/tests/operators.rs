@@ -21,6 +21,7 @@ address = "{web}"
 systemd = "nginx.service"
 [assemblies.db]
 address = "{db}"
+failure_domains = ["az2"]
 [assemblies.db.services.pg]
 systemd = "nginx.service"
 "#;
@@ -150,5 +151,38 @@ fn a_scheduled_window_is_a_maintenance_that_outlives_a_restart_and_that_a_person
     assert_eq!(
         later.filter(|event| window(event) && event["seq"].as_u64() > ended["seq"].as_u64()).count(),
         0
+    );
+}
+
+#[test]
+fn a_failure_domain_and_globs_select_what_is_shown_and_held_back() {
+    let site = shop();
+    let shown = |name: &str| -> Vec<String> {
+        let said = site.cpe(&["status", name, "--json"]).done();
+        let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let assemblies = status["deployables"][0]["assemblies"].as_array().unwrap();
+        assemblies.iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        (shown("domain:az2"), shown("domain:az?"), shown("*/w*")),
+        (vec!["db".to_owned()], vec!["db".to_owned()], vec!["web".to_owned()])
+    );
+    assert_eq!(site.cpe(&["status", "domain:az9"]).code, 1);
+    let said = site.cpe(&["maintenance", "on", "domain:az2", "--for", "1h", "--reason", "power"]).done();
+    assert!(said.starts_with("shop/db: in maintenance"), "{said}");
+    site.machine("db").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(|event| event["kind"] == "recovery_refused" && event["reason"] == "maintenance");
+    let events = site.cpe(&["events", "domain:az2", "--since", "1h", "--json"]).done();
+    assert!(events.contains("recovery_refused") && !events.contains("\"assembly\":\"web\""), "{events}");
+    assert!(site.cpe(&["why-not", "domain:az2"]).done().contains("shop/db/pg"));
+    site.cpe(&["maintenance", "off", "shop/*"]).done();
+    site.wait_for("shop/db/pg", "healthy");
+    assert!(site.cpe(&["pause", "s*", "--reason", "storm"]).done().starts_with("shop: recovery is paused"));
+    assert!(site.cpe(&["resume", "sh?p"]).done().starts_with("shop: recovery goes on"));
+    let refused = site.cpe(&["pause", "domain:az2", "--reason", "storm"]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("cpe maintenance on domain:az2"),
+        "{}",
+        refused.stderr
     );
 }

@@ -148,7 +148,19 @@ async fn events<C: Controller>(
         Some(limit) => query.after_seq.max(context.journal.tail(name.clone(), limit).await?),
         None => query.after_seq,
     };
-    let wanted = Wanted { name, since: query.since_ms, after_seq, follow: query.follow != 0 };
+    let (name, only) = match name {
+        Some(wanted) if wanted.domain().is_some() => {
+            let mut status = context.controller.status(&wanted).await;
+            wanted.prune(&mut status);
+            let places = status.deployables.into_iter().flat_map(|it| {
+                let of = it.name;
+                it.assemblies.into_iter().map(move |assembly| (of.clone(), assembly.name))
+            });
+            (None, Some(places.collect()))
+        }
+        name => (name, None),
+    };
+    let wanted = Wanted { name, only, since: query.since_ms, after_seq, follow: query.follow != 0 };
     let body = stream::events(context.journal, wanted);
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
@@ -166,7 +178,14 @@ async fn why<C: Controller>(
 ) -> Result<Json<Why>, Refused> {
     let Query(query) = query?;
     let wanted = match (query.name.as_deref(), query.incident.as_deref()) {
-        (Some(name), None) => WhyQuery::Name(glob(Some(name))?.unwrap_or_else(Glob::everything)),
+        (Some(name), None) => match glob(Some(name))?.unwrap_or_else(Glob::everything) {
+            wanted if wanted.domain().is_some() => {
+                return Err(Refused::bad(
+                    "incidents are asked for by name: `cpe events domain:NAME` lists them",
+                ));
+            }
+            wanted => WhyQuery::Name(wanted),
+        },
         (None, Some(incident)) => match WhyQuery::parse(incident).map_err(Refused::bad)? {
             WhyQuery::Name(_) => {
                 return Err(Refused::bad(format!("{incident:?} is no incident: deployable#N")));

@@ -1,6 +1,7 @@
 //! `GET /v1/events`: one JSON object a line, the journal's first and then, with `follow`, each as it is written. Nothing is buffered for a
 //! slow reader: it is served from the journal at its own pace, and cut off with a last line that says how to go on if it stops reading.
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use cpe_proto::api::StreamEnd;
 use cpe_proto::event::EventRecord;
+use cpe_proto::id::Name;
 use hyper::body::{Body as HttpBody, Frame};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -28,6 +30,8 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) name: Option<Glob>,
+    /// Only of these assemblies, and what is in them.
+    pub(super) only: Option<BTreeSet<(Name, Name)>>,
     pub(super) since: u64,
     pub(super) after_seq: u64,
     pub(super) follow: bool,
@@ -92,7 +96,10 @@ impl Feed {
             let page = self.journal.events(EventQuery { name, after_seq, since }).await?;
             let Some(last) = page.last() else { return Ok(()) };
             let after_seq = last.seq;
-            self.send(lines(page.iter())).await?;
+            let meant: Vec<_> = page.iter().filter(|record| self.inside(record)).collect();
+            if !meant.is_empty() {
+                self.send(lines(meant.into_iter())).await?;
+            }
             self.wanted.after_seq = after_seq;
             if page.len() < EventQuery::PAGE {
                 return Ok(());
@@ -128,7 +135,16 @@ impl Feed {
         }
     }
 
+    fn inside(&self, record: &EventRecord) -> bool {
+        let Some(only) = &self.wanted.only else { return true };
+        let place = record.deployable.clone().zip(record.event.assembly.clone());
+        place.is_some_and(|place| only.contains(&place))
+    }
+
     fn meant(&self, record: &EventRecord) -> bool {
+        if !self.inside(record) {
+            return false;
+        }
         let Some(name) = &self.wanted.name else { return true };
         let parts = [&record.deployable, &record.event.assembly, &record.event.service];
         let parts: Vec<&str> =

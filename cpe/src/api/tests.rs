@@ -41,6 +41,7 @@ impl Controller for Fleet {
             maintenance: false,
             since: 0,
             reason: "".into(),
+            drift: None,
             domains: Vec::new(),
             waits: Vec::new(),
             services: Vec::new(),
@@ -316,7 +317,7 @@ async fn a_reader_that_stops_reading_is_cut_off_and_told_how_to_go_on() {
         journal.event(deployable, event);
     }
     journal.set_desired(Name::parse("shop").unwrap(), Desired::Started).await.unwrap();
-    let wanted = stream::Wanted { name: None, since: 0, after_seq: 0, follow: true };
+    let wanted = stream::Wanted { name: None, only: None, since: 0, after_seq: 0, follow: true };
     let body = stream::events(journal, wanted);
     // Nobody reads for ten minutes: time stands still while anything works, and jumps when everything waits.
     tokio::time::sleep(Duration::from_secs(600)).await;

@@ -29,6 +29,7 @@ struct Part<'a> {
     since: u64,
     reason: &'a str,
     waits: &'a [Waiting],
+    drift: Option<&'a str>,
 }
 
 /// Why nothing is done about what is in the status.
@@ -45,6 +46,7 @@ pub(super) fn why_not(status: &Status, known: &Known) -> WhyNot {
                 since: assembly.since,
                 reason: &assembly.reason,
                 waits: &assembly.waits,
+                drift: assembly.drift.as_deref(),
             };
             let services = assembly.services.iter().map(|service| Part {
                 service: Some(&service.name),
@@ -52,6 +54,7 @@ pub(super) fn why_not(status: &Status, known: &Known) -> WhyNot {
                 since: service.since,
                 reason: &service.reason,
                 waits: &service.waits,
+                drift: None,
                 ..whole
             });
             let services: Vec<_> = services.collect();
@@ -60,7 +63,10 @@ pub(super) fn why_not(status: &Status, known: &Known) -> WhyNot {
                 service.state == whole.state && whole.reason.ends_with(&format!(" is {}", whole.state))
             });
             for part in std::iter::once(whole).filter(|_| !of_a_service).chain(services) {
-                if matches!(part.state, State::Healthy) {
+                if let Some(drift) = part.drift {
+                    let because = vec![said(Obstacle::Drift, &format!("drift: {drift}"))];
+                    answer.parts.push(Stuck { because, ..part.stuck(status, known) });
+                } else if matches!(part.state, State::Healthy) {
                     answer.healthy += 1;
                 } else {
                     answer.parts.push(part.stuck(status, known));

@@ -60,6 +60,7 @@ fn shop() -> DeployableStatus {
         maintenance: false,
         since: 0,
         reason: "".into(),
+        drift: None,
         domains: Vec::new(),
         waits: Vec::new(),
         services: vec![service],

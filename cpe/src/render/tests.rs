@@ -235,6 +235,7 @@ fn shop() -> Status {
         maintenance: false,
         since: MORNING,
         reason: "".into(),
+        drift: None,
         domains: Vec::new(),
         waits: Vec::new(),
         services,
