@@ -5,11 +5,13 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
-use cpe_monitor::ssh::{ActError, Probe, ServiceAct};
+use cpe_monitor::ssh::{ActError, Probe, ServiceAct, Subject};
 use cpe_proto::observation::Observation;
 
 use crate::guest::{Guest, Kind, am_root};
+use crate::resources::{act, configure, lsb, plugin, resource};
 use crate::watch::{Watch, command, process, state, tcp, unit};
 
 const SCRIPT: &str = include_str!("../../../packaging/cpe-guest");
@@ -30,9 +32,16 @@ fn install(dir: &Path, options: &str, path: &str) {
     });
     fs::write(dir.join("cpe-guest"), script).unwrap();
     fs::set_permissions(dir.join("cpe-guest"), fs::Permissions::from_mode(0o755)).unwrap();
-    let allow =
-        "# ours\nunit nginx.service\ncommand echo it works\ncommand exit 3\ncommand printf '%s' \"it's\"\n";
+    let allow = format!(
+        "# ours\nunit nginx.service\ncommand echo it works\ncommand exit 3\ncommand printf '%s' \"it's\"\n\
+         nagios check_dummy 1 look\nocf ocf:heartbeat:Dummy dummy state={place}/units/dummy\nlsb no-such\n\
+         configure {place}/configure shop/web/blog db=192.0.2.7 mode=fast\n"
+    );
     fs::write(dir.join("guest.allow"), allow).unwrap();
+    let configure =
+        format!("#!/bin/sh\necho \"$CPE_PARAMETER_db $CPE_PARAMETER_mode\" > {place}/units/configured\n");
+    fs::write(dir.join("configure"), configure).unwrap();
+    fs::set_permissions(dir.join("configure"), fs::Permissions::from_mode(0o755)).unwrap();
     let key = fs::read_to_string(dir.join("id.pub")).unwrap();
     let line = format!("restrict,{options}command=\"{place}/cpe-guest\" {key}");
     fs::write(dir.join("authorized_keys"), line).unwrap();
@@ -106,6 +115,70 @@ async fn everything_that_cpe_sends_works(kind: &Kind<'_>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_that_cpe_sends_works_through_the_forced_command() {
     everything_that_cpe_sends_works(&Kind::default()).await;
+}
+
+async fn resources_work_as_they_are_listed(kind: &Kind<'_>) {
+    let guest = restricted(kind);
+    let mut watch = Watch::of(&guest);
+    assert_eq!(watch.channel().await, Observation::Alive);
+    let warned = watch.measured(plugin("check_dummy 1 look")).await;
+    assert_eq!(warned.observation, Observation::Exited(1, "WARNING: look".into()));
+    let state = guest.path("units/dummy").display().to_string();
+    let dummy = resource("ocf:heartbeat:Dummy", &[("state", &state)]);
+    let subject = || Subject::Resource(Arc::clone(&dummy));
+    let runs = |seen: &Observation| matches!(seen, Observation::Exited(0, _));
+    for (deed, then) in [(ServiceAct::Start, true), (ServiceAct::Stop, false), (ServiceAct::Restart, true)] {
+        act(&watch, deed, subject()).await.unwrap();
+        let seen = watch.check(Probe::Resource(Arc::clone(&dummy))).await;
+        assert_eq!(runs(&seen), then, "{deed:?}: {seen:?}");
+    }
+    configure(&watch, &guest, &[("db", "192.0.2.7"), ("mode", "fast")]).await.unwrap();
+    assert_eq!(guest.read("units/configured"), "192.0.2.7 fast\n");
+    // A script that is listed and not there: cpe says so, and not that it is not listed.
+    let seen = watch.check(lsb("no-such")).await;
+    assert!(matches!(&seen, Observation::NotRunnable(why) if !why.contains("guest.allow")), "{seen:?}");
+    assert_eq!(watch.monitor.counters().fallbacks, 0, "by the resident shell");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugins_resources_and_configure_scripts_work_through_the_forced_command_in_each_shell() {
+    resources_work_as_they_are_listed(&Kind::default()).await;
+    for shell in ["/bin/bash", "/bin/busybox"].into_iter().filter(|_| am_root()) {
+        resources_work_as_they_are_listed(&Kind { shell: Some(shell), ..Kind::default() }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_or_a_plugin_that_is_listed_otherwise_is_not_touched() {
+    let guest = restricted(&Kind::default());
+    let mut watch = Watch::of(&guest);
+    let state = guest.path("units/dummy").display().to_string();
+    let other = guest.path("units/other").display().to_string();
+    let before = guest.read("units/log");
+    for parameters in [
+        vec![("state", other.as_str())],
+        vec![("state", state.as_str()), ("fake", "x")],
+        vec![],
+        vec![("state", "x' /bin/sh '-c")],
+    ] {
+        let dummy = resource("ocf:heartbeat:Dummy", &parameters);
+        let seen = watch.check(Probe::Resource(Arc::clone(&dummy))).await;
+        assert!(matches!(&seen, Observation::NotRunnable(why) if why.contains("guest.allow")), "{seen:?}");
+        for deed in [ServiceAct::Start, ServiceAct::Stop, ServiceAct::Restart] {
+            let told = act(&watch, deed, Subject::Resource(Arc::clone(&dummy))).await;
+            assert!(matches!(&told, Err(ActError::NotRunnable(_))), "{told:?}");
+        }
+    }
+    for line in ["check_dummy 1 look; id", "check_dummy 0", "touch units/intruder"] {
+        let seen = watch.check(plugin(line)).await;
+        assert!(matches!(&seen, Observation::NotRunnable(why) if why.contains("guest.allow")), "{seen:?}");
+    }
+    // What is listed as a plugin is no command, and the other way round.
+    assert!(matches!(watch.check(command("check_dummy 1 look")).await, Observation::NotRunnable(_)));
+    assert!(matches!(watch.check(plugin("echo it works")).await, Observation::NotRunnable(_)));
+    assert!(configure(&watch, &guest, &[("db", "192.0.2.8"), ("mode", "fast")]).await.is_err());
+    assert_eq!(guest.read("units/log"), before, "sudo was not called");
+    assert!(!guest.path("units/configured").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,15 +14,15 @@ use cpe_proto::observation::Observation;
 use crate::guest::{Guest, Kind, PATIENCE, am_root};
 use crate::watch::Watch;
 
-fn plugin(line: &str) -> Probe {
+pub(crate) fn plugin(line: &str) -> Probe {
     Probe::Check(Check::Nagios(CommandLine::parse(line).unwrap()))
 }
 
-fn lsb(name: &str) -> Probe {
+pub(crate) fn lsb(name: &str) -> Probe {
     Probe::Check(Check::Lsb(ScriptName::parse(name).unwrap()))
 }
 
-fn resource(agent: &str, parameters: &[(&str, &str)]) -> Arc<Resource> {
+pub(crate) fn resource(agent: &str, parameters: &[(&str, &str)]) -> Arc<Resource> {
     let one = |(name, value): &(&str, &str)| (ParameterName::parse(name).unwrap(), (*value).to_owned());
     Arc::new(Resource {
         agent: OcfAgent::parse(agent).unwrap(),
@@ -38,8 +38,23 @@ fn exit(observation: &Observation) -> i32 {
     }
 }
 
-async fn act(watch: &Watch, act: ServiceAct, subject: Subject) -> Result<String, ActError> {
+pub(crate) async fn act(watch: &Watch, act: ServiceAct, subject: Subject) -> Result<String, ActError> {
     watch.session.act(Act { deed: Deed::Service(act, subject), timeout: PATIENCE }).await
+}
+
+/// Runs the guest's program `configure`.
+pub(crate) async fn configure(
+    watch: &Watch,
+    guest: &Guest,
+    parameters: &[(&str, &str)],
+) -> Result<String, ActError> {
+    let one = |(name, value): &(&str, &str)| (ParameterName::parse(name).unwrap(), (*value).to_owned());
+    let configuration = Configuration {
+        service: "shop/web/blog".to_owned(),
+        program: ProgramPath::parse(guest.path("configure").to_str().unwrap()).unwrap(),
+        parameters: parameters.iter().map(one).collect(),
+    };
+    watch.session.act(Act { deed: Deed::Configure(configuration), timeout: PATIENCE }).await
 }
 
 /// A guest where the resident shell cannot run, so that each probe is an exec of its own.
@@ -189,21 +204,14 @@ async fn a_configure_script_gets_its_parameters_as_environment_and_nothing_else(
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let mut watch = Watch::of(&guest);
     assert_eq!(watch.channel().await, Observation::Alive);
-    let configure = |value: &str| {
-        let configuration = Configuration {
-            service: "shop/web/blog".to_owned(),
-            program: ProgramPath::parse(program.to_str().unwrap()).unwrap(),
-            parameters: vec![(ParameterName::parse("db").unwrap(), value.to_owned())],
-        };
-        watch.session.act(Act { deed: Deed::Configure(configuration), timeout: PATIENCE })
-    };
-    configure("192.0.2.7'; touch /tmp/x; $(id) `id` \"").await.expect("it is run");
+    let value = "192.0.2.7'; touch /tmp/x; $(id) `id` \"";
+    configure(&watch, &guest, &[("db", value)]).await.expect("it is run");
     let seen = guest.read("units/seen");
     assert!(seen.contains("CPE_PARAMETER_db=192.0.2.7'; touch /tmp/x; $(id) `id` \"\n"), "{seen}");
     assert!(seen.contains("CPE_SERVICE=shop/web/blog\n") && !seen.contains("SSH_CONNECTION"), "{seen}");
-    let told = configure("wrong").await;
+    let told = configure(&watch, &guest, &[("db", "wrong")]).await;
     assert!(matches!(&told, Err(ActError::Failed { status: Some(1), .. })), "{told:?}");
-    let told = configure("a\nc 1 5 reboot").await;
+    let told = configure(&watch, &guest, &[("db", "a\nc 1 5 reboot")]).await;
     assert!(
         matches!(&told, Err(ActError::NotRunnable(why)) if why.contains("control character")),
         "{told:?}"
