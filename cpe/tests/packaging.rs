@@ -62,3 +62,20 @@ fn the_line_for_guests_is_one_that_sudo_accepts() {
     let checked = run("visudo", "sudo", &["--check", "--file"], "sudoers-cpe");
     assert!(checked.status.success(), "{}", said(&checked));
 }
+
+#[test]
+fn so_are_those_for_resources_once_they_are_no_comments() {
+    let shipped = std::fs::read_to_string(shipped("sudoers-cpe")).unwrap();
+    let lines = shipped.lines().map(|line| {
+        let wanted = ["#Cmnd_Alias ", "#Defaults!", "#dped "].iter().any(|start| line.starts_with(start));
+        if wanted { &line[1..] } else { line }
+    });
+    let text = lines.collect::<Vec<_>>().join("\n") + "\n";
+    assert!(text.contains("\nCmnd_Alias CPE_OCF_1 = "), "{text}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sudoers");
+    std::fs::write(&file, text).unwrap();
+    let checked = Command::new("visudo").args(["--check", "--file"]).arg(&file).output();
+    let checked = checked.expect("visudo (Debian: sudo) is needed for these tests");
+    assert!(checked.status.success(), "{}", said(&checked));
+}
