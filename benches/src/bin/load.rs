@@ -1,5 +1,6 @@
 //! What a directory of definitions costs to load: each file is read and parsed with all its checks, as many threads at a time as there are
 //! processors, and all are compared with each other. As `cpe/src/load.rs` does, without what it does with them.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its results")]
 
 use std::path::PathBuf;
 use std::time::Instant;

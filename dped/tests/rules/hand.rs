@@ -33,7 +33,7 @@ const WEB: &str = r#"
 
 #[track_caller]
 fn refused(site: &Site, order: u64, words: &str) {
-    let said = site.answer(order).unwrap_err();
+    let said = site.answer(order).expect_err("it is refused");
     assert!(said.contains(words), "{said}");
 }
 
