@@ -20,10 +20,6 @@ const CLONE: &str = "/root/cpe";
 /// The addresses of README's example, and the guests that have its parts.
 const MACHINES: [(&str, &str); 2] = [("192.0.2.7", "mysql"), ("192.0.2.8", "web")];
 
-/// cpe's own key. Its account has to be there, as only that may read it.
-const MAKE_KEY: &str =
-    "ssh-keygen -q -t ed25519 -N '' -C cpe -f /etc/cpe/id_ed25519 && chown cpe /etc/cpe/id_ed25519";
-
 /// What one session of the stranger does, on one machine, as root, in the clone.
 fn type_in(guest: &Guest, commands: &str) -> Result<()> {
     guest.demand(&format!("cd {CLONE} && set -e; umask 022\n{commands}")).map(drop)
@@ -63,10 +59,9 @@ fn set_up<'s>(site: &'s Site) -> Result<Node<'s>> {
     let node = Node { guest: site.guest("node")? };
     bring_the_clone(node.guest)?;
     node.guest.put(&format!("{CLONE}/target/release/cpe"), std::fs::read(controller::binary()?)?, 0o755)?;
-    for words in ["/usr/bin/cpe", "cpe.sysusers", "cpe.tmpfiles"] {
+    for words in ["/usr/bin/cpe", "cpe.sysusers", "cpe.tmpfiles", "ssh-keygen -q"] {
         type_in(node.guest, &readme::line(SECTION, words)?.replace("cargo build --release && ", ""))?;
     }
-    type_in(node.guest, MAKE_KEY)?;
     let key = node.guest.demand("cat /etc/cpe/id_ed25519.pub")?;
     for (_, name) in MACHINES {
         become_machine(site.guest(name)?, &key)?;
