@@ -1,6 +1,8 @@
 //! Witnesses beside the channel: services that the controller probes itself, at the address of their assembly, and that a program there
 //! must answer. A passed probe of one is newer than the channel's first failure, or it says nothing. A port or an echo proves a kernel.
 
+use std::time::Duration;
+
 use cpe_proto::id::{AssemblyIndex, ServiceIndex};
 use cpe_proto::time::Timestamp;
 
@@ -12,8 +14,7 @@ impl Engine {
         let first_failed = self.assembly(index).trouble.as_ref()?.first_failed?;
         self.witnesses(index).find(|service| {
             let passed = self.service(*service).passed;
-            let fresh_for = self.definition().service(*service).probe.interval * 2;
-            passed > first_failed && now.since(passed) <= fresh_for
+            passed > first_failed && now.since(passed) <= self.speaks_for(*service)
         })
     }
 
@@ -32,10 +33,16 @@ impl Engine {
             let part = self.service(service);
             let unwell = part.trouble.as_ref().and_then(|trouble| trouble.heard);
             let heard = unwell.map_or(part.passed, |at| at.max(part.passed));
-            let settings = self.definition().service(service).probe;
-            let fresh_for = settings.interval * 2 + settings.timeout;
-            self.probes_service(service) && (heard <= first_failed || now.since(heard) > fresh_for)
+            let old = now.since(heard) > self.speaks_for(service);
+            self.probes_service(service) && (heard <= first_failed || old)
         })
+    }
+
+    /// How long a witness's word is fresh: two intervals, and what the probe takes that is under way. What is heard of it counts from the
+    /// beginning of its probe, and a word that is not a pass ends it at once.
+    fn speaks_for(&self, service: ServiceIndex) -> Duration {
+        let settings = self.definition().service(service).probe;
+        settings.interval * 2 + settings.timeout
     }
 
     fn witnesses(&self, index: AssemblyIndex) -> impl Iterator<Item = ServiceIndex> {
