@@ -211,7 +211,8 @@ impl Engine {
                 Some(waits) => format!("{}; {waits}", trouble.reason).into(),
                 None => trouble.reason.clone(),
             },
-            _ => self.warning(index).unwrap_or_default().into(),
+            _ if part.state == State::Healthy => self.warning(index).unwrap_or_default().into(),
+            _ => "".into(),
         };
         ServiceView {
             state: part.state,

@@ -6,7 +6,7 @@ use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use dped::Input;
 
-use crate::site::{Site, seconds};
+use crate::site::{Site, Unit, seconds};
 
 const PAIR: &str = r#"
     name = "shop"
@@ -105,4 +105,27 @@ fn the_path_is_asked_for_from_the_first_failure_on_also_when_nothing_was_known_b
     assert!(site.reasons(EventKind::FaultIsolated)[0].starts_with("hung: "), "{}", site.transcript());
     // Its first failed probe, one that may have begun before the path's answer, and two that fail after it: 2 s each.
     assert!(after <= seconds(8.5), "{after:?}\n{}", site.transcript());
+}
+
+#[test]
+fn a_warning_is_told_once_and_again_only_when_it_was_gone_for_a_while() {
+    let definition = PAIR.replace("systemd = \"nginx.service\"", "nagios = \"check_disk -w 10% -c 5% /\"");
+    let mut site = Site::with(&definition);
+    let warnings = |site: &Site| site.notified().iter().filter(|it| it.contains("warning")).count();
+    for _ in 0..20 {
+        site.unit("web/nginx", Unit::Warns);
+        site.run(20.0);
+        assert_eq!(
+            (site.state("web/nginx"), &*site.reason("web/nginx")),
+            (State::Healthy, "warning: look at it")
+        );
+        site.unit("web/nginx", Unit::Running);
+        site.run(4.0);
+    }
+    assert_eq!((warnings(&site), site.rungs()), (1, vec![]), "{}", site.transcript());
+    site.run(60.0);
+    site.unit("web/nginx", Unit::Warns);
+    site.run(20.0);
+    assert_eq!(warnings(&site), 2, "{}", site.transcript());
+    assert!(site.view().incidents.is_empty());
 }

@@ -32,6 +32,8 @@ pub(crate) enum Unit {
     Masked,
     NotFound,
     Activating,
+    /// A plugin passes and warns.
+    Warns,
     /// systemd says something that nobody knows.
     Odd,
     /// The probe does not end.

@@ -285,6 +285,7 @@ impl Site {
             (Unit::NotFound, _) => unit("not-found", "inactive", "dead"),
             (Unit::Activating, _) => unit("loaded", "activating", "auto-restart"),
             (Unit::Odd, _) => unit("loaded", "pondering", ""),
+            (Unit::Warns, _) => Observation::Exited(1, "look at it".into()),
             (Unit::Hangs, _) => Observation::DeadlinePassed,
             (Unit::Running, false) => Observation::Exited(0, "".into()),
             (_, false) => Observation::Exited(1, "".into()),
