@@ -190,12 +190,15 @@ impl Fleet {
     fn fallen(&self, name: &Name, said: &str, is_it: impl Fn(&Standing) -> bool) -> Option<Arc<Down>> {
         let shared = self.shared();
         shared.metrics.engine_panics.inc();
-        let member = self.members().get(name).cloned().filter(|member| is_it(&member.standing));
-        let down = member.map(|mut member| {
+        let fallen = self.members().get_mut(name).filter(|member| is_it(&member.standing)).map(|member| {
             let stage = if member.panics.count(clock::now()) { Stage::Parked } else { Stage::Restoring };
             let down = self.down(&member.definition, said, stage);
-            member.standing = Standing::Down(Arc::clone(&down));
-            self.enter(name, member);
+            (std::mem::replace(&mut member.standing, Standing::Down(Arc::clone(&down))), down)
+        });
+        let down = fallen.map(|(before, down)| {
+            if let Standing::Down(before) = before {
+                self.uncount(&before);
+            }
             down
         });
         tracing::error!(deployable = %name, panic = %said, "a policy engine panicked");
