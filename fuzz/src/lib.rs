@@ -15,12 +15,13 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "definition", holds: files::definition },
     Target { name: "config", holds: files::config },
     Target { name: "known_hosts", holds: files::known_hosts },
     Target { name: "resident", holds: programs::resident },
     Target { name: "units", holds: programs::units },
+    Target { name: "perfdata", holds: programs::perfdata },
     Target { name: "answer", holds: programs::answer },
     Target { name: "metadata", holds: programs::metadata },
     Target { name: "scrub", holds: programs::scrub },

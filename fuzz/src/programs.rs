@@ -1,6 +1,7 @@
 //! What programs say: the resident shell in a guest, systemctl, an operator's own infrastructure, fence agents.
 
 use cpe_infra::fuzzing;
+use cpe_monitor::perfdata;
 use cpe_monitor::ssh::fuzzing::{answers, ended, units as observed};
 use cpe_proto::definition::UnitName;
 use cpe_proto::observation::Observation;
@@ -50,6 +51,22 @@ pub(crate) fn units(data: &[u8]) {
             }
             Observation::Exited(_, text) | Observation::NotRunnable(text) => printable(text, TEXT_MAX),
             _ => {}
+        }
+    }
+}
+
+/// So many figures at most, each a number under a name that can be the label of a metric, each name once.
+pub(crate) fn perfdata(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    for cut in [false, true] {
+        let printed = perfdata::read(&text, cut);
+        assert!(printed.measures.len() <= perfdata::MEASURES_MAX, "{} figures", printed.measures.len());
+        for measure in &printed.measures {
+            printable(&measure.label, perfdata::LABEL_MAX_BYTES);
+            printable(&measure.unit, perfdata::LABEL_MAX_BYTES);
+            assert!(!measure.label.is_empty() && measure.value.is_finite(), "{measure:?}");
+            let same = printed.measures.iter().filter(|other| other.label == measure.label);
+            assert_eq!(same.count(), 1, "{:?} comes twice", measure.label);
         }
     }
 }
