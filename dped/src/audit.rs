@@ -408,7 +408,7 @@ impl<'a> Auditor<'a> {
                 self.findings.push(Finding { rule: 5, what, records: vec![of.clone()] });
             }
             let exhausted = self.records.events.iter().find(|record| exhausts(record, incident));
-            let Some(exhausted) = exhausted else { continue };
+            let Some(exhausted) = exhausted.filter(|it| !self.follows_a_service(it)) else { continue };
             let until = exhausted.time + TOLD_WITHIN;
             // A crash may have come between the two; then a restart closed the incident.
             let cut_off = incident.closed.is_some_and(|closed| closed < until) || self.records.now < until;
@@ -418,6 +418,26 @@ impl<'a> Auditor<'a> {
             }
         }
         self.incidents_open_first();
+    }
+
+    /// Whether an assembly is exhausted because a service of it is: that is told with the service's incident, which is still open.
+    fn follows_a_service(&self, exhausted: &EventRecord) -> bool {
+        let still_open = |of: &EventRecord| {
+            let own = |it: &&IncidentRecord| {
+                Some(&it.deployable) == of.deployable.as_ref() && Some(it.incident) == of.event.incident
+            };
+            let incident = self.records.incidents.iter().find(own);
+            incident.is_some_and(|it| it.closed.is_none_or(|closed| closed >= exhausted.time))
+        };
+        exhausted.event.service.is_none()
+            && self.records.events.iter().any(|record| {
+                record.deployable == exhausted.deployable
+                    && record.event.assembly == exhausted.event.assembly
+                    && record.event.service.is_some()
+                    && record.event.to == Some(State::Exhausted)
+                    && record.time <= exhausted.time + SAME_TIME
+                    && still_open(record)
+            })
     }
 
     /// What is said of an incident lies between its opening and its end.
@@ -525,6 +545,7 @@ fn exhausts(record: &EventRecord, incident: &IncidentRecord) -> bool {
         && record.deployable.as_ref() == Some(&incident.deployable)
         && event.assembly == incident.assembly
         && event.service == incident.service
+        && event.incident.is_none_or(|of| of == incident.incident)
         && during
 }
 

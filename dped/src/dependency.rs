@@ -9,6 +9,9 @@ use crate::engine::{About, Engine, Part};
 use crate::health::ChannelHealth;
 use crate::output::{Output, Target};
 
+/// What a wait reads like; the name of what is waited for follows.
+const WAITS: &str = "consequence: waits for ";
+
 impl Engine {
     /// The first dependency of a service that has no passed probe newer than that.
     fn dependency_of(&self, index: ServiceIndex, newer_than: Timestamp) -> Option<Target> {
@@ -126,7 +129,7 @@ impl Engine {
         };
         let silent = self.in_maintenance(assembly);
         let (waits, say_at) = self.wait_fields(about);
-        let waited = waits.replace(format!("consequence: waits for {name}").into()).is_some();
+        let waited = waits.replace(format!("{WAITS}{name}").into()).is_some();
         if !waited {
             *say_at = Some(now.after(wait));
         } else if say_at.is_some_and(|at| now >= at) {
@@ -138,6 +141,20 @@ impl Engine {
             self.output(Output::Notify { incident, message: message.into() });
         }
         true
+    }
+
+    /// What waits is said in its time, also when something else keeps it from being looked at then.
+    pub(crate) fn say_waits(&mut self, index: ServiceIndex, now: Timestamp) {
+        let assembly = self.definition().service(index).assembly;
+        let Some(trouble) = &self.service(index).trouble else { return };
+        if trouble.say_at.is_none_or(|at| now < at) || self.in_maintenance(assembly) {
+            return;
+        }
+        let Some(name) = trouble.waits.as_deref().and_then(|it| it.strip_prefix(WAITS)) else { return };
+        let (subject, wait) = (self.name_of(About::Service(index)), self.definition().timing.dependency_wait);
+        let message = format!("{subject} has waited for {name} for {}", crate::describe::span(wait));
+        let incident = trouble.incident;
+        self.output(Output::Notify { incident, message: message.into() });
     }
 
     fn wait_fields(&mut self, about: Part) -> (&mut Option<Box<str>>, &mut Option<Timestamp>) {

@@ -238,6 +238,7 @@ impl Engine {
             over(&mut trouble.say_at);
         }
         for service in self.definition.services_of(index) {
+            self.say_waits(service, now);
             let part = self.service_mut(service);
             if let Some(trouble) = &mut part.trouble {
                 over(&mut trouble.wait_until);

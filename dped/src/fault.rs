@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use cpe_proto::decision::{ChannelFact, Facts, Refusal, Verdict};
-use cpe_proto::definition::{OnOrder, Window};
+use cpe_proto::definition::{Machine, OnOrder, Window};
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{AssemblyIndex, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
@@ -57,7 +57,13 @@ impl Engine {
         let missed = part.channel == ChannelHealth::Unknown && part.misses > 0;
         let suspected = running && (part.channel == ChannelHealth::Suspected || missed);
         let by_hand = part.by_hand.as_ref().is_some_and(|it| it.wanted.service.is_none());
+        // What has no address is not reached before the infrastructure says one.
+        let unaddressed = running
+            && trouble.untried.is_some()
+            && part.address.is_none()
+            && !matches!(self.definition().assembly(index).machine, Machine::Address(_));
         let needed = unresolved
+            || unaddressed
             || running && trouble.drift
             || (fault || suspected || by_hand) && !self.machine_acting(index);
         if !needed {
@@ -193,6 +199,10 @@ impl Engine {
             });
             return;
         }
+        if !disagrees && trouble.cause != Cause::Channel {
+            // What it was is over; the next one is concluded and told anew.
+            (trouble.verdict, trouble.say_at) = (None, None);
+        }
         if disagrees
             || trouble.cause != Cause::Channel
             || trouble.verdict.is_none() && trouble.demand == Demand::Nothing
@@ -311,7 +321,26 @@ impl Engine {
             let message = format!("{}: {reason}", self.name_of(about));
             self.output(Output::Notify { incident: opened, message: message.into() });
         }
+        if facts.is_some_and(|it| self.acts_on(index, verdict, it)) {
+            self.say_ended(index, &reason);
+        }
         self.changed = true;
+    }
+
+    /// The ladder of a machine may have ended for a service of it, and that was told. That now the machine itself is down is another thing,
+    /// and nothing more than a dated retry will be done.
+    fn say_ended(&mut self, index: AssemblyIndex, reason: &str) {
+        let maintained = self.in_maintenance(index);
+        let trouble = self.assembly_trouble(index);
+        if maintained || !trouble.ladder.given_up || std::mem::replace(&mut trouble.told_ended, true) {
+            return;
+        }
+        let incident = trouble.incident;
+        let message = format!(
+            "{} is exhausted: {reason}; every rung was tried before",
+            self.name_of(About::Assembly(index))
+        );
+        self.output(Output::Notify { incident, message: message.into() });
     }
 
     fn say_unreachable(&mut self, index: AssemblyIndex, verdict: &Verdict, now: Timestamp) {
@@ -455,6 +484,7 @@ impl Engine {
             return self.give_up_service(service, why, now);
         }
         (trouble.demand, trouble.wait_until) = (Demand::Attempt, None);
+        trouble.told_ended = true;
         if !told_before {
             let message = format!(
                 "{name} is exhausted: {why}; last seen: {}; tried again every {}",

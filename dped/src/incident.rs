@@ -113,7 +113,11 @@ impl Engine {
         let healthy_for = now.since(trouble.healthy_since.unwrap_or(now));
         match trouble.incident.take() {
             Some(incident) => {
-                self.assembly_trouble(index).fenced = None;
+                let trouble = self.assembly_trouble(index);
+                // What the next incident may destroy, its own reboots must have failed to mend.
+                (trouble.fenced, trouble.ladder.rebooted) = (None, false);
+                // And what the next one is, is news.
+                trouble.told = None;
                 self.close_incident(About::Assembly(index), index, incident, healthy_for, now);
             }
             None => self.assembly_mut(index).trouble = None,

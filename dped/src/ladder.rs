@@ -115,9 +115,12 @@ pub struct Choice {
 pub fn choose(verdict: &Verdict, first: bool, ladder: &Ladder, bounds: Bounds<'_>) -> Choice {
     let rungs: &[Rung] = match (verdict, ladder.climbed, first) {
         (Verdict::Gone, ..) => &[Rung::Recreate],
-        (_, true, _) => &[Rung::Rebuild, Rung::Recreate],
+        // A rebuild needs a reboot of this incident that failed, so that one comes first also where the count is full already.
+        (_, true, _) if ladder.rebooted => &[Rung::Rebuild, Rung::Recreate],
         (Verdict::Off, ..) => &[Rung::Start, Rung::RebootHard, Rung::Rebuild, Rung::Recreate],
-        (Verdict::Hung, ..) | (_, _, false) => &[Rung::RebootHard, Rung::Rebuild, Rung::Recreate],
+        (Verdict::Hung, ..) | (_, true, _) | (_, _, false) => {
+            &[Rung::RebootHard, Rung::Rebuild, Rung::Recreate]
+        }
         _ => &[Rung::RebootSoft, Rung::RebootHard, Rung::Rebuild, Rung::Recreate],
     };
     let mut skipped = Vec::new();

@@ -447,6 +447,10 @@ impl Engine {
         let since = *self.service_trouble(index).pending_since.get_or_insert(began);
         if now.since(since) >= grace {
             let clause = format!("{clause} for {}", crate::describe::span(grace));
+            let threshold = self.definition().service(index).probe.failure_threshold.get();
+            let part = self.service_mut(index);
+            // It counts as confirmed for an ordered start, too.
+            part.misses = part.misses.max(u8::try_from(threshold).unwrap_or(u8::MAX));
             self.failed(index, &clause, true, 1, began, now);
             return;
         }

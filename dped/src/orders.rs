@@ -99,7 +99,8 @@ impl Engine {
             return;
         }
         for index in self.definition().assembly_indices() {
-            if assembly.is_none_or(|only| only == index) && self.held_back(index).is_none() {
+            // Also while paused: what came in maintenance is concluded anew and told.
+            if assembly.is_none_or(|only| only == index) && !self.in_maintenance(index) {
                 self.after_maintenance(index, now);
             }
         }
@@ -147,6 +148,7 @@ impl Engine {
             let _ = now;
             if let Some(trouble) = &mut self.assembly_mut(index).trouble {
                 trouble.ladder = Default::default();
+                trouble.told_ended = false;
                 trouble.wait_until = None;
                 if trouble.demand == Demand::Attempt {
                     trouble.demand = Demand::Fault;

@@ -264,6 +264,8 @@ pub(crate) struct AssemblyTrouble {
     pub(crate) healthy_since: Option<Timestamp>,
     pub(crate) say_at: Option<Timestamp>,
     pub(crate) counted: Box<str>,
+    /// A person was told that its own ladder ended, not only that of a service of it.
+    pub(crate) told_ended: bool,
     /// The wait before this attempt was set already.
     pub(crate) backed_off: bool,
     /// It is the first failure that counts.

@@ -105,7 +105,7 @@ impl Engine {
             let waits = trouble.wait_until.is_some_and(|until| now < until);
             if trouble.start != Start::Wanted
                 || trouble.last_failed.is_none()
-                || u32::from(part.misses) < settings.failure_threshold.get()
+                || u32::from(part.misses.max(part.deadlines)) < settings.failure_threshold.get()
                 || waits
             {
                 continue;

@@ -113,6 +113,7 @@ impl Engine {
             if let Some(it) = &part.trouble {
                 (it.incident, &it.ladder, it.demand, it.cause, it.first, it.backed_off, it.drift, &it.fenced)
                     .hash(&mut hash);
+                it.told_ended.hash(&mut hash);
             }
             (&part.address, part.moved).hash(&mut hash);
             if let Some(it) = part.recovery.as_ref().filter(|it| given_out(it.phase)) {
@@ -158,6 +159,7 @@ impl Engine {
                 wait: trouble.wait_until.map(|until| until.since(now).into()),
                 backed_off: trouble.backed_off,
                 first: trouble.first,
+                told_ended: trouble.told_ended,
                 escalated,
                 fenced: trouble.fenced.clone(),
             }
@@ -305,7 +307,8 @@ impl Engine {
         trouble.incident = past.incident;
         trouble.fenced = past.fenced.clone();
         trouble.ladder = ladder_of(&past.ladder, within, resumed);
-        (trouble.first, trouble.backed_off) = (past.first, past.backed_off);
+        (trouble.first, trouble.backed_off, trouble.told_ended) =
+            (past.first, past.backed_off, past.told_ended);
         let (cause, still) = match service {
             None => (Cause::Channel, true),
             Some(Some(service)) => (Cause::Escalated(service), true),

@@ -363,3 +363,30 @@ fn what_retention_deleted_is_not_missed() {
     records.incidents.clear();
     assert_eq!(audit(&records), []);
 }
+
+#[test]
+fn rule_5_what_is_exhausted_is_told_with_its_own_incident() {
+    let exhausted = |seq, incident, service: Option<&str>| {
+        let mut record = event(seq, 7 * MINUTE, EventKind::StateChanged, "no rung is left", None);
+        record.event.service = service.map(name);
+        (record.event.to, record.event.incident) = (Some(State::Exhausted), Some(IncidentId(incident)));
+        record
+    };
+    let incident = |number, service: Option<&str>| IncidentRecord {
+        deployable: name("shop"),
+        incident: IncidentId(number),
+        assembly: Some(name("web")),
+        service: service.map(name),
+        opened: 2 * MINUTE,
+        closed: None,
+    };
+    let mut records = Records { now: 20 * MINUTE, open_max: OPEN_MAX, ..Records::default() };
+    // The first incident of nginx became its machine's; a second one ends in exhausted, and its machine follows it.
+    records.incidents = vec![incident(1, Some("nginx")), incident(2, Some("nginx")), incident(3, None)];
+    records.events = vec![exhausted(1, 2, Some("nginx")), exhausted(2, 3, None)];
+    records.notifications =
+        vec![Notified { time: 7 * MINUTE, deployable: name("shop"), incident: Some(IncidentId(2)) }];
+    assert_eq!(audit(&records), []);
+    records.notifications.clear();
+    assert_eq!(audit(&records).len(), 1, "nobody was told of the second one");
+}

@@ -184,6 +184,9 @@ pub struct Past {
     /// That failure is the first that counts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub first: bool,
+    /// A person was told that its own ladder ended.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub told_ended: bool,
     /// The service whose ladder ended in this one, which has a failure to count or to act on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub escalated: Option<Name>,

@@ -4,6 +4,7 @@ mod bounds;
 mod counting;
 mod dependencies;
 mod failing;
+mod found;
 mod gate;
 mod guard;
 mod hand;

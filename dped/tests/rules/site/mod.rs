@@ -136,6 +136,8 @@ pub(crate) struct Site {
     pub(crate) probes: Vec<(Timestamp, Target)>,
     pub(crate) lines: Vec<String>,
     pub(crate) reconnects: usize,
+    /// How often the infrastructure was asked for its view.
+    pub(crate) asked: usize,
     queue: BTreeMap<(Timestamp, u64), Happening>,
     sequence: u64,
     leases: BTreeSet<ActionId>,
@@ -251,6 +253,7 @@ impl Site {
             probes: Vec::new(),
             lines: Vec::new(),
             reconnects: 0,
+            asked: 0,
             queue: BTreeMap::new(),
             sequence: 0,
             leases: BTreeSet::new(),

@@ -340,6 +340,7 @@ impl Site {
             match output {
                 Output::Probe { probe, target, timeout } => self.send_probe(probe, target, timeout),
                 Output::AskInstance(index) => {
+                    self.asked += 1;
                     self.push(self.now.after(self.latency), Happening::AskedInstance(index));
                 }
                 Output::AskSurroundings(index) => self.answer_surroundings(index),

@@ -1,0 +1,180 @@
+//! What the simulated world (`sim/`) found, each by the least that shows it.
+
+use cpe_proto::event::EventKind;
+use cpe_proto::observation::ChannelFailure;
+use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
+
+use dped::Order;
+
+use crate::site::{Machine, Outcome, Site, Unit, seconds};
+
+/// `failures` of the assembly scope; a service that nothing restarts, so that each failure of it is one of its machine.
+fn shop(failures: u32) -> String {
+    format!(
+        r#"
+        name = "shop"
+        infrastructure = "prod"
+        probe = {{ interval = "2s" }}
+        [escalation]
+        service = {{ failures = 2, within = "10m" }}
+        assembly = {{ failures = {failures}, within = "1h" }}
+        [assemblies.web]
+        instance = "i-1"
+        data = "none"
+        max_rung = "rebuild"
+        services.queue.process = "queue"
+        services.nginx.systemd = "nginx.service"
+        "#
+    )
+}
+
+#[test]
+fn a_machine_is_rebuilt_only_after_a_reboot_of_that_same_incident() {
+    let mut site = Site::with(&shop(2));
+    for (nth, rung) in [(1, Rung::RebootSoft), (2, Rung::RebootHard)] {
+        site.kill("web/queue");
+        site.until("it is rebooted", 60.0, |site| site.rungs().len() == nth);
+        assert_eq!(site.rungs().last(), Some(&rung), "the reboot of an earlier incident had worked");
+        let closed = |site: &Site| site.kinds(EventKind::IncidentClosed).len() >= nth;
+        site.until("the incident is closed", 120.0, closed);
+    }
+    site.break_for_good("web/queue");
+    site.until("a reboot did not help", 600.0, |site| site.rungs().last() == Some(&Rung::Rebuild));
+    assert_eq!(site.rungs()[2..], [Rung::RebootHard, Rung::Rebuild], "{}", site.transcript());
+}
+
+#[test]
+fn a_count_of_one_is_rebooted_before_it_is_given_up() {
+    let mut site = Site::with(&shop(1));
+    site.freeze("web");
+    site.until("something is done", 120.0, |site| !site.rungs().is_empty());
+    assert_eq!(site.rungs(), [Rung::RebootHard]);
+    site.until("it is well", 120.0, |site| site.view().state == State::Healthy);
+}
+
+#[test]
+fn a_machine_that_goes_down_after_its_ladder_ended_for_a_service_is_told() {
+    let mut site = Site::with(&shop(1));
+    site.break_for_good("web/nginx");
+    site.until("the ladder ended", 1800.0, |site| site.state("web/nginx") == State::Exhausted);
+    site.mend("web/nginx");
+    site.until("it is well", 60.0, |site| site.view().state == State::Healthy);
+    site.forget();
+    site.machine("web", Machine::Gone);
+    site.run(300.0);
+    let told = site.notified().into_iter().filter(|it| it.starts_with("shop/web is exhausted: gone")).count();
+    assert_eq!(told, 1, "{:?}", site.notified());
+}
+
+#[test]
+fn what_has_no_address_is_asked_for_until_it_has_one() {
+    let mut site = Site::with(&shop(2));
+    site.cut("web", Some(ChannelFailure::NotTried));
+    site.run(60.0);
+    let asked = site.asked;
+    site.run(60.0);
+    assert!(site.asked >= asked + 20, "asked {} times in a minute", site.asked - asked);
+}
+
+#[test]
+fn a_unit_that_is_stuck_on_its_way_up_is_started_by_an_ordered_start_all_the_same() {
+    for unit in [Unit::Activating, Unit::Hangs] {
+        let mut site = Site::with(&shop(2).replace(
+            "nginx.systemd = \"nginx.service\"",
+            "queue2.process = \"q\"\nservices.queue2.restart.systemd = \"q.service\"",
+        ));
+        if unit == Unit::Activating {
+            site = Site::with(&shop(2));
+        }
+        let name = if unit == Unit::Activating { "web/nginx" } else { "web/queue2" };
+        site.order(Order::Stop);
+        site.until("it is stopped", 60.0, |site| site.state(name) == State::Stopped);
+        site.unit(name, unit);
+        site.order(Order::Start);
+        site.until("it runs", 600.0, |site| site.state(name) == State::Healthy);
+    }
+}
+
+#[test]
+fn a_machine_that_is_stopped_on_purpose_is_told_each_time() {
+    let mut site = Site::with(&shop(2));
+    site.freeze("web");
+    site.until("it is rebooted", 120.0, |site| !site.rungs().is_empty());
+    for nth in [1, 2] {
+        site.until("the incident is closed", 300.0, |site| {
+            site.view().incidents.is_empty() && site.view().state == State::Healthy
+        });
+        site.machine("web", Machine::Off);
+        site.host("web").ordered = true;
+        site.run(60.0);
+        let told = site.notified().into_iter().filter(|it| it.contains("as somebody ordered")).count();
+        assert_eq!(told, nth, "{:?}", site.notified());
+        site.machine("web", Machine::Up);
+        site.host("web").ordered = false;
+        site.mend("web/queue");
+        site.mend("web/nginx");
+    }
+}
+
+#[test]
+fn what_came_in_maintenance_is_told_at_its_end_also_while_recovery_is_paused() {
+    let report =
+        shop(2).replace("[escalation]", "timing = { on_unexpected_stop = \"report\" }\n[escalation]");
+    let mut site = Site::with(&report);
+    site.maintenance(true);
+    site.pause(true);
+    site.machine("web", Machine::Gone);
+    site.run(120.0);
+    assert_eq!(site.notified(), [""; 0]);
+    site.maintenance(false);
+    site.run(300.0);
+    assert!(site.notified().iter().any(|it| it.starts_with("shop/web: gone")), "{}", site.transcript());
+}
+
+#[test]
+fn a_second_outage_of_a_machine_whose_service_is_exhausted_is_concluded_anew() {
+    let definition = shop(1)
+        .replace("infrastructure = \"prod\"", "")
+        .replace("instance = \"i-1\"", "address = \"192.0.2.1\"");
+    let mut site = Site::with(&definition);
+    site.canary = false;
+    site.break_for_good("web/nginx");
+    site.until("the ladder ended", 1800.0, |site| site.state("web/nginx") == State::Exhausted);
+    for nth in [1, 2] {
+        site.forget();
+        site.freeze("web");
+        site.run(30.0);
+        let told = site.reasons(EventKind::FaultIsolated);
+        let of_machine = told.iter().filter(|it| it.starts_with("unreachable")).count();
+        assert_eq!(of_machine, 1, "outage {nth}\n{}", site.transcript());
+        site.machine("web", Machine::Up);
+        site.run(30.0);
+    }
+}
+
+#[test]
+fn what_waits_is_said_also_while_what_it_waits_for_is_being_recovered() {
+    let definition = r#"
+        name = "shop"
+        probe = { interval = "2s" }
+        timing = { dependency_wait = "30s", service_action_timeout = "60s" }
+        [escalation]
+        service = { failures = 3, within = "10m" }
+        [assemblies.web]
+        address = "192.0.2.1"
+        services.db.systemd = "db.service"
+        [assemblies.web.services.app]
+        systemd = "app.service"
+        after = ["db"]
+    "#;
+    let mut site = Site::with(definition);
+    site.break_for_good("web/db");
+    site.kill("web/app");
+    site.until("it waits", 20.0, |site| site.reason("web/app").contains("waits for web/db"));
+    // Every restart takes so long that one is always under way.
+    site.outcomes = vec![Outcome::Late(seconds(50.0)); 9];
+    site.run(120.0);
+    let said = site.notified().into_iter().filter(|it| it.contains("web/app has waited for web/db")).count();
+    assert_eq!(said, 1, "{:?}\n{}", site.notified(), site.transcript());
+}
