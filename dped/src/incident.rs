@@ -114,10 +114,8 @@ impl Engine {
         match trouble.incident.take() {
             Some(incident) => {
                 let trouble = self.assembly_trouble(index);
-                // What the next incident may destroy, its own reboots must have failed to mend.
-                (trouble.fenced, trouble.ladder.rebooted) = (None, false);
-                // And what the next one is, is news.
-                trouble.told = None;
+                // What the next one is, is news.
+                (trouble.fenced, trouble.told) = (None, None);
                 self.close_incident(About::Assembly(index), index, incident, healthy_for, now);
             }
             None => self.assembly_mut(index).trouble = None,

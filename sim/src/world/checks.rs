@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cpe_proto::definition::{Deployable, Mode};
+use cpe_proto::event::EventKind;
 use cpe_proto::id::Name;
 use cpe_proto::state::State;
 use dped::Desired;
@@ -20,7 +21,7 @@ pub struct Unwell {
     pub state: State,
     /// Why, as a clause.
     pub reason: String,
-    /// A person was told of it, by its name, since it was last healthy.
+    /// A person was told of it, by its name, since its incident was opened.
     pub told: bool,
 }
 
@@ -80,26 +81,31 @@ impl World {
         }
         let machine = format!("{}/{assembly}", definition.name);
         let name = service.map_or(machine.clone(), |service| format!("{machine}/{service}"));
-        let told = self.was_told(&name) || self.was_told(&machine);
+        // A machine is as bad as the worst of its services, and these are looked at for themselves.
+        let follows = service.is_none() && reason.contains(" is ");
+        // Of these a person was told when they began, before there was an incident.
+        let waits = reason.contains("consequence: waits for") || state == State::Misconfigured;
+        let told = follows
+            || self.was_told(&name, waits)
+            || service.is_some() && self.was_told(&machine, false)
+            || state == State::Held && self.was_told("failure domain", true);
         unwell.push(Unwell { name, state, reason: reason.to_owned(), told });
     }
 
-    /// Whether a person was told of that name since it was last seen healthy.
-    fn was_told(&self, name: &str) -> bool {
+    /// Whether a person was told of that name, since its incident was opened or ever.
+    fn was_told(&self, name: &str, ever: bool) -> bool {
         for entry in self.transcript.iter().rev() {
             match &entry.what {
                 What::Told(_, _, message) => {
-                    let named = message.strip_prefix(name).is_some_and(|rest| {
-                        !rest.starts_with(|next: char| {
-                            next.is_ascii_lowercase() || next.is_ascii_digit() || next == '-'
-                        })
-                    });
-                    if named {
+                    let Some(rest) = message.strip_prefix(name) else { continue };
+                    if rest.starts_with([' ', ':']) {
                         return true;
                     }
                 }
                 What::Event(record)
-                    if record.event.to == Some(State::Healthy) && record.subject() == name =>
+                    if !ever
+                        && record.event.kind == EventKind::IncidentOpened
+                        && record.subject() == name =>
                 {
                     return false;
                 }

@@ -101,6 +101,9 @@ impl World {
 
     fn begin(&mut self, member: usize, id: ActionId) {
         let life = self.process.life;
+        if !self.truth.begins(member, id) {
+            self.broken(format!("{} !{id}: begun twice", self.files[member].0));
+        }
         let Some(action) = self.member_mut(member).and_then(|it| it.acts.remove(&id)) else { return };
         let until = self.now.after(action.timeout);
         let Some(it) = self.member(member) else { return };
@@ -237,7 +240,7 @@ impl World {
 
     /// An operation takes effect, whoever still waits for it.
     pub(super) fn operate(&mut self, operate: &Operate) {
-        let state = self.take_effect(operate.machine, operate.operation);
+        let state = self.take_effect(operate.machine, operate.operation, operate.fenced);
         let waits = operate.life == self.process.life && self.now <= operate.until;
         if !waits {
             return;
@@ -260,7 +263,10 @@ impl World {
         };
         let soon = Duration::from_secs(1);
         match operate.fate {
-            Some(Fate::AnswerLost) => {}
+            Some(Fate::AnswerLost) => {
+                let detail = "no answer in time".into();
+                self.answer_at(operate.until, life, member, action, ActionOutcome::Unresolved { detail });
+            }
             Some(Fate::AnsweredTwice) => {
                 self.answer_at(self.now, life, member, action, outcome.clone());
                 self.answer_at(self.now.after(soon), life, member, action, outcome);
@@ -294,11 +300,12 @@ impl World {
     }
 
     /// What an operation does to a machine, and the state that the infrastructure answers.
-    fn take_effect(&mut self, machine: usize, operation: Operation) -> InstanceState {
+    fn take_effect(&mut self, machine: usize, operation: Operation, fenced: bool) -> InstanceState {
         let it = &mut self.machines[machine];
         let (power, frozen) = (it.power, it.frozen);
         match (operation, power) {
-            (Operation::Create, Power::On | Power::Booting) => {
+            // A person's word is believed.
+            (Operation::Create, Power::On | Power::Booting) if !fenced => {
                 let what = format!("a second instance of {} was made while the first one runs", it.label());
                 self.broken(what);
                 return InstanceState::Error;

@@ -9,6 +9,7 @@ use cpe_proto::definition::Deployable;
 use cpe_proto::id::Name;
 use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
 use cpe_proto::observation::ChannelFailure;
+use cpe_proto::rung::Rung;
 
 use super::dice::Dice;
 use super::fleet::{Fleet, InfrastructureKind};
@@ -179,7 +180,10 @@ fn assembly(
         let _ = writeln!(text, "after = [\"m{}\"]", dice.roll(machine));
     }
     for service in 0..dice.of(&[0, 1, 1, 2, 3]) {
-        let kind = match dice.roll(8) {
+        let kind = match dice.roll(10) {
+            8 | 9 => format!(
+                "http = \"http://{{m{machine}.address}}/{service}\"\nrestart = {{ systemd = \"s{service}.service\" }}"
+            ),
             0 => format!("process = \"p{service}\"\nrestart = {{ systemd = \"s{service}.service\" }}"),
             1 => format!("tcp = {}\nrestart = {{ systemd = \"s{service}.service\" }}", 8000 + service),
             2 => format!(
@@ -356,7 +360,11 @@ impl<'a> Planner<'a> {
     }
 
     fn controller_happens(&mut self, at: Duration) {
-        let fault = match self.dice.roll(8) {
+        let fault = match self.dice.roll(9) {
+            8 => {
+                let lasts = self.dice.seconds(20, 400);
+                return self.add(at, Happening::Cut(Side::Canaries, lasts));
+            }
             0 | 1 => ControllerFault::Crash { after: 0, down: self.dice.seconds(1, 90) },
             2 | 3 => ControllerFault::Crash {
                 after: 1 + self.dice.roll(40) as u32,
@@ -375,9 +383,10 @@ impl<'a> Planner<'a> {
 
     fn operator_happens(&mut self, at: Duration) {
         let place = self.machine();
-        let (name, assembly) = (place.deployable, (!self.dice.one_in(3)).then_some(place.assembly));
+        let (name, assembly) =
+            (place.deployable.clone(), (!self.dice.one_in(3)).then_some(place.assembly.clone()));
         let lasts = self.dice.seconds(20, 900);
-        let (order, end) = match self.dice.roll(9) {
+        let (order, end) = match self.dice.roll(11) {
             0 => (Operator::Stop(name.clone()), Some(Operator::Start(name))),
             1 => (Operator::Start(name), None),
             2 | 3 => (Operator::Maintenance(name, assembly, lasts), None),
@@ -387,12 +396,25 @@ impl<'a> Planner<'a> {
             }
             5 => (Operator::Pause(None), Some(Operator::Resume(None))),
             6 => (Operator::Pause(Some(name.clone())), Some(Operator::Resume(Some(name)))),
+            7 => (Operator::Recover(place, self.by_hand()), None),
+            8 => (Operator::ConfirmFenced(place), None),
             _ => (Operator::Retry(name, assembly), None),
         };
         self.add(at, Happening::Operator(order));
         if let Some(end) = end.filter(|_| !self.dice.one_in(6)) {
             self.add(at + lasts, Happening::Operator(end));
         }
+    }
+
+    /// A rung that a person may order.
+    fn by_hand(&mut self) -> Option<Rung> {
+        self.dice.of(&[
+            None,
+            Some(Rung::RebootSoft),
+            Some(Rung::RebootHard),
+            Some(Rung::Rebuild),
+            Some(Rung::Recreate),
+        ])
     }
 
     fn definition_happens(&mut self, at: Duration) {
@@ -440,7 +462,12 @@ impl<'a> Planner<'a> {
             2 => Happening::Cut(Side::Domain(domain), lasts),
             3 => Happening::Cut(Side::Monitor, lasts),
             4 => Happening::Cut(Side::AllMachines, lasts),
-            5 => Happening::Cut(Side::Canaries, lasts),
+            5 => {
+                // Something that is broken while cpe does not trust itself.
+                let place = self.machine();
+                self.add(at + Duration::from_secs(15), Happening::Machine(place, MachineFault::Hang));
+                Happening::Cut(Side::Canaries, lasts)
+            }
             // Too many at once, and not one domain.
             6 | 7 => {
                 for definition in &self.fleet.definitions.clone() {

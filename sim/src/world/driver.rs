@@ -408,6 +408,7 @@ impl World {
         let (answer, gates) = self.process.guard.ask(&definition.name, &request, &place, now);
         let action = request.action;
         if answer == Answer::Admitted {
+            self.keep_guard();
             self.truth.admitted(member, request);
         }
         if let Some(it) = self.member_mut(member) {
@@ -467,7 +468,12 @@ fn guard_phase(reason: &str) -> &'static str {
 fn proves_life(observation: &Observation) -> bool {
     matches!(
         observation,
-        Observation::Alive | Observation::Unit(_) | Observation::Exited(..) | Observation::NotRunnable(_)
+        Observation::Alive
+            | Observation::Unit(_)
+            | Observation::Exited(..)
+            | Observation::NotRunnable(_)
+            | Observation::Expected(_)
+            | Observation::Unexpected(_)
     )
 }
 

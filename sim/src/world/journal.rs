@@ -8,6 +8,7 @@ use cpe_proto::api::{Intent, IntentRecord};
 use cpe_proto::decision::Decision;
 use cpe_proto::event::{Event, EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
+use cpe_proto::snapshot::guard::GuardSnapshot;
 use cpe_proto::snapshot::{AssemblySnapshot, Desired, Snapshot};
 use cpe_proto::time::Timestamp;
 use dped::audit::{DecisionRecord, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX, Records};
@@ -29,6 +30,7 @@ pub(super) enum Record {
     Outcome(Name, ActionId, String, Timestamp),
     Snapshot(Name, u64, Box<Snapshot>),
     ForgetSnapshot(Name),
+    Guard(u64, Box<GuardSnapshot>),
     Notified(Notified),
 }
 
@@ -37,6 +39,7 @@ pub(super) enum Record {
 pub(super) struct Journal {
     pub(super) records: Records,
     pub(super) snapshots: BTreeMap<Name, (u64, Snapshot)>,
+    pub(super) guard: Option<(u64, GuardSnapshot)>,
     pub(super) desired: BTreeMap<Name, Desired>,
     /// None: everything.
     pub(super) pauses: BTreeSet<Option<Name>>,
@@ -56,6 +59,7 @@ impl Journal {
         Self {
             records: Records { open_max: OPEN_MAX, ..Records::default() },
             snapshots: BTreeMap::new(),
+            guard: None,
             desired: BTreeMap::new(),
             pauses: BTreeSet::new(),
             maintenance: BTreeMap::new(),
@@ -139,6 +143,7 @@ impl Journal {
                 self.resolve(&deployable, action, outcome, at);
             }
             Record::Snapshot(name, at, snapshot) => drop(self.snapshots.insert(name, (at, *snapshot))),
+            Record::Guard(at, snapshot) => self.guard = Some((at, *snapshot)),
             Record::ForgetSnapshot(name) => drop(self.snapshots.remove(&name)),
             Record::Notified(notified) => self.records.notifications.push(notified),
         }

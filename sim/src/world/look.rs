@@ -118,7 +118,9 @@ impl World {
                 since(&mut unit.well_since, well && true_to_see && runs, now);
             }
         }
-        self.truth.note_network(self.machines_cut > now, now);
+        // What a canary proves is proven; where there is none, or none answers, nothing is.
+        let proven = self.canaries > 0 && now >= self.canaries_cut;
+        self.truth.note_network(self.machines_cut > now && !proven, now);
     }
 
     /// Something lasts until then: what is true changes now and then.

@@ -15,6 +15,7 @@ use dped::{ByHand, Desired, Engine, Guard, GuardOutput, GuardSettings, Input, Or
 
 use super::driver::Member;
 use super::happening::{Operator, Place};
+use super::journal::Record;
 use super::queue::Item;
 use super::{What, World};
 
@@ -85,6 +86,16 @@ impl World {
         self.process = Process { life, up: true, ..Process::down() };
         self.process.members.resize_with(self.files.len(), || None);
         let now = self.now;
+        let carried = self.carried_on();
+        if let Some((written, snapshot)) = &self.journal.guard {
+            let elapsed = Duration::from_millis(self.journal.wall(now).saturating_sub(*written));
+            let mut guard = Guard::restore(GuardSettings::default(), snapshot, elapsed, now);
+            guard.retain_leases(|name, action| {
+                let member = self.files.iter().position(|(known, _)| known == name);
+                member.is_some_and(|member| carried.contains(&(member, action)))
+            });
+            self.process.guard = guard;
+        }
         let guard = &mut self.process.guard;
         guard.expect_canaries(DEFAULT_PATH, self.canaries);
         guard.set_journal_writable(self.journal.writable(now));
@@ -99,6 +110,11 @@ impl World {
                 self.add(member, &definition);
             }
         }
+        let files: Vec<_> = self.files.iter().filter_map(|(_, it)| it.clone()).collect();
+        self.process.guard.retain(|name, index| {
+            let of = files.iter().find(|it| it.name == *name);
+            of.is_some_and(|it| usize::from(index.0) < it.assemblies.len())
+        });
     }
 
     /// The process ends without warning. What it had begun goes on in the world; nobody waits for it.
@@ -201,18 +217,24 @@ impl World {
             return self.add(member, definition);
         }
         self.redefine(member, definition);
+        // What it has anew is in the maintenance that its name is in.
+        let kept: Vec<_> =
+            self.journal.maintenance.keys().filter(|(name, _)| *name == definition.name).cloned().collect();
+        for (name, assembly) in kept {
+            let Some((member, assembly)) = self.find(&name, assembly.as_ref()) else { continue };
+            let reason = "it is in maintenance".into();
+            self.input(member, Input::Order(Order::Maintenance { assembly, on: true, reason }));
+        }
     }
 
     pub(super) fn remove(&mut self, name: &Name) {
         let Some(member) = self.files.iter().position(|(known, _)| known == name) else { return };
         self.files[member].1 = None;
-        self.journal.maintenance.retain(|(deployable, _), _| deployable != name);
-        self.truth.forget_maintenance(name);
         if !self.process.up {
             return;
         }
         let Some(gone) = self.process.members[member].take() else { return };
-        self.process.guard.forget(name);
+        self.process.guard.part(name);
         for incident in gone.engine.view().incidents {
             let event = plain(EventKind::IncidentClosed, "managed no more", self.now);
             self.report(member, Event { incident: Some(incident), ..event });
@@ -245,6 +267,7 @@ impl World {
             Operator::Recover(place, rung) => self.recover_by_hand(place, *rung),
             Operator::ConfirmFenced(place) => {
                 if let Some((member, Some(assembly))) = self.find(&place.deployable, Some(&place.assembly)) {
+                    self.truth.vouched_for(member, assembly, self.now);
                     let order = Order::ConfirmFenced { order: 1, assembly, by: "somebody".into() };
                     self.input(member, Input::Order(order));
                 }
@@ -396,6 +419,7 @@ impl World {
         let late = self.process.late_since(now.before(TICK));
         self.process.guard.lag(now, late);
         self.process.guard.handle_timeout(now);
+        self.keep_guard();
         self.hear_guard();
         let due = now.after(TICK);
         self.queue.push(due, Item::Tick { life, due });
@@ -428,7 +452,17 @@ impl World {
         self.input(member, Input::EvidenceVoid { reason: "this process stood still".into() });
     }
 
+    /// Writes the guard down if that is needed, before what follows from it.
+    pub(super) fn keep_guard(&mut self) {
+        if self.process.guard.take_persist() {
+            let snapshot = Box::new(self.process.guard.snapshot(self.now));
+            self.keep(Record::Guard(self.journal.wall(self.now), snapshot));
+        }
+    }
+
     pub(super) fn hear_guard(&mut self) {
+        // What is told is kept.
+        self.keep_guard();
         while let Some(output) = self.process.guard.poll_output() {
             match output {
                 GuardOutput::BreakerChanged { reason, .. } => self.report_own(&reason),

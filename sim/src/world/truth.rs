@@ -22,6 +22,9 @@ const SLACK: Duration = Duration::from_secs(6);
 /// An order to recover is taken up or refused by then.
 const BY_HAND_WITHIN: Duration = Duration::from_secs(20);
 
+/// A word that a machine is down holds for its incident, which is over by then.
+const VOUCHED_FOR: Duration = Duration::from_secs(4 * 3600);
+
 /// An admitted action that is not over.
 #[derive(Clone, Debug)]
 struct Open {
@@ -43,7 +46,7 @@ pub(super) struct Truth {
     paused: BTreeSet<Option<Name>>,
     /// What a person ordered to be recovered, and when.
     by_hand: BTreeMap<(usize, AssemblyIndex), Timestamp>,
-    /// Since when nothing reaches any machine.
+    /// Since when nothing is reached at all.
     cut_since: Option<Timestamp>,
 }
 
@@ -68,8 +71,18 @@ impl Truth {
         self.requests.insert((member, request.action), request);
     }
 
+    /// A person said that it is down. That holds for its incident.
+    pub(super) fn vouched_for(&mut self, member: usize, assembly: AssemblyIndex, now: Timestamp) {
+        self.by_hand.insert((member, assembly), now.after(VOUCHED_FOR));
+    }
+
     pub(super) fn ordered_by_hand(&mut self, member: usize, assembly: AssemblyIndex, now: Timestamp) {
         self.by_hand.insert((member, assembly), now);
+    }
+
+    /// An action is begun. False: it was before.
+    pub(super) fn begins(&mut self, member: usize, action: ActionId) -> bool {
+        self.begun.insert((member, action))
     }
 
     pub(super) fn released(&mut self, member: usize, action: ActionId) {
@@ -94,10 +107,6 @@ impl Truth {
 
     pub(super) fn maintained_no_more(&mut self, key: &(Name, Option<Name>)) {
         self.maintained.remove(key);
-    }
-
-    pub(super) fn forget_maintenance(&mut self, deployable: &Name) {
-        self.maintained.retain(|(name, _)| name != deployable);
     }
 
     pub(super) fn paused(&mut self, name: Option<Name>) {
@@ -129,9 +138,6 @@ impl World {
         let label = format!("{:?} of {}/{} (!{})", action.act, definition.name, assembly.name, action.action);
         let mut wrong: Vec<String> = Vec::new();
         let key = (member, action.action);
-        if !self.truth.begun.insert(key) {
-            wrong.push("was begun before".to_owned());
-        }
         let Some(request) = self.truth.requests.get(&key).cloned() else {
             return self.broken(format!("{label}: begun and never admitted"));
         };
