@@ -32,16 +32,13 @@ fn shop(failures: u32) -> String {
 #[test]
 fn a_machine_is_rebuilt_only_after_a_reboot_of_that_same_incident() {
     let mut site = Site::with(&shop(2));
-    for (nth, rung) in [(1, Rung::RebootSoft), (2, Rung::RebootHard)] {
-        site.kill("web/queue");
-        site.until("it is rebooted", 60.0, |site| site.rungs().len() == nth);
-        assert_eq!(site.rungs().last(), Some(&rung), "the reboot of an earlier incident had worked");
-        let closed = |site: &Site| site.kinds(EventKind::IncidentClosed).len() >= nth;
-        site.until("the incident is closed", 120.0, closed);
-    }
+    site.kill("web/queue");
+    site.until("it is rebooted", 60.0, |site| site.rungs() == [Rung::RebootSoft]);
+    site.until("the incident is closed", 120.0, |site| !site.kinds(EventKind::IncidentClosed).is_empty());
+    // The count is full, but the reboot of the earlier incident had worked.
     site.break_for_good("web/queue");
     site.until("a reboot did not help", 600.0, |site| site.rungs().last() == Some(&Rung::Rebuild));
-    assert_eq!(site.rungs()[2..], [Rung::RebootHard, Rung::Rebuild], "{}", site.transcript());
+    assert_eq!(site.rungs()[1..], [Rung::RebootHard, Rung::Rebuild], "{}", site.transcript());
 }
 
 #[test]
@@ -98,7 +95,7 @@ fn a_unit_that_is_stuck_on_its_way_up_is_started_by_an_ordered_start_all_the_sam
 
 #[test]
 fn a_machine_that_is_stopped_on_purpose_is_told_each_time() {
-    let mut site = Site::with(&shop(2));
+    let mut site = Site::with(&shop(9));
     site.freeze("web");
     site.until("it is rebooted", 120.0, |site| !site.rungs().is_empty());
     for nth in [1, 2] {
