@@ -350,3 +350,19 @@ fn a_result_that_never_comes_does_not_end_the_probing() {
     site.kill("web/nginx");
     site.until("it is restarted all the same", 60.0, |site| site.rungs() == [Rung::RestartService]);
 }
+
+#[test]
+fn a_probe_that_began_before_evidence_was_voided_says_nothing_when_it_ends() {
+    let mut site = Site::with(WEB);
+    site.latency = seconds(1.5);
+    site.run(10.0);
+    site.kill("web/nginx");
+    site.forget();
+    let nginx = Target::Service(site.service_index("web/nginx"));
+    site.until("a probe is on its way", 60.0, |site| site.probes.iter().any(|(_, target)| *target == nginx));
+    site.run(0.2);
+    site.input(Input::EvidenceVoid { reason: "a gap of 5 s".into() });
+    site.run(1.4);
+    assert_eq!(site.state("web/nginx"), State::Healthy, "what ended since began before the gap\n{}", site.transcript());
+    site.until("a fresh probe says so", 30.0, |site| site.state("web/nginx") == State::Suspected);
+}
