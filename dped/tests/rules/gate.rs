@@ -399,6 +399,21 @@ fn a_changed_definition_keeps_what_did_not_change() {
 }
 
 #[test]
+fn a_changed_number_of_a_service_keeps_its_state_its_counts_and_its_incident() {
+    let mut site = Site::with(WEB);
+    site.break_for_good("web/nginx");
+    site.until("one restart failed", 10.0, |site| site.kinds(EventKind::RecoveryFinished).len() == 1);
+    let unit = "systemd = \"nginx.service\"";
+    let changed = WEB.replace(unit, &format!("{unit}\nprobe = {{ startup_grace = \"50s\" }}"));
+    assert_ne!(changed, WEB);
+    site.redefine(&changed);
+    assert_eq!(site.state("web/nginx"), State::Failed);
+    site.until("and counting goes on", 10.0, |site| site.rungs().len() >= 2);
+    assert!(site.reasons(EventKind::RecoveryStarted)[1].ends_with("failure 2 of 3 in 1 h"));
+    assert_eq!(site.kinds(EventKind::IncidentOpened).len(), 1);
+}
+
+#[test]
 fn an_action_on_what_a_changed_definition_does_not_have_is_let_go() {
     let mut site = Site::with(WEB);
     site.kill("web/php");

@@ -363,6 +363,11 @@ fn a_probe_that_began_before_evidence_was_voided_says_nothing_when_it_ends() {
     site.run(0.2);
     site.input(Input::EvidenceVoid { reason: "a gap of 5 s".into() });
     site.run(1.4);
-    assert_eq!(site.state("web/nginx"), State::Healthy, "what ended since began before the gap\n{}", site.transcript());
+    assert_eq!(
+        site.state("web/nginx"),
+        State::Healthy,
+        "what ended since began before the gap\n{}",
+        site.transcript()
+    );
     site.until("a fresh probe says so", 30.0, |site| site.state("web/nginx") == State::Suspected);
 }
