@@ -97,9 +97,9 @@ fn next(text: &str) -> (Figure, &str) {
     let number = number.replacen(',', ".", 1).parse::<f64>().ok().filter(|number| number.is_finite());
     let plain =
         unit.len() <= UNIT_MAX_BYTES && unit.chars().all(|it| it.is_alphabetic() || it == '%' || it == '/');
+    let label: String = label.chars().filter(|it| !it.is_control()).collect();
     match number {
         Some(value) if plain && !label.is_empty() && label.len() <= LABEL_MAX_BYTES => {
-            let label = label.chars().filter(|it| !it.is_control()).collect();
             (Figure::Read(Measure { label, value, unit: unit.to_owned() }), rest)
         }
         _ => (Figure::Bad, rest),
@@ -136,6 +136,13 @@ mod tests {
 
     fn figure(label: &str, value: f64, unit: &str) -> (String, f64, String) {
         (label.to_owned(), value, unit.to_owned())
+    }
+
+    #[test]
+    fn a_label_of_which_nothing_can_be_shown_is_none() {
+        let printed = read("x|\u{14}=3 a\u{14}b=4", false);
+        assert_eq!((printed.measures.len(), printed.dropped), (1, 1), "{printed:?}");
+        assert_eq!(figures("x|\u{14}=3 a\u{14}b=4"), [figure("ab", 4.0, "")]);
     }
 
     #[test]
