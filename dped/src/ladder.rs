@@ -130,10 +130,7 @@ pub fn choose(verdict: &Verdict, first: bool, ladder: &Ladder, bounds: Bounds<'_
             Some(why) => skipped.push((*rung, why)),
         }
     }
-    // What would replace it needs a reboot of this incident that failed: there was none yet, so that one comes first.
-    let needs_one = skipped.iter().any(|(_, why)| *why == Skip::NothingMilderFailed);
-    let reboots = needs_one && skip(Rung::RebootHard, verdict, ladder, bounds).is_none();
-    Choice { rung: reboots.then_some(Rung::RebootHard), skipped }
+    Choice { rung: None, skipped }
 }
 
 /// The lowest rung that could help: what an exhausted assembly is retried with. Rebuild and recreate are once each and never retried.

@@ -399,6 +399,18 @@ fn a_changed_definition_keeps_what_did_not_change() {
 }
 
 #[test]
+fn a_machine_is_not_acted_on_while_a_restart_of_its_service_is_under_way() {
+    let mut site = Site::with(WEB);
+    site.outcomes.push(Outcome::Lost);
+    site.kill("web/nginx");
+    site.until("a restart is begun", 10.0, |site| site.acts.len() == 1);
+    site.freeze("web");
+    site.run(80.0);
+    assert_eq!(site.rungs(), [Rung::RestartService], "it may take 90 s\n{}", site.transcript());
+    site.until("then the machine is rebooted", 1200.0, |site| site.rungs().len() == 2);
+}
+
+#[test]
 fn a_changed_number_of_a_service_keeps_its_state_its_counts_and_its_incident() {
     let mut site = Site::with(WEB);
     site.break_for_good("web/nginx");
