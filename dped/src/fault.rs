@@ -60,7 +60,6 @@ impl Engine {
         // What has no address is not reached before the infrastructure says one.
         let unaddressed = running
             && trouble.untried.is_some()
-            && part.address.is_none()
             && !matches!(self.definition().assembly(index).machine, Machine::Address(_));
         let needed = unresolved
             || unaddressed

@@ -24,6 +24,10 @@ impl Engine {
         for index in self.definition().assembly_indices() {
             self.call_off_step(index);
             self.drop_evidence(index, now);
+            if let Some(trouble) = &mut self.assembly_mut(index).trouble {
+                // What was concluded before the stop is concluded anew, and told.
+                (trouble.verdict, trouble.told, trouble.say_at) = (None, None, None);
+            }
             self.begin_assembly(index, now);
             for service in self.definition().services_of(index) {
                 self.change(service, HealthEvent::Started, "started by an order", now);
@@ -119,6 +123,10 @@ impl Engine {
         if let Some(trouble) = &mut self.assembly_mut(index).trouble {
             (trouble.demand, trouble.verdict, trouble.wait_until) = (Demand::Nothing, None, None);
             trouble.untried = None;
+            if trouble.drift {
+                // Found missing in maintenance it is told now.
+                trouble.reason = "the infrastructure has not said yet whether it has an instance".into();
+            }
             (trouble.refused, trouble.waits, trouble.say_at, trouble.cause) =
                 (None, None, None, Cause::Channel);
         }

@@ -175,3 +175,19 @@ fn what_waits_is_said_also_while_what_it_waits_for_is_being_recovered() {
     let said = site.notified().into_iter().filter(|it| it.contains("web/app has waited for web/db")).count();
     assert_eq!(said, 1, "{:?}\n{}", site.notified(), site.transcript());
 }
+
+#[test]
+fn a_machine_that_was_down_before_a_stop_is_told_again_after_the_start() {
+    let mut site = Site::with(&shop(2).replace("max_rung = \"rebuild\"", "max_rung = \"restart-service\""));
+    site.canary = false;
+    site.freeze("web");
+    site.run(60.0);
+    site.order(Order::Stop);
+    site.run(60.0);
+    site.forget();
+    site.order(Order::Start);
+    site.run(900.0);
+    let told = site.reasons(EventKind::FaultIsolated);
+    assert_eq!(told.len(), 1, "{told:?}\n{}", site.transcript());
+    assert!(!site.notified().is_empty(), "{}", site.transcript());
+}

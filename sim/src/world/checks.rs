@@ -82,7 +82,7 @@ impl World {
         let machine = format!("{}/{assembly}", definition.name);
         let name = service.map_or(machine.clone(), |service| format!("{machine}/{service}"));
         // A machine is as bad as the worst of its services, and these are looked at for themselves.
-        let follows = service.is_none() && reason.contains(" is ");
+        let follows = service.is_none() && reason.ends_with(&format!(" is {state}"));
         // Of these a person was told when they began, before there was an incident.
         let waits = reason.contains("consequence: waits for") || state == State::Misconfigured;
         let told = follows
