@@ -1,5 +1,5 @@
 //! Scenarios: a short text that says what a world is made of and what happens in it when, one thing a line. [`uses`] finds the definitions
-//! that it names, [`Script::parse`] reads it against them, with everything that is wrong at once; [`World`](crate::world::World) lives it.
+//! that it names, [`Script::parse`] reads it against them, with everything that is wrong at once; [`World`] lives it.
 //! `verbs.rs` has what can happen, `names.rs` to whom, `line.rs` the words.
 
 mod line;
