@@ -23,6 +23,8 @@ pub struct Ladder {
     pub attempts: u32,
     /// The window was full: reboots are over.
     pub climbed: bool,
+    /// It was full once more after that: what is above reboots had its time.
+    pub climbed_again: bool,
     /// A reboot of this incident was done, so that a failure now is one of that reboot.
     pub rebooted: bool,
     /// A rebuild was done.
@@ -40,6 +42,12 @@ impl Ladder {
     #[must_use]
     pub fn attempts_of(&self, rung: Rung) -> u32 {
         if self.rung == Some(rung) { self.attempts } else { 0 }
+    }
+
+    /// The window was full.
+    pub fn climb(&mut self) {
+        self.climbed_again |= self.climbed;
+        self.climbed = true;
     }
 
     /// An attempt was begun.
@@ -116,7 +124,8 @@ pub fn choose(verdict: &Verdict, first: bool, ladder: &Ladder, bounds: Bounds<'_
     let rungs: &[Rung] = match (verdict, ladder.climbed, first) {
         (Verdict::Gone, ..) => &[Rung::Recreate],
         // A rebuild needs a reboot of this incident that failed, so that one comes first also where the count is full already.
-        (_, true, _) if ladder.rebooted => &[Rung::Rebuild, Rung::Recreate],
+        // Where it never came to that, since the fault was over each time before the reboot was due, the ladder ends: a person has to know.
+        (_, true, _) if ladder.rebooted || ladder.climbed_again => &[Rung::Rebuild, Rung::Recreate],
         (Verdict::Off, ..) => &[Rung::Start, Rung::RebootHard, Rung::Rebuild, Rung::Recreate],
         (Verdict::Hung, ..) | (_, true, _) | (_, _, false) => {
             &[Rung::RebootHard, Rung::Rebuild, Rung::Recreate]

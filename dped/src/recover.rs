@@ -273,7 +273,9 @@ impl Engine {
         let count = trouble.ladder.failures.add(window, now);
         trouble.counted = describe::count(count, window).into();
         trouble.first = count.failure == 1;
-        trouble.ladder.climbed |= count.full;
+        if count.full {
+            trouble.ladder.climb();
+        }
         trouble.backed_off = false;
     }
 

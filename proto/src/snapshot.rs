@@ -211,6 +211,9 @@ pub struct LadderSnapshot {
     /// The window was full: reboots are over.
     #[serde(skip_serializing_if = "is_default")]
     pub climbed: bool,
+    /// It was full once more after that.
+    #[serde(skip_serializing_if = "is_default")]
+    pub climbed_again: bool,
     /// A reboot was done.
     #[serde(skip_serializing_if = "is_default")]
     pub rebooted: bool,

@@ -306,3 +306,19 @@ fn a_crash_loop_that_is_an_incident_of_its_own_each_time_still_ends_in_exhausted
         assert_eq!(replaced, wanted);
     }
 }
+
+#[test]
+fn what_comes_and_goes_by_itself_too_fast_for_a_reboot_is_told_to_a_person() {
+    // Found by a scenario: it was well again before each reboot was due, the count began anew each time, and nobody was told of 40 incidents.
+    for interval in ["2s", "5s"] {
+        let mut site = Site::with(&shop(UNCAPPED, "").replace("2s", interval));
+        for _ in 0..25 {
+            site.break_for_good("web/nginx");
+            site.run(25.0);
+            site.mend("web/nginx");
+            site.run(25.0);
+        }
+        assert_eq!(site.notified().len(), 1, "{:?}", site.notified());
+        assert!(site.notified()[0].contains("failure 3 of 3 in 6 h"), "{:?}", site.notified());
+    }
+}
