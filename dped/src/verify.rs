@@ -197,6 +197,10 @@ impl Engine {
         let Some(recovery) = self.assembly_mut(index).recovery.take() else { return };
         let Recovery { action, rung, service, incident, .. } = *recovery;
         self.changed = true;
+        if let (None, Some(trouble)) = (service, &mut self.assembly_mut(index).trouble) {
+            // What cannot be tried is told from here on.
+            trouble.untried = None;
+        }
         let about = service.map_or(About::Assembly(index), About::Service);
         self.report(about, EventKind::RecoveryFinished, now, |it| {
             it.reason = reason.into();
