@@ -144,16 +144,25 @@ impl Engine {
     }
 
     /// What waits is said in its time, also when something else keeps it from being looked at then.
-    pub(crate) fn say_waits(&mut self, index: ServiceIndex, now: Timestamp) {
-        let assembly = self.definition().service(index).assembly;
-        let Some(trouble) = &self.service(index).trouble else { return };
-        if trouble.say_at.is_none_or(|at| now < at) || self.in_maintenance(assembly) {
+    pub(crate) fn say_waits(&mut self, about: Part, now: Timestamp) {
+        let (assembly, waiting) = match about {
+            Part::Service(index) => {
+                let trouble = self.service(index).trouble.as_ref();
+                let waiting = trouble.map(|it| (&it.waits, it.say_at, it.incident));
+                (self.definition().service(index).assembly, waiting)
+            }
+            Part::Assembly(index) => {
+                let trouble = self.assembly(index).trouble.as_ref();
+                (index, trouble.map(|it| (&it.waits, it.say_at, it.incident)))
+            }
+        };
+        let Some((waits, Some(at), incident)) = waiting else { return };
+        if now < at || self.in_maintenance(assembly) {
             return;
         }
-        let Some(name) = trouble.waits.as_deref().and_then(|it| it.strip_prefix(WAITS)) else { return };
-        let (subject, wait) = (self.name_of(About::Service(index)), self.definition().timing.dependency_wait);
+        let Some(name) = waits.as_deref().and_then(|it| it.strip_prefix(WAITS)) else { return };
+        let (subject, wait) = (self.name_of(About::from(about)), self.definition().timing.dependency_wait);
         let message = format!("{subject} has waited for {name} for {}", crate::describe::span(wait));
-        let incident = trouble.incident;
         self.output(Output::Notify { incident, message: message.into() });
     }
 

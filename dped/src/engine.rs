@@ -233,12 +233,13 @@ impl Engine {
                 *wait = None;
             }
         };
+        self.say_waits(Part::Assembly(index), now);
         if let Some(trouble) = &mut self.assembly_mut(index).trouble {
             over(&mut trouble.wait_until);
             over(&mut trouble.say_at);
         }
         for service in self.definition.services_of(index) {
-            self.say_waits(service, now);
+            self.say_waits(Part::Service(service), now);
             let part = self.service_mut(service);
             if let Some(trouble) = &mut part.trouble {
                 over(&mut trouble.wait_until);

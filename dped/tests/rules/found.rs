@@ -191,3 +191,21 @@ fn a_machine_that_was_down_before_a_stop_is_told_again_after_the_start() {
     assert_eq!(told.len(), 1, "{told:?}\n{}", site.transcript());
     assert!(!site.notified().is_empty(), "{}", site.transcript());
 }
+
+#[test]
+fn a_machine_whose_wait_for_another_ends_while_cpe_does_not_trust_itself_is_told_all_the_same() {
+    let definition = shop(2).replace("[assemblies.web]", "[assemblies.db]\ninstance = \"i-2\"\nmax_rung = \"restart-service\"\n[assemblies.web]\nafter = [\"db\"]")
+        + "[timing]\ndependency_wait = \"60s\"\n";
+    let mut site = Site::with(&definition);
+    site.freeze("db");
+    site.until("it ended", 120.0, |site| site.state("db") == State::Exhausted);
+    site.machine("web", Machine::Off);
+    site.until("it is off, and waits", 30.0, |site| site.state("web") == State::Failed);
+    site.run(1.0);
+    site.self_trusted = false;
+    site.run(90.0);
+    site.self_trusted = true;
+    site.run(120.0);
+    let said = site.notified().into_iter().filter(|it| it.contains("web has waited for db")).count();
+    assert_eq!(said, 1, "{:?}\n{}", site.notified(), site.transcript());
+}
