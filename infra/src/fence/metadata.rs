@@ -14,6 +14,9 @@ const NODES_MAX: u32 = 20_000;
 /// The most options of an agent, and the most values of one that is to be chosen; the largest has 50 and 10.
 const PARAMETERS_MAX: usize = 500;
 
+/// Of the name of one parameter: it is outside input.
+const NAME_MAX_BYTES: usize = 64;
+
 /// What an agent can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Action {
@@ -159,10 +162,16 @@ fn flag(node: Node<'_, '_>, name: &str) -> bool {
     node.attribute(name).is_some_and(|value| matches!(value.trim(), "1" | "true" | "yes"))
 }
 
+fn is_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    (1..=NAME_MAX_BYTES).contains(&text.len()) && text.chars().all(plain)
+}
+
 fn read_parameters(root: Node<'_, '_>) -> Result<BTreeMap<String, Parameter>, String> {
     let mut parameters = BTreeMap::new();
     for node in elements(root, "parameters", "parameter") {
-        let Some(name) = node.attribute("name").map(str::trim).filter(|name| !name.is_empty()) else {
+        // What is no name could not be set: it would be another line, or another option, of the agent's input.
+        let Some(name) = node.attribute("name").map(str::trim).filter(|name| is_name(name)) else {
             continue;
         };
         if parameters.len() == PARAMETERS_MAX {
@@ -309,6 +318,14 @@ mod tests {
         assert_eq!(agent.parameters["plug"].obsoletes.as_deref(), Some("port"));
         let methods = Content::Select(["cycle".to_owned(), "onoff".to_owned()].into());
         assert_eq!(agent.parameters["method"].content, methods);
+    }
+
+    #[test]
+    fn what_is_no_name_is_no_option() {
+        // Found by fuzzing: an option goes into a line `name=value`.
+        let agent =
+            agent("<parameter name=\"a=b\"/><parameter name=\"a b\"/><parameter name=\"plug\"/>", &["off"]);
+        assert_eq!(agent.parameters.keys().collect::<Vec<_>>(), ["plug"]);
     }
 
     #[test]
