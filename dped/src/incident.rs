@@ -157,8 +157,8 @@ impl Engine {
         if let Some(trouble) = &mut self.assembly_mut(index).trouble
             && trouble.incident.is_none()
         {
-            // Its reboots worked: they are no reason to replace it in the next incident.
-            trouble.ladder.rebooted = false;
+            // Its reboots worked: they are no reason to replace it in the next incident. What was recreated has nothing left to be tried.
+            trouble.ladder.rebooted &= trouble.ladder.recreated;
         }
         let reason = format!("healthy for {}", describe::span(healthy_for));
         self.report(about, EventKind::IncidentClosed, now, |it| {
@@ -325,8 +325,8 @@ fn worst(states: impl Iterator<Item = State>) -> Option<State> {
 fn span(open: bool, ladder: &Ladder, settled: Duration, within: Duration) -> Duration {
     match (open, ladder) {
         // What was exhausted stays open until it is proven healthy; so does what has climbed over reboots: the next failure is the same
-        // fault again, and finds the reboot that did not help it in its own incident.
-        (true, ladder) if ladder.given_up || ladder.climbed => within.max(settled),
+        // fault again, and finds the reboot that did not help it in its own incident. After a recreate there is no rung for it to find.
+        (true, ladder) if ladder.given_up || ladder.climbed && !ladder.recreated => within.max(settled),
         (true, _) => settled,
         (false, ladder) if *ladder == Ladder::default() => Duration::ZERO,
         (false, _) => within.max(settled),

@@ -322,3 +322,13 @@ fn what_comes_and_goes_by_itself_too_fast_for_a_reboot_is_told_to_a_person() {
         assert!(site.notified()[0].contains("failure 3 of 3 in 6 h"), "{:?}", site.notified());
     }
 }
+
+#[test]
+fn an_incident_that_a_recreate_ended_is_closed_and_does_not_stay_open_for_the_whole_window() {
+    let mut site = Site::with(&shop(UNCAPPED, ""));
+    site.break_for_good("web/nginx");
+    site.until("it is recreated", 3600.0, |site| site.rungs().last() == Some(&Recreate));
+    site.mend("web/nginx");
+    site.until("it is closed", 180.0, |site| site.view().incidents.is_empty());
+    assert_eq!(site.notified(), [""; 0], "nobody was needed");
+}
