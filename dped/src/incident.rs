@@ -157,8 +157,8 @@ impl Engine {
         if let Some(trouble) = &mut self.assembly_mut(index).trouble
             && trouble.incident.is_none()
         {
-            // Its reboots worked: they are no reason to replace it in the next incident. What was recreated has nothing left to be tried.
-            trouble.ladder.rebooted &= trouble.ladder.recreated;
+            // Its reboots worked: they are no reason to replace it in the next incident.
+            trouble.ladder.rebooted = false;
         }
         let reason = format!("healthy for {}", describe::span(healthy_for));
         self.report(about, EventKind::IncidentClosed, now, |it| {
