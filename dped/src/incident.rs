@@ -44,7 +44,8 @@ impl Engine {
         let incident = self.incident_id();
         let misses = self.assembly(index).misses;
         let trouble = self.assembly_trouble(index);
-        trouble.incident = Some(incident);
+        // What was rebooted in another incident, which may still be open for a service of it, was not rebooted in this one.
+        (trouble.incident, trouble.ladder.rebooted) = (Some(incident), false);
         let reason = describe::confirmed(&trouble.reason, misses);
         self.report(About::Assembly(index), EventKind::IncidentOpened, now, |it| {
             (it.reason, it.incident) = (reason.into(), Some(incident));
