@@ -4,19 +4,8 @@ use cpe_proto::event::{Event, EventKind};
 
 use crate::clock;
 
-/// An event without an incident, an action or states.
+/// An event of this moment, without an incident, an action or states.
 #[must_use]
 pub fn plain(kind: EventKind, reason: &str) -> Event {
-    Event {
-        at: clock::now(),
-        kind,
-        assembly: None,
-        service: None,
-        from: None,
-        to: None,
-        reason: reason.into(),
-        incident: None,
-        action: None,
-        rung: None,
-    }
+    Event::new(kind, reason, clock::now())
 }

@@ -420,18 +420,7 @@ impl Engine {
                 (Some(self.definition.assembly(service.assembly).name.clone()), Some(service.name.clone()))
             }
         };
-        let mut event = Event {
-            at: now,
-            kind,
-            assembly,
-            service,
-            from: None,
-            to: None,
-            reason: "".into(),
-            incident: None,
-            action: None,
-            rung: None,
-        };
+        let mut event = Event { assembly, service, ..Event::new(kind, "", now) };
         fill(&mut event);
         self.output(Output::Report(event));
     }

@@ -104,6 +104,25 @@ pub struct Event {
     pub rung: Option<Rung>,
 }
 
+impl Event {
+    /// An event without a part, states, an incident or an action.
+    #[must_use]
+    pub fn new(kind: EventKind, reason: impl Into<Box<str>>, at: Timestamp) -> Self {
+        Self {
+            at,
+            kind,
+            assembly: None,
+            service: None,
+            from: None,
+            to: None,
+            reason: reason.into(),
+            incident: None,
+            action: None,
+            rung: None,
+        }
+    }
+}
+
 /// An event as it is kept and shown: numbered over all deployables and dated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventRecord {

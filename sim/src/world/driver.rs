@@ -16,7 +16,7 @@ use dped::guard::DEFAULT_PATH;
 use dped::{Action, Engine, HealthClass, Input, Output, Place, Prover, Request, Surroundings, Target};
 
 use super::journal::{Record, millis};
-use super::process::{LAG_BUDGET, plain};
+use super::process::LAG_BUDGET;
 use super::queue::{Item, Message};
 use super::{What, World};
 
@@ -438,7 +438,7 @@ impl World {
 
     /// An event of the controller itself.
     pub(super) fn report_own(&mut self, reason: &str) {
-        let record = self.journal.event(None, plain(EventKind::BreakerChanged, reason, self.now));
+        let record = self.journal.event(None, Event::new(EventKind::BreakerChanged, reason, self.now));
         self.coverage.count("guard", guard_phase(reason));
         self.say(What::Event(Box::new(record.clone())));
         self.keep(Record::Event(Box::new(record)));

@@ -145,12 +145,12 @@ impl World {
                     incident: intent.incident,
                     action: Some(intent.action),
                     rung: intent.rung,
-                    ..plain(EventKind::RecoveryFinished, "not known: cpe ended before it was told", now)
+                    ..Event::new(EventKind::RecoveryFinished, "not known: cpe ended before it was told", now)
                 },
             );
         }
         for incident in closed {
-            let event = plain(EventKind::IncidentClosed, "cpe was started anew", now);
+            let event = Event::new(EventKind::IncidentClosed, "cpe was started anew", now);
             self.report(member, Event { incident: Some(incident), ..event });
         }
         let seed = self.seed_of(definition);
@@ -177,7 +177,7 @@ impl World {
     }
 
     fn say_loaded(&mut self, member: usize, reason: &str) {
-        let event = plain(EventKind::DefinitionLoaded, reason, self.now);
+        let event = Event::new(EventKind::DefinitionLoaded, reason, self.now);
         self.report(member, event);
     }
 
@@ -236,7 +236,7 @@ impl World {
         let Some(gone) = self.process.members[member].take() else { return };
         self.process.guard.part(name);
         for incident in gone.engine.view().incidents {
-            let event = plain(EventKind::IncidentClosed, "managed no more", self.now);
+            let event = Event::new(EventKind::IncidentClosed, "managed no more", self.now);
             self.report(member, Event { incident: Some(incident), ..event });
         }
         self.forget_snapshot(name.clone());
@@ -473,21 +473,6 @@ impl World {
                 }
             }
         }
-    }
-}
-
-pub(super) fn plain(kind: EventKind, reason: &str, at: Timestamp) -> Event {
-    Event {
-        at,
-        kind,
-        assembly: None,
-        service: None,
-        from: None,
-        to: None,
-        reason: reason.into(),
-        incident: None,
-        action: None,
-        rung: None,
     }
 }
 
