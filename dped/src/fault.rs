@@ -428,8 +428,7 @@ impl Engine {
         self.service_trouble(index).demand = Demand::Nothing;
         let trouble = self.assembly_trouble(assembly);
         if trouble.incident.is_none() {
-            // It may be another one than that of its last reboot.
-            (trouble.incident, trouble.ladder.rebooted) = (incident, false);
+            trouble.incident = incident;
         }
         if trouble.demand == Demand::Nothing {
             (trouble.demand, trouble.cause, trouble.ask_at) =

@@ -44,8 +44,7 @@ impl Engine {
         let incident = self.incident_id();
         let misses = self.assembly(index).misses;
         let trouble = self.assembly_trouble(index);
-        // What was rebooted in another incident, which may still be open for a service of it, was not rebooted in this one.
-        (trouble.incident, trouble.ladder.rebooted) = (Some(incident), false);
+        trouble.incident = Some(incident);
         let reason = describe::confirmed(&trouble.reason, misses);
         self.report(About::Assembly(index), EventKind::IncidentOpened, now, |it| {
             (it.reason, it.incident) = (reason.into(), Some(incident));
@@ -112,7 +111,7 @@ impl Engine {
         }
         let trouble = self.assembly_trouble(index);
         let healthy_for = now.since(trouble.healthy_since.unwrap_or(now));
-        match trouble.incident.take() {
+        match trouble.leave_incident() {
             Some(incident) => {
                 let trouble = self.assembly_trouble(index);
                 // What the next one is, is news.
@@ -155,12 +154,6 @@ impl Engine {
         if self.incident_held(index, incident) {
             return;
         }
-        if let Some(trouble) = &mut self.assembly_mut(index).trouble
-            && trouble.incident.is_none()
-        {
-            // Its reboots worked: they are no reason to replace it in the next incident.
-            trouble.ladder.rebooted = false;
-        }
         let reason = format!("healthy for {}", describe::span(healthy_for));
         self.report(about, EventKind::IncidentClosed, now, |it| {
             (it.reason, it.incident) = (reason.into(), Some(incident));
@@ -178,7 +171,7 @@ impl Engine {
     pub(crate) fn close_all(&mut self, index: AssemblyIndex, reason: &str, now: Timestamp) {
         let mut open: Vec<(About, IncidentId)> = Vec::new();
         if let Some(incident) =
-            self.assembly_mut(index).trouble.as_mut().and_then(|trouble| trouble.incident.take())
+            self.assembly_mut(index).trouble.as_mut().and_then(|trouble| trouble.leave_incident())
         {
             open.push((About::Assembly(index), incident));
         }

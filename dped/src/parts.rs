@@ -290,6 +290,13 @@ pub(crate) struct Untried {
 }
 
 impl AssemblyTrouble {
+    /// Its incident, which it is no part of any more. Reboots of that one are no reason to replace the machine in the next, also while it
+    /// stays open for a service of it.
+    pub(crate) fn leave_incident(&mut self) -> Option<IncidentId> {
+        self.ladder.rebooted = false;
+        self.incident.take()
+    }
+
     /// Nothing is known, because nothing could be tried.
     pub(crate) fn is_lost(&self) -> bool {
         self.untried.is_some_and(|untried| untried.lost)
