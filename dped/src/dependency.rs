@@ -118,32 +118,14 @@ impl Engine {
         }
         let name = self.target_name(target);
         let wait = self.definition().timing.dependency_wait;
-        let subject = self.name_of(About::from(about));
-        let incident = match about {
-            Part::Service(index) => self.service_trouble(index).incident,
-            Part::Assembly(index) => self.assembly_trouble(index).incident,
-        };
-        let assembly = match about {
-            Part::Service(index) => self.definition().service(index).assembly,
-            Part::Assembly(index) => index,
-        };
-        let silent = self.in_maintenance(assembly);
         let (waits, say_at) = self.wait_fields(about);
-        let waited = waits.replace(format!("{WAITS}{name}").into()).is_some();
-        if !waited {
+        if waits.replace(format!("{WAITS}{name}").into()).is_none() {
             *say_at = Some(now.after(wait));
-        } else if say_at.is_some_and(|at| now >= at) {
-            *say_at = None;
-            if silent {
-                return true;
-            }
-            let message = format!("{subject} has waited for {name} for {}", crate::describe::span(wait));
-            self.output(Output::Notify { incident, message: message.into() });
         }
         true
     }
 
-    /// What waits is said in its time, also when something else keeps it from being looked at then.
+    /// What waits is said in its time, whatever else keeps it from being looked at then; the sweep after each round asks for it.
     pub(crate) fn say_waits(&mut self, about: Part, now: Timestamp) {
         let (assembly, waiting) = match about {
             Part::Service(index) => {
