@@ -36,11 +36,11 @@ pub const PATH: &str = "default";
 /// How many messages a driver takes from a queue before it lets its engine speak.
 const BATCH: usize = 64;
 
-/// Where the answer to an order goes: what is done, or why nothing is.
-pub type Reply = oneshot::Sender<Result<Box<str>, Box<str>>>;
-
-/// What became of an order: done, or refused and why.
+/// What became of an order: what is done, or why nothing is.
 pub type OrderAnswer = Result<Box<str>, Box<str>>;
+
+/// Where that goes.
+pub type Reply = oneshot::Sender<OrderAnswer>;
 
 /// What a driver is told.
 #[derive(Debug)]

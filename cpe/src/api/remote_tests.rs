@@ -11,11 +11,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::tests::Fleet;
+use super::tests::{Fleet, journal_in};
 use super::*;
 use crate::client::{Client, ClientError, Place};
-use crate::journal::Settings;
-use crate::metrics::Metrics;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 const READ_TOKEN: &str = "fedcba9876543210fedcba9876543210";
@@ -45,12 +43,7 @@ fn listen(dir: &TempDir, token: &str, read_token: &str) -> Listen {
 
 async fn world() -> World {
     let dir = TempDir::new().unwrap();
-    let settings = Settings {
-        state_dir: dir.path().join("state"),
-        keep: Duration::from_secs(86_400),
-        max_size: 1 << 30,
-    };
-    let journal = Journal::open(&settings, &Arc::new(Metrics::new())).unwrap();
+    let journal = journal_in(dir.path().join("state"));
     let fleet = Arc::new(Fleet::default());
     let tokens = Arc::new(Tokens::read(&listen(&dir, TOKEN, READ_TOKEN)).unwrap());
     let any = "127.0.0.1:0".parse().unwrap();

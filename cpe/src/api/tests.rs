@@ -1,6 +1,7 @@
 //! The API over a real socket, asked by the real client; only the fleet behind it is a stand-in.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use cpe_proto::api::{AssemblyStatus, DeployableStatus, Health};
@@ -82,14 +83,14 @@ struct World {
     client: Client,
 }
 
+pub(super) fn journal_in(state_dir: PathBuf) -> Journal {
+    let settings = Settings { state_dir, keep: Duration::from_secs(86_400), max_size: 1 << 30 };
+    Journal::open(&settings, &Arc::new(Metrics::new())).unwrap()
+}
+
 async fn world() -> World {
     let dir = TempDir::new().unwrap();
-    let settings = Settings {
-        state_dir: dir.path().join("state"),
-        keep: Duration::from_secs(86_400),
-        max_size: 1 << 30,
-    };
-    let journal = Journal::open(&settings, &Arc::new(Metrics::new())).unwrap();
+    let journal = journal_in(dir.path().join("state"));
     let fleet = Arc::new(Fleet::default());
     let socket = dir.path().join("api.sock");
     serve(&socket, Arc::clone(&fleet), journal.clone(), &Vital::new().0).await.unwrap();
@@ -97,7 +98,7 @@ async fn world() -> World {
 }
 
 impl World {
-    fn socket(&self) -> std::path::PathBuf {
+    fn socket(&self) -> PathBuf {
         self.dir.path().join("api.sock")
     }
 
@@ -309,9 +310,7 @@ async fn without_a_controller_the_client_says_which_socket_was_tried() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_stops_reading_is_cut_off_and_told_how_to_go_on() {
     let dir = TempDir::new().unwrap();
-    let settings =
-        Settings { state_dir: dir.path().into(), keep: Duration::from_secs(86_400), max_size: 1 << 30 };
-    let journal = Journal::open(&settings, &Arc::new(Metrics::new())).unwrap();
+    let journal = journal_in(dir.path().into());
     for number in 0..6_000 {
         let (deployable, event) = event("shop", &format!("event {number}"));
         journal.event(deployable, event);
