@@ -3,15 +3,13 @@
 
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cpe_proto::definition::HeaderValue as Given;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::trouble::{Trouble, plain};
-
-/// Where systemd puts the credentials of `cpe.service` (systemd.exec(5)).
-const CREDENTIALS: &str = "/run/credentials/cpe.service";
+use crate::credentials;
 
 /// The longest secret, in bytes.
 const SECRET_MAX: u64 = 16 * 1024;
@@ -26,18 +24,15 @@ pub(super) async fn headers(given: &[(Box<str>, Given)]) -> Result<HeaderMap, Tr
         let value = match value {
             Given::Text(text) => HeaderValue::from_str(text),
             Given::File(file) => HeaderValue::from_bytes(&read(name, file.clone()).await?),
-            Given::Credential(credential) => HeaderValue::from_bytes(&read(name, place(credential)).await?),
+            Given::Credential(credential) => {
+                HeaderValue::from_bytes(&read(name, credentials::folder().join(&**credential)).await?)
+            }
         };
         let mut value = value.map_err(|_| unfit("its value cannot be sent: control characters"))?;
         value.set_sensitive(true);
         headers.append(key, value);
     }
     Ok(headers)
-}
-
-fn place(credential: &str) -> PathBuf {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-    folder.as_ref().map_or(Path::new(CREDENTIALS), Path::new).join(credential)
 }
 
 async fn read(name: &str, file: PathBuf) -> Result<Vec<u8>, Trouble> {

@@ -5,17 +5,14 @@ use std::path::{Path, PathBuf};
 use cpe_proto::ssh::{self, JumpHost, Passphrase};
 
 use super::settings::{Identity, Jump, Route};
-
-/// Where systemd puts the credentials of `cpe.service`, as systemd.exec(5) says: what `$CREDENTIALS_DIRECTORY` is there.
-const CREDENTIALS: &str = "/run/credentials/cpe.service";
+use crate::credentials;
 
 impl Identity {
     /// A private key's file, with the file of its passphrase where it has one. A credential is a file in
     /// `$CREDENTIALS_DIRECTORY`; where that is not set, messages name the place where `cpe.service` would have it.
     #[must_use]
     pub fn configured(key: PathBuf, passphrase: Option<&Passphrase>) -> Self {
-        let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-        Self::of(key, passphrase, folder.as_ref().map_or(Path::new(CREDENTIALS), Path::new))
+        Self::of(key, passphrase, &credentials::folder())
     }
 
     fn of(key: PathBuf, passphrase: Option<&Passphrase>, credentials: &Path) -> Self {
