@@ -7,7 +7,6 @@ use cpe_proto::event::EventKind;
 use cpe_proto::id::Name;
 use cpe_proto::state::State;
 use dped::Desired;
-use dped::audit::{Finding, audit};
 
 use super::journal::millis;
 use super::{What, World};
@@ -26,23 +25,29 @@ pub struct Unwell {
 }
 
 impl World {
-    /// Holds the journal against the rules of design.md. A record that breaks one breaks it for good, so what is found later was there
-    /// before. True: nothing was found.
+    /// Holds what the journal has until now against the rules of design.md; what may still have to be written waits.
+    pub(super) fn audit_step(&mut self) {
+        if self.journal.is_settled() {
+            self.journal.auditor.at(millis(self.now));
+        }
+        for finding in self.journal.auditor.news() {
+            self.broken(format!("rule {}: {} ({})", finding.rule, finding.what, finding.records.join(", ")));
+        }
+    }
+
+    /// The same at the end of a world, in which nothing more will be written. True: nothing was ever found.
     pub fn audit(&mut self) -> bool {
         let life = self.process.life;
         // What waits to be written belongs to it.
         if self.process.up && self.journal.writable(self.now) {
             self.commit(life);
         }
-        self.journal.records.now = millis(self.now);
-        let findings: Vec<Finding> = audit(&self.journal.records);
-        for finding in &findings {
-            let what = format!("rule {}: {} ({})", finding.rule, finding.what, finding.records.join(", "));
-            if !self.truth.breaches().contains(&what) {
-                self.broken(what);
-            }
+        if self.journal.is_settled() {
+            self.journal.auditor.at(millis(self.now));
+            self.journal.auditor.end();
         }
-        findings.is_empty()
+        self.audit_step();
+        self.journal.auditor.findings().is_empty()
     }
 
     /// All that is managed, to be acted on and not stopped, and not known to be healthy.

@@ -173,9 +173,8 @@ impl World {
                 self.input(member, Input::Instance { assembly, state, address, ordered });
             }
             Message::Acted { member, action, outcome } => {
-                let text = outcome_text(&outcome);
                 let name = self.files[member].0.clone();
-                self.keep(Record::Outcome(name, action, text, now));
+                self.keep(Record::Outcome(name, action, now));
                 self.input(member, Input::Acted { action, outcome });
             }
         }
@@ -482,14 +481,4 @@ fn tick_after(at: Timestamp) -> Timestamp {
     let tick = TICK.as_micros();
     let micros = u64::try_from(at.since_boot().as_micros().div_ceil(tick) * tick).unwrap_or(u64::MAX);
     Timestamp::from_boot(Duration::from_micros(micros))
-}
-
-fn outcome_text(outcome: &dped::ActionOutcome) -> String {
-    use dped::ActionOutcome as O;
-    match outcome {
-        O::Done { detail } => format!("done: {detail}"),
-        O::Failed { detail } => format!("failed: {detail}"),
-        O::Unresolved { detail } => format!("unresolved: {detail}"),
-        O::NotBegun { detail } => format!("not begun: {detail}"),
-    }
 }

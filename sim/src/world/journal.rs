@@ -1,6 +1,6 @@
 //! The simulated journal: what cpe wrote down, in one queue that is committed a little later, as the real one is. What was not committed
-//! is lost with the process; an intent is waited for. The auditor reads what is here. Its times are engine time, so that a wall clock
-//! that is set does not put records out of order; only the ages of snapshots and the ends of maintenance are of wall time.
+//! is lost with the process; an intent is waited for. The auditor is told of each record as it is written. Its times are engine time, as
+//! the auditor's are in cpe; only the ages of snapshots and the ends of maintenance are of wall time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::guard::GuardSnapshot;
 use cpe_proto::snapshot::{AssemblySnapshot, Desired, Snapshot};
 use cpe_proto::time::Timestamp;
-use dped::audit::{DecisionRecord, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX, Records};
+use dped::audit::{self, Auditor, DecisionRecord, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX};
 
 /// The wall time of engine time zero, in milliseconds: some moment of 2026.
 const WALL_OF_BOOT: u64 = 1_795_000_000_000;
@@ -27,7 +27,7 @@ pub(super) enum Record {
     Event(Box<EventRecord>),
     Decision(Name, Box<Decision>),
     Intent(Intent, Timestamp),
-    Outcome(Name, ActionId, String, Timestamp),
+    Outcome(Name, ActionId, Timestamp),
     Snapshot(Name, u64, Box<Snapshot>),
     ForgetSnapshot(Name),
     Guard(u64, Box<GuardSnapshot>),
@@ -37,7 +37,11 @@ pub(super) enum Record {
 /// Everything that outlives the process.
 #[derive(Debug)]
 pub(super) struct Journal {
-    pub(super) records: Records,
+    pub(super) auditor: Auditor,
+    /// Intents without an outcome.
+    unresolved: BTreeMap<(Name, ActionId), Intent>,
+    /// Every incident that was opened, and whether it is open.
+    incidents: BTreeMap<(Name, IncidentId), bool>,
     pub(super) snapshots: BTreeMap<Name, (u64, Snapshot)>,
     pub(super) guard: Option<(u64, GuardSnapshot)>,
     pub(super) desired: BTreeMap<Name, Desired>,
@@ -57,7 +61,9 @@ pub(super) struct Journal {
 impl Journal {
     pub(super) fn new() -> Self {
         Self {
-            records: Records { open_max: OPEN_MAX, ..Records::default() },
+            auditor: Auditor::new(0, OPEN_MAX),
+            unresolved: BTreeMap::new(),
+            incidents: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             guard: None,
             desired: BTreeMap::new(),
@@ -92,6 +98,11 @@ impl Journal {
         record
     }
 
+    /// Whether everything that was said is written.
+    pub(super) fn is_settled(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Writes what waits; the intents that are durable now.
     pub(super) fn commit(&mut self) -> Vec<(Name, ActionId)> {
         let mut intents = Vec::new();
@@ -118,75 +129,69 @@ impl Journal {
     pub(super) fn lose(&mut self, now: Timestamp) {
         if !self.pending.is_empty() {
             self.pending.clear();
-            self.records.complete_since = millis(now);
+            self.auditor.lost(millis(now));
         }
     }
 
     fn write(&mut self, record: Record, intents: &mut Vec<(Name, ActionId)>) {
         match record {
-            Record::Event(record) => self.write_event(*record),
+            Record::Event(record) => self.write_event(&record),
             Record::Decision(deployable, decision) => {
                 self.used(&deployable, Some(decision.action), Some(decision.incident));
                 let time = millis(decision.at);
                 let record =
                     DecisionRecord { number: self.next_decision, time, deployable, decision: *decision };
                 self.next_decision += 1;
-                self.records.decisions.push(record);
+                self.auditor.add(audit::Record::Decision(&record));
             }
             Record::Intent(intent, at) => {
                 self.used(&intent.deployable, Some(intent.action), intent.incident);
                 intents.push((intent.deployable.clone(), intent.action));
                 let record = IntentRecord { time: millis(at), intent, outcome: None, resolved: None };
-                self.records.intents.push(record);
+                self.auditor.add(audit::Record::Intent(&record));
+                let key = (record.intent.deployable.clone(), record.intent.action);
+                self.unresolved.insert(key, record.intent);
             }
-            Record::Outcome(deployable, action, outcome, at) => {
-                self.resolve(&deployable, action, outcome, at);
+            Record::Outcome(deployable, action, at) => {
+                let key = (deployable, action);
+                if self.unresolved.remove(&key).is_some() {
+                    self.auditor.add(audit::Record::Outcome(&key.0, action, millis(at)));
+                }
             }
             Record::Snapshot(name, at, snapshot) => drop(self.snapshots.insert(name, (at, *snapshot))),
             Record::Guard(at, snapshot) => self.guard = Some((at, *snapshot)),
             Record::ForgetSnapshot(name) => drop(self.snapshots.remove(&name)),
-            Record::Notified(notified) => self.records.notifications.push(notified),
+            Record::Notified(notified) => self.auditor.add(audit::Record::Notified(&notified)),
         }
     }
 
-    fn resolve(&mut self, deployable: &Name, action: ActionId, outcome: String, at: Timestamp) {
-        let mut intents = self.records.intents.iter_mut().rev();
-        let open = intents.find(|it| it.intent.deployable == *deployable && it.intent.action == action);
-        if let Some(open) = open.filter(|it| it.resolved.is_none()) {
-            (open.outcome, open.resolved) = (Some(outcome), Some(millis(at)));
-        }
-    }
-
-    fn write_event(&mut self, record: EventRecord) {
+    fn write_event(&mut self, record: &EventRecord) {
         let (time, event) = (record.time, &record.event);
         if let Some(deployable) = &record.deployable {
             self.used(deployable, event.action, event.incident);
         }
         if let (Some(deployable), Some(incident)) = (&record.deployable, event.incident) {
-            let known = |it: &&mut IncidentRecord| it.deployable == *deployable && it.incident == incident;
+            let key = (deployable.clone(), incident);
             match event.kind {
-                EventKind::IncidentOpened
-                    if !self.records.incidents.iter_mut().any(|it| known(&&mut *it)) =>
-                {
-                    self.records.incidents.push(IncidentRecord {
+                EventKind::IncidentOpened if !self.incidents.contains_key(&key) => {
+                    self.incidents.insert(key, true);
+                    self.auditor.add(audit::Record::Opened(&IncidentRecord {
                         deployable: deployable.clone(),
                         incident,
                         assembly: event.assembly.clone(),
                         service: event.service.clone(),
                         opened: time,
                         closed: None,
-                    });
+                    }));
                 }
-                EventKind::IncidentClosed => {
-                    let found = self.records.incidents.iter_mut().rev().find(known);
-                    if let Some(open) = found {
-                        open.closed.get_or_insert(time);
-                    }
+                EventKind::IncidentClosed if self.incidents.get(&key) == Some(&true) => {
+                    self.incidents.insert(key, false);
+                    self.auditor.add(audit::Record::Closed(deployable, incident, time));
                 }
                 _ => {}
             }
         }
-        self.records.events.push(record);
+        self.auditor.add(audit::Record::Event(record));
     }
 
     fn used(&mut self, deployable: &Name, action: Option<ActionId>, incident: Option<IncidentId>) {
@@ -202,7 +207,7 @@ impl Journal {
     }
 
     pub(super) fn hold(&mut self, kind: HoldKind, name: String, began: bool, at: Timestamp) {
-        self.records.holds.push(Hold { time: millis(at), kind, name, began });
+        self.auditor.add(audit::Record::Hold(&Hold { time: millis(at), kind, name, began }));
     }
 
     /// What an ended process left of a deployable: intents without an outcome, which are ended here, and open incidents; of both only
@@ -211,18 +216,16 @@ impl Journal {
         let (actions, incidents) =
             self.snapshots.get(deployable).map(|(_, snapshot)| carried_on(snapshot)).unwrap_or_default();
         let mut ended = Vec::new();
-        for record in &mut self.records.intents {
-            if record.intent.deployable != *deployable || record.resolved.is_some() {
-                continue;
-            }
-            (record.outcome, record.resolved) = (Some("not known".to_owned()), Some(millis(at)));
-            if !actions.contains(&record.intent.action) {
-                ended.push(record.intent.clone());
+        let of = |(name, _): &(Name, ActionId)| name == deployable;
+        let unresolved: Vec<_> = self.unresolved.extract_if(.., |key, _| of(key)).collect();
+        for ((name, action), intent) in unresolved {
+            self.auditor.add(audit::Record::Outcome(&name, action, millis(at)));
+            if !actions.contains(&action) {
+                ended.push(intent);
             }
         }
-        let open =
-            self.records.incidents.iter().filter(|it| it.deployable == *deployable && it.closed.is_none());
-        let closed = open.map(|it| it.incident).filter(|incident| !incidents.contains(incident)).collect();
+        let open = self.incidents.iter().filter(|((name, _), open)| name == deployable && **open);
+        let closed = open.map(|((_, incident), _)| *incident).filter(|it| !incidents.contains(it)).collect();
         (ended, closed)
     }
 }

@@ -6,9 +6,6 @@ use std::time::Duration;
 use super::happening::{Happening, Operator};
 use super::{Coverage, Entry, Fleet, Planned, World};
 
-/// Between two looks of the auditor.
-const AUDITED_EVERY: Duration = Duration::from_secs(600);
-
 /// After somebody has seen to all that was not well: probes at their pace, incidents that settle, a last back-off.
 const MENDED_WITHIN: Duration = Duration::from_secs(3600);
 
@@ -32,15 +29,8 @@ pub fn live(fleet: &Fleet, plan: &[Planned], seed: u64, lasts: Duration) -> Live
     for planned in plan {
         world.schedule(planned.at, planned.happening.clone());
     }
-    let mut next = AUDITED_EVERY;
-    while world.now() < lasts && world.breaches().is_empty() {
-        if !world.run_until(next.min(lasts)) {
-            break;
-        }
-        world.audit();
-        next += AUDITED_EVERY;
-    }
-    if world.breaches().is_empty() {
+    while world.breaches().is_empty() && world.step(lasts) {}
+    if world.breaches().is_empty() && world.run_until(lasts) {
         heal(&mut world, fleet);
     }
     world.audit();

@@ -162,6 +162,7 @@ impl World {
                 }
             }
         }
+        self.audit_step();
         true
     }
 
