@@ -70,6 +70,39 @@ async fn fence_dummy_that_fails_to_switch_leaves_it_unresolved() {
     assert!(error.is_unresolved() && error.to_string().contains("Timed out waiting to power OFF"), "{error}");
 }
 
+/// sshd gives each terminal to the group `tty`, which an ordinary user's may only where terminals have it from the start (`gid=5` of
+/// devpts). Where they do not, it runs in a mount namespace without such a group, as on systems that have none.
+fn sshd(folder: &Path) -> Command {
+    const PROGRAM: &str = "/usr/sbin/sshd";
+    let read = |path: &str| std::fs::read_to_string(path).expect("every Linux has it");
+    let groups = read("/etc/group");
+    let tty = groups.lines().find_map(|line| line.strip_prefix("tty:")?.split(':').nth(1));
+    let given = tty.is_none_or(|tty| {
+        let own = |line: &str| line.contains(" /dev/pts devpts ") && line.contains(&format!("gid={tty}"));
+        read("/proc/self/mounts").lines().any(own)
+    });
+    if given || rustix::process::geteuid().is_root() {
+        return Command::new(PROGRAM);
+    }
+    let without: String = groups.split_inclusive('\n').filter(|line| !line.starts_with("tty:")).collect();
+    let own = folder.join("group");
+    std::fs::write(&own, without).expect("written");
+    let namespace = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-current-user", "--mount", "--keep-caps", "--"]);
+        unshare
+    };
+    let tried = namespace().arg("true").status().expect("unshare is of util-linux");
+    assert!(
+        tried.success(),
+        "an ordinary user's sshd can have no terminal here: mount -o remount,gid=5,mode=620 /dev/pts, permit user namespaces, or run as root"
+    );
+    let mut command = namespace();
+    command.args(["sh", "-c", "mount --bind \"$1\" /etc/group && shift && exec \"$@\"", "sh"]);
+    command.arg(own).arg(PROGRAM);
+    command
+}
+
 /// A hypervisor: a real sshd, and in its sessions a `virsh` whose machines are processes.
 struct Hypervisor {
     folder: tempfile::TempDir,
@@ -101,7 +134,7 @@ impl Hypervisor {
                  AuthorizedKeysFile {place}/id.pub\nPasswordAuthentication no\nSetEnv PATH={place}/bin:/usr/bin:/bin\n"
             );
             std::fs::write(folder.path().join("sshd_config"), config).expect("written");
-            let mut sshd = Command::new("/usr/sbin/sshd")
+            let mut sshd = sshd(folder.path())
                 .args(["-D", "-e", "-f", &format!("{place}/sshd_config")])
                 .stderr(Stdio::piped())
                 .spawn()
