@@ -15,6 +15,8 @@ pub mod direct;
 pub mod driver;
 pub mod event;
 pub mod fleet;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod glob;
 pub mod guard;
 pub mod journal;

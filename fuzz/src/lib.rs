@@ -2,6 +2,7 @@
 //! hold; `fuzz/run` looks for inputs that make it, guided by coverage, and `tests/corpus.rs` replays those that were kept.
 
 mod files;
+mod network;
 mod programs;
 mod words;
 
@@ -15,7 +16,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 15] = [
     Target { name: "definition", holds: files::definition },
     Target { name: "config", holds: files::config },
     Target { name: "known_hosts", holds: files::known_hosts },
@@ -25,6 +26,10 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "answer", holds: programs::answer },
     Target { name: "metadata", holds: programs::metadata },
     Target { name: "scrub", holds: programs::scrub },
+    Target { name: "http", holds: network::http },
+    Target { name: "mail", holds: network::mail },
+    Target { name: "dns", holds: network::dns },
+    Target { name: "web", holds: network::web },
     Target { name: "command", holds: words::command },
     Target { name: "words", holds: words::words },
 ];

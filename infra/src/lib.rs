@@ -12,6 +12,9 @@ mod process;
 #[cfg(any(feature = "command", feature = "fence"))]
 mod secrets;
 
+#[cfg(any(feature = "command", feature = "fence"))]
+pub use secrets::Secrets;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

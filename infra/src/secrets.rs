@@ -4,20 +4,22 @@
 /// A secret this short is part of many words: where it might have been said, nothing is repeated.
 const SHORT: usize = 4;
 
-/// Secrets of one call.
-pub(crate) struct Secrets(Vec<String>);
+/// Secrets that somebody was given.
+pub struct Secrets(Vec<String>);
 
 impl Secrets {
     /// Those that are not empty.
-    pub(crate) fn new(secrets: impl IntoIterator<Item = String>) -> Self {
+    #[must_use]
+    pub fn new(secrets: impl IntoIterator<Item = String>) -> Self {
         let mut secrets: Vec<String> = secrets.into_iter().filter(|secret| !secret.is_empty()).collect();
         // A secret that is part of another is not to be cut out of it first.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self(secrets)
     }
 
-    /// A text of the program's without them. `cut`: its beginning is missing, so that the first word may be the rest of one.
-    pub(crate) fn scrub(&self, text: &str, cut: bool) -> String {
+    /// A text of theirs without the secrets. `cut`: its beginning is missing, so that the first word may be the rest of one.
+    #[must_use]
+    pub fn scrub(&self, text: &str, cut: bool) -> String {
         if self.0.iter().any(|secret| secret.len() < SHORT) {
             return if text.trim().is_empty() { String::new() } else { "(hidden)".to_owned() };
         }

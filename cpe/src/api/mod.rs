@@ -2,6 +2,9 @@
 //! many (`accept.rs`, `socket.rs`, `token.rs`). What answers is behind [`Controller`]; the types of what is said are in `cpe_proto::api`.
 
 mod accept;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+mod patience;
 mod peer;
 mod routes;
 mod socket;

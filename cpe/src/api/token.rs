@@ -123,7 +123,7 @@ impl Tokens {
 
 /// The address of the other end.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Remote(SocketAddr);
+pub(super) struct Remote(pub(super) SocketAddr);
 
 /// Puts the check before everything that is served.
 pub(super) fn guarded(router: Router, tokens: Arc<Tokens>) -> Router {

@@ -3,24 +3,19 @@
 //! that one whom the server does not take keeps no other from being told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use cpe_proto::config::{Email, MailAddress, MailServer, Privacy};
-use cpe_proto::observation::detail;
+use cpe_proto::config::{Email, MailAddress};
 use lettre::address::Envelope;
 use lettre::message::header::{Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, SinglePart};
-use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
-use lettre::transport::smtp::extension::ClientId;
-use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use lettre::{Address, Message};
 
-use super::tls::{TlsError, read_ca};
+use super::smtp::Server;
+use super::tls::TlsError;
 use super::{Notification, Phase, Retry};
-use crate::secret::{self, SecretError};
-
-/// One delivery.
-const TIMEOUT: Duration = Duration::from_secs(30);
+use crate::secret::SecretError;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MailError {
@@ -49,8 +44,6 @@ impl MailError {
     }
 }
 
-type Transport = AsyncSmtpTransport<Tokio1Executor>;
-
 /// The way to the mail server.
 #[derive(Debug)]
 pub(super) struct Mailer {
@@ -58,12 +51,12 @@ pub(super) struct Mailer {
     ca: Option<PathBuf>,
     retry: Retry,
     /// Made when it is needed, and made anew after a refusal: the password may be another one by then.
-    transport: Option<Transport>,
+    server: Option<Arc<Server>>,
 }
 
 impl Mailer {
     pub(super) fn new(email: Email, ca: Option<PathBuf>, retry: Retry) -> Self {
-        Self { email, ca, retry, transport: None }
+        Self { email, ca, retry, server: None }
     }
 
     /// Sends until each recipient's server took it, refused it for good or was given up.
@@ -75,7 +68,7 @@ impl Mailer {
             while let Err(error) = self.deliver(&to, &message).await {
                 let wait = attempts.next().filter(|_| error.passes());
                 let Some(wait) = wait else {
-                    self.transport = None;
+                    self.server = None;
                     failed.push(format!("{}: {error}", to.as_str()));
                     break;
                 };
@@ -87,59 +80,22 @@ impl Mailer {
     }
 
     async fn deliver(&mut self, to: &MailAddress, message: &[u8]) -> Result<(), MailError> {
-        let transport = match &self.transport {
-            Some(transport) => transport,
+        let server = match &self.server {
+            Some(server) => Arc::clone(server),
             None => {
                 let (email, ca) = (self.email.clone(), self.ca.clone());
-                let made = tokio::task::spawn_blocking(move || transport(&email, ca)).await;
+                let made = tokio::task::spawn_blocking(move || Server::new(&email, ca.as_deref())).await;
                 let made = made.map_err(|error| MailError::Unmade(error.to_string()))??;
-                self.transport.insert(made)
+                Arc::clone(self.server.insert(Arc::new(made)))
             }
         };
-        let envelope = Envelope::new(Some(address(&self.email.from)?), vec![address(to)?])
-            .map_err(|error| MailError::Unmade(error.to_string()))?;
-        let server = || self.email.server.host.as_str().to_owned();
-        let sent = tokio::time::timeout(TIMEOUT, transport.send_raw(&envelope, message)).await;
-        let sent = sent.map_err(|_| MailError::TimedOut { server: server() })?;
-        sent.map(|_| ()).map_err(|error| MailError::Refused {
-            server: server(),
-            reason: detail(&error.to_string()),
-            // What the server said no to for good, and what it does not offer (STARTTLS, a login), stays so.
-            passes: !error.is_permanent() && !error.is_client(),
-        })
+        server.deliver(&envelope(&self.email, to)?, message).await
     }
 }
 
-/// Blocks: it reads the password and certificates.
-fn transport(email: &Email, ca: Option<PathBuf>) -> Result<Transport, MailError> {
-    let MailServer { host, port, privacy } = &email.server;
-    let tls = match privacy {
-        Privacy::Plain => Tls::None,
-        Privacy::StartTls => Tls::Required(tls(email, ca)?),
-        Privacy::Tls => Tls::Wrapper(tls(email, ca)?),
-    };
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let mut builder = Transport::builder_dangerous(host.as_str())
-        .port(*port)
-        .tls(tls)
-        .timeout(Some(TIMEOUT))
-        .hello_name(ClientId::Domain(name));
-    if let Some((username, password)) = &email.login {
-        let password = secret::read(password)?;
-        builder = builder.credentials(Credentials::new(username.clone(), password.expose().to_owned()));
-    }
-    Ok(builder.build())
-}
-
-fn tls(email: &Email, ca: Option<PathBuf>) -> Result<TlsParameters, MailError> {
-    let wrong = |error: lettre::transport::smtp::Error| MailError::Unmade(error.to_string());
-    let mut builder = TlsParameters::builder(email.server.host.as_str().to_owned());
-    if let Some(path) = ca {
-        let text = read_ca(&path)?;
-        let wrong = |error: lettre::transport::smtp::Error| TlsError::Ca { path, reason: error.to_string() };
-        builder = builder.add_root_certificate(Certificate::from_pem(&text).map_err(wrong)?);
-    }
-    builder.build_rustls().map_err(wrong)
+pub(super) fn envelope(email: &Email, to: &MailAddress) -> Result<Envelope, MailError> {
+    let envelope = Envelope::new(Some(address(&email.from)?), vec![address(to)?]);
+    envelope.map_err(|error| MailError::Unmade(error.to_string()))
 }
 
 fn address(address: &MailAddress) -> Result<Address, MailError> {
@@ -235,6 +191,7 @@ fn fingerprint(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use cpe_proto::config::MailServer;
     use cpe_proto::id::Name;
 
     use super::*;

@@ -1,9 +1,12 @@
-//! How a person is told: by the operator's own program (`command.rs`), by a POST (`webhook.rs`), by e-mail (`mail.rs`). What is told once, how often and
+//! How a person is told: by the operator's own program (`command.rs`), by a POST (`webhook.rs`), by e-mail (`mail.rs`, over `smtp.rs`). What is told once, how often and
 //! what goes into a digest is decided in `desk.rs`. Nothing here reaches an engine: telling never waits.
 
 mod command;
 mod desk;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod mail;
+mod smtp;
 mod tls;
 mod webhook;
 

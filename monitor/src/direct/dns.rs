@@ -89,13 +89,13 @@ async fn over_tcp(
         .ok_or_else(|| Trouble::Unexpected("the answer is to another question".to_owned()))
 }
 
-fn answer_to(question: &Message, bytes: &[u8]) -> Option<Message> {
+pub(super) fn answer_to(question: &Message, bytes: &[u8]) -> Option<Message> {
     let answer = Message::from_vec(bytes).ok()?;
     let same = answer.metadata.id == question.metadata.id && answer.queries == question.queries;
     (same && answer.metadata.message_type == hickory_proto::op::MessageType::Response).then_some(answer)
 }
 
-fn judge(dns: &Dns, answer: &Message) -> Outcome {
+pub(super) fn judge(dns: &Dns, answer: &Message) -> Outcome {
     let asked = format!("{} {}", dns.record, dns.name);
     let unexpected = |why: String| Err(Trouble::Unexpected(format!("{asked}: {why}")));
     if answer.metadata.response_code != ResponseCode::NoError {
@@ -129,7 +129,7 @@ fn spelled(record: Record, text: &str) -> String {
     }
 }
 
-const fn record_type(record: Record) -> RecordType {
+pub(super) const fn record_type(record: Record) -> RecordType {
     match record {
         Record::A => RecordType::A,
         Record::Aaaa => RecordType::AAAA,

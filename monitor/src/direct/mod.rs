@@ -6,6 +6,8 @@ mod ask;
 mod connect;
 mod dns;
 mod expiry;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod icmp;
 mod redirect;
