@@ -170,7 +170,9 @@ impl Fleet {
             counted(definition.assemblies.len(), "assembly", "assemblies"),
             counted(definition.services.len(), "service", "services")
         );
-        self.begin(definition, Panics::default());
+        if !self.stays_parked(&definition) {
+            self.begin(definition, Panics::default());
+        }
         self.shared.report(Some(&name), plain(EventKind::DefinitionLoaded, &size));
     }
 

@@ -13,7 +13,7 @@ use cpe_proto::time::Timestamp;
 
 use crate::clock;
 use crate::event::plain;
-use crate::journal::StartState;
+use crate::journal::{Park, StartState};
 use crate::shared::Shared;
 
 /// An engine as it was written down, and how long ago.
@@ -63,6 +63,7 @@ pub struct Past {
     snapshot: Option<Kept>,
     unresolved: Vec<Intent>,
     incidents: Vec<IncidentId>,
+    parked: Option<Park>,
 }
 
 /// What all deployables left.
@@ -81,6 +82,9 @@ pub fn of(start: &StartState) -> BTreeMap<Name, Past> {
     for (name, incident) in &start.open_incidents {
         all.entry(name.clone()).or_default().incidents.push(*incident);
     }
+    for (name, park) in &start.parked {
+        all.entry(name.clone()).or_default().parked = Some(park.clone());
+    }
     all
 }
 
@@ -88,7 +92,13 @@ impl Past {
     /// What an engine of this process left when it panicked; its actions have ended, and their outcomes are in the journal.
     #[must_use]
     pub fn of_panicked(snapshot: Option<Kept>, incidents: impl IntoIterator<Item = IncidentId>) -> Self {
-        Self { snapshot, unresolved: Vec::new(), incidents: incidents.into_iter().collect() }
+        let incidents = incidents.into_iter().collect();
+        Self { snapshot, unresolved: Vec::new(), incidents, parked: None }
+    }
+
+    /// Whether an earlier cpe had parked it; told once.
+    pub fn take_park(&mut self) -> Option<Park> {
+        self.parked.take()
     }
 
     /// The actions that a new engine goes on with.

@@ -1,6 +1,7 @@
 //! What a panic in one policy engine costs: that engine, for a moment. It is told with its text, what the engine had begun is waited for,
 //! and a new engine goes on from the last snapshot; it looks at what was in flight and repeats nothing (`past.rs`). The third panic within a
-//! minute parks the deployable: nothing is probed or recovered there until an operator or a new definition says so. No other engine notices.
+//! minute parks the deployable: nothing is probed or recovered there until an operator or a new definition says so, also by the next cpe. No
+//! other engine notices.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::clock;
 use crate::driver::{Driver, Message, say_goodbye};
 use crate::event::plain;
 use crate::fleet::{Fleet, Member};
+use crate::journal::Park;
 use crate::metrics::Tally;
 use crate::past::{Kept, Past};
 use crate::view;
@@ -139,7 +141,7 @@ impl Fleet {
     ) {
         let name = definition.name.clone();
         let open = taken_up.as_ref().map(Kept::incidents).unwrap_or_default();
-        let down = self.down(&definition, "", Stage::Restoring);
+        let down = self.down(&definition, "", Stage::Restoring, clock::wall_ms());
         let standing = Standing::Down(Arc::clone(&down));
         self.enter(&name, Member { definition, standing, panics });
         let is_it = |standing: &Standing| is_down(standing, &down);
@@ -156,14 +158,37 @@ impl Fleet {
         });
         // Not before what the last one had begun has ended: until then there is no past to go on from.
         let Some(definition) = definition.filter(|_| self.past().contains_key(name)) else { return false };
+        self.shared().journal.unpark(name.clone());
         let reason = format!("its policy engine is started again from its last snapshot: {why}");
         self.shared().report(Some(name), plain(EventKind::BreakerChanged, &reason));
         fleet.begin(definition, Panics::default());
         true
     }
 
+    /// At the start: whether an earlier cpe had parked it, and nothing has changed since. True: it has its place, without an engine.
+    pub(crate) fn stays_parked(&self, definition: &Arc<Deployable>) -> bool {
+        let (name, shared) = (&definition.name, self.shared());
+        let Some(park) = self.past().get_mut(name).and_then(Past::take_park) else { return false };
+        if park.ran != running(definition) {
+            shared.journal.unpark(name.clone());
+            let reason = "it was parked; its definition or cpe has changed since: its policy engine goes on from its last snapshot";
+            shared.report(Some(name), plain(EventKind::BreakerChanged, reason));
+            return false;
+        }
+        let down = self.down(definition, &park.said, Stage::Parked, park.since);
+        let reason = down.parked(name).reason;
+        tracing::error!(deployable = %name, panic = %park.said, "an earlier cpe had parked it, and it stays so");
+        let standing = Standing::Down(down);
+        self.enter(name, Member { definition: Arc::clone(definition), standing, panics: Panics::default() });
+        shared.guard().part(name);
+        shared.report(Some(name), plain(EventKind::BreakerChanged, &reason));
+        shared.notify(name, None, &reason);
+        true
+    }
+
     /// The definition of a deployable whose engine panicked was removed.
     pub(crate) fn bury(&self, name: &Name, past: Option<Past>) {
+        self.shared().journal.unpark(name.clone());
         let open = past.map(|past| past.open().to_vec()).unwrap_or_default();
         say_goodbye(self.shared(), name, open);
     }
@@ -192,7 +217,12 @@ impl Fleet {
         shared.metrics.engine_panics.inc();
         let fallen = self.members().get_mut(name).filter(|member| is_it(&member.standing)).map(|member| {
             let stage = if member.panics.count(clock::now()) { Stage::Parked } else { Stage::Restoring };
-            let down = self.down(&member.definition, said, stage);
+            let down = self.down(&member.definition, said, stage, clock::wall_ms());
+            if stage == Stage::Parked {
+                let park =
+                    Park { since: down.since, said: said.to_owned(), ran: running(&member.definition) };
+                self.shared().journal.park(name.clone(), park);
+            }
             (std::mem::replace(&mut member.standing, Standing::Down(Arc::clone(&down))), down)
         });
         let down = fallen.map(|(before, down)| {
@@ -238,8 +268,8 @@ impl Fleet {
         }
     }
 
-    fn down(&self, definition: &Deployable, said: &str, stage: Stage) -> Arc<Down> {
-        let mut down = Down { since: clock::wall_ms(), said: said.into(), stage, tally: Tally::default() };
+    fn down(&self, definition: &Deployable, said: &str, stage: Stage, since: u64) -> Arc<Down> {
+        let mut down = Down { since, said: said.into(), stage, tally: Tally::default() };
         let status = view::unwatched(definition, down.parked(&definition.name));
         let metrics = &self.shared().metrics;
         down.tally = metrics.loaded(&status);
@@ -248,6 +278,14 @@ impl Fleet {
         }
         Arc::new(down)
     }
+}
+
+/// What an engine runs, for the next cpe to compare: a definition, by this version. Either may be what ends its panics.
+fn running(definition: &Deployable) -> String {
+    let spelled = format!("{definition:?}");
+    let digest = ring::digest::digest(&ring::digest::SHA256, spelled.as_bytes());
+    let digest = data_encoding::HEXLOWER.encode(&digest.as_ref()[..16]);
+    format!("{digest} by cpe {}", env!("CARGO_PKG_VERSION"))
 }
 
 fn is_down(standing: &Standing, wanted: &Arc<Down>) -> bool {

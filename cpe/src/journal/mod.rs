@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 pub use audit::{AuditError, records};
 pub use lock::LockError;
 pub use read::{EventQuery, Latest, WhyQuery};
-pub use record::{Desired, Maintenance, NextIds, Notified, Pause, StartState};
+pub use record::{Desired, Maintenance, NextIds, Notified, Park, Pause, StartState};
 
 use crate::clock;
 use crate::glob::Glob;
@@ -294,6 +294,16 @@ impl Journal {
     /// Forgets it: the deployable is managed no more.
     pub fn forget_snapshot(&self, deployable: Name) {
         self.append(Record::NoSnapshot(deployable));
+    }
+
+    /// Keeps that the engine of a deployable is not to be started. Not awaited.
+    pub fn park(&self, deployable: Name, park: Park) {
+        self.append(Record::Parked { deployable, park });
+    }
+
+    /// Forgets it. Not awaited.
+    pub fn unpark(&self, deployable: Name) {
+        self.append(Record::Unparked(deployable));
     }
 
     /// Keeps what the fleet guard was written down as. Not awaited, but on disk before any intent that is made after it.

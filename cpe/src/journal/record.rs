@@ -78,6 +78,11 @@ pub(super) enum Record {
         snapshot: Box<Snapshot>,
     },
     NoSnapshot(Name),
+    Parked {
+        deployable: Name,
+        park: Park,
+    },
+    Unparked(Name),
     /// Nothing: whether the thread lives.
     Beat,
     Guard {
@@ -125,6 +130,17 @@ pub struct Notified {
     pub state: String,
     /// One sentence.
     pub message: String,
+}
+
+/// That the engine of a deployable panicked again and again, and is not started until somebody says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Park {
+    /// Since then, in milliseconds since 1970-01-01T00:00:00Z.
+    pub since: u64,
+    /// The last panic's text.
+    pub said: String,
+    /// What the engine ran: a definition, by a cpe.
+    pub ran: String,
 }
 
 /// Recovery that an operator stopped.
@@ -198,6 +214,8 @@ pub struct StartState {
     pub ids: BTreeMap<Name, NextIds>,
     /// Every maintenance that was not ended, also those whose hour has passed meanwhile.
     pub maintenance: Vec<Maintenance>,
+    /// Every deployable that was parked.
+    pub parked: BTreeMap<Name, Park>,
     /// Every pause that was not resumed.
     pub pauses: Vec<Pause>,
     /// Open incidents of which a person was told.

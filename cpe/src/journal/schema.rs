@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Each step from one version to the next; a step that was ever released is never changed.
-const STEPS: [&str; 4] = [FIRST, SECOND, THIRD, FOURTH];
+const STEPS: [&str; 5] = [FIRST, SECOND, THIRD, FOURTH, FIFTH];
 
 /// The newest version that is known here.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -69,6 +69,11 @@ CREATE TABLE snapshots (deployable TEXT PRIMARY KEY, time INTEGER NOT NULL, body
 /// What the fleet guard was written down as (`cpe_proto::snapshot::guard`), the newest only.
 const FOURTH: &str = "
 CREATE TABLE guard (one INTEGER PRIMARY KEY CHECK (one = 1), time INTEGER NOT NULL, body TEXT NOT NULL);
+";
+
+/// Deployables whose engine panicked again and again.
+const FIFTH: &str = "
+CREATE TABLE parked (deployable TEXT PRIMARY KEY, since INTEGER NOT NULL, said TEXT NOT NULL, ran TEXT NOT NULL) WITHOUT ROWID;
 ";
 
 /// The version of a file; 0 for a new one.

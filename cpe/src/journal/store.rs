@@ -11,7 +11,7 @@ use cpe_proto::snapshot::Snapshot;
 use cpe_proto::snapshot::guard::GuardSnapshot;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::record::{Desired, Maintenance, NextIds, Notified, Pause, Record, StartState};
+use super::record::{Desired, Maintenance, NextIds, Notified, Park, Pause, Record, StartState};
 use super::{OpenError, schema};
 
 /// Numbers of events that are set aside durably, so that one that was shown but not yet written is never used again.
@@ -56,6 +56,7 @@ impl Store {
         Ok(StartState {
             ids: ids(&transaction)?,
             maintenance: maintenance(&transaction)?,
+            parked: parked(&transaction)?,
             pauses: pauses(&transaction)?,
             acknowledged: marked(&transaction, "acknowledged")?,
             told: marked(&transaction, "notifications")?,
@@ -252,6 +253,18 @@ fn apply_record(
                 .prepare_cached("DELETE FROM snapshots WHERE deployable = ?1")?
                 .execute(params![deployable.as_str()])?;
         }
+        Record::Parked { deployable, park: Park { since, said, ran } } => {
+            transaction
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO parked (deployable, since, said, ran) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![deployable.as_str(), int(*since), said, ran])?;
+        }
+        Record::Unparked(deployable) => {
+            transaction
+                .prepare_cached("DELETE FROM parked WHERE deployable = ?1")?
+                .execute(params![deployable.as_str()])?;
+        }
         Record::Guard { time, snapshot } => {
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO guard (one, time, body) VALUES (1, ?1, ?2)")?
@@ -367,6 +380,14 @@ pub(super) fn maintenance(connection: &Connection) -> rusqlite::Result<Vec<Maint
         connection.prepare("SELECT name, until, reason, ordered_by FROM maintenance ORDER BY name")?;
     let rows = statement.query_map([], |row| {
         Ok(Maintenance { name: row.get(0)?, until: uint(row.get(1)?), reason: row.get(2)?, by: row.get(3)? })
+    })?;
+    rows.collect()
+}
+
+fn parked(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, Park>> {
+    let mut statement = transaction.prepare("SELECT deployable, since, said, ran FROM parked")?;
+    let rows = statement.query_map([], |row| {
+        Ok((name(row.get(0)?)?, Park { since: uint(row.get(1)?), said: row.get(2)?, ran: row.get(3)? }))
     })?;
     rows.collect()
 }

@@ -18,6 +18,9 @@ use crate::run::Controller;
 /// More than anything here takes on a slow machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// What is told of each panic.
+const PANICKED: &str = "the policy engine panicked: broken rule";
+
 struct Site {
     controller: Controller,
     world: World,
@@ -42,12 +45,18 @@ impl Site {
         let machines = vec![machine("shop"), machine("wiki")];
         let world = World::build(directory.path().join("world"), machines, &files, Path::new("/nonexistent"));
         let world = world.await.unwrap();
-        let config = crate::load::config(&world.config_file()).unwrap();
-        let site =
-            Self { controller: Controller::start(config).await.unwrap(), world, _directory: directory };
+        let site = Self { controller: controller(&world).await, world, _directory: directory };
         site.until("shop", |shop| shop.state == State::Healthy).await;
         site.until("wiki", |wiki| wiki.state == State::Healthy).await;
         site
+    }
+
+    /// This cpe ends, and another one starts.
+    async fn restart(self) -> Self {
+        let Self { controller: before, world, _directory } = self;
+        before.stop().await;
+        left_behind(&world);
+        Self { controller: controller(&world).await, world, _directory }
     }
 
     fn fleet(&self) -> &Arc<Fleet> {
@@ -98,6 +107,19 @@ impl Site {
         mailbox.send(Message::Panic(words)).await.unwrap();
     }
 
+    /// Three times, until nobody starts it any more.
+    async fn park(&self) {
+        let before = self.events().await;
+        let before = before.iter().filter(|it| it.event.reason.contains(PANICKED)).count();
+        for times in 1..=3 {
+            self.panic("broken rule").await;
+            self.until_told(PANICKED, before + times).await;
+            if times < 3 {
+                self.until("shop", |shop| shop.parked.is_none()).await;
+            }
+        }
+    }
+
     async fn order(&self, command: Command) -> Result<String, String> {
         let answer = self.fleet().command(command, "ann".to_owned()).await;
         answer.map(|answer| answer.message).map_err(|refused| refused.message)
@@ -107,6 +129,25 @@ impl Site {
         let text = self.fleet().shared().metrics.exposition().unwrap();
         text.lines().any(|it| it == line)
     }
+}
+
+async fn controller(world: &World) -> Controller {
+    Controller::start(crate::load::config(&world.config_file()).unwrap()).await.unwrap()
+}
+
+/// What the next process would find: the files, without what this one still has open of them.
+fn left_behind(world: &World) {
+    let config = world.config_file();
+    let (state, before) = (config.with_file_name("state"), config.with_file_name("state-before"));
+    let _ = std::fs::remove_dir_all(&before);
+    std::fs::rename(&state, &before).unwrap();
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::metadata(&before).unwrap().permissions()).unwrap();
+    for file in std::fs::read_dir(&before).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), state.join(file.file_name())).unwrap();
+    }
+    std::fs::remove_file(config.with_file_name("api.sock")).unwrap();
 }
 
 fn runs(shop: &DeployableStatus) -> bool {
@@ -196,15 +237,40 @@ async fn the_third_panic_within_a_minute_parks_it_loudly_until_an_operator_retri
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_parked_stays_so_over_restarts_until_an_operator_retries_or_its_definition_changes() {
+    let site = Site::start().await;
+    site.park().await;
+    let before = site.until("shop", |shop| shop.parked.is_some()).await.parked.unwrap();
+    let site = site.restart().await;
+    let shop = site.until("shop", |shop| shop.parked.is_some()).await;
+    assert_eq!(shop.parked.as_ref(), Some(&before), "since when and why");
+    assert!(site.metric("cpe_engines_parked 1"));
+    site.until_told("`cpe retry shop` starts it anew", 2).await;
+    site.until("wiki", runs).await;
+    let site = site.restart().await;
+    site.until("shop", |shop| shop.parked.is_some()).await;
+    site.order(Command::Retry { name: "shop".to_owned() }).await.unwrap();
+    site.until("shop", runs).await;
+    let site = site.restart().await;
+    site.until("shop", runs).await;
+    // Somebody changes the definition while no cpe runs.
+    site.park().await;
+    site.until("shop", |shop| shop.parked.is_some()).await;
+    let Site { controller: running, world, _directory } = site;
+    running.stop().await;
+    left_behind(&world);
+    let file = world.config_file().with_file_name("deployables").join("shop.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("\"200ms\"", "\"250ms\"")).unwrap();
+    let site = Site { controller: controller(&world).await, world, _directory };
+    site.until("shop", runs).await;
+    site.controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_parked_deployable_whose_definition_is_removed_is_managed_no_more() {
     let site = Site::start().await;
-    for times in 1..=3 {
-        site.panic("broken rule").await;
-        site.until_told("the policy engine panicked: broken rule", times).await;
-        if times < 3 {
-            site.until("shop", |shop| shop.parked.is_none()).await;
-        }
-    }
+    site.park().await;
     site.until("shop", |shop| shop.parked.is_some()).await;
     let shop = Name::parse("shop").unwrap();
     site.fleet().remove(&shop).await;
