@@ -28,7 +28,7 @@ use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 pub use audit::{AuditError, records};
 pub use lock::LockError;
 pub use read::{EventQuery, Latest, WhyQuery};
-pub use record::{Desired, Maintenance, NextIds, Notified, Park, Pause, StartState};
+pub use record::{Desired, Maintenance, NextIds, Notified, Outgoing, Park, Pause, StartState};
 
 use crate::clock;
 use crate::glob::Glob;
@@ -319,12 +319,25 @@ impl Journal {
         self.durable(Record::Desired { time: clock::wall_ms(), deployable, desired }).await
     }
 
-    /// Keeps that a person is about to be told, durably.
+    /// Keeps that a person is about to be told, durably, and what is to be sent for it.
     ///
     /// # Errors
     /// [`JournalError::Told`]: that state of that incident was told before. Others: it would not survive a restart.
-    pub async fn notified(&self, notified: Notified) -> Result<(), JournalError> {
-        self.durable(Record::Notified(notified)).await
+    pub async fn notified(&self, notified: Notified, outgoing: Vec<Outgoing>) -> Result<(), JournalError> {
+        self.durable(Record::Notified { notified, outgoing }).await
+    }
+
+    /// Keeps that what was to be sent under these ids is sent as one, durably.
+    ///
+    /// # Errors
+    /// [`JournalError`]: after a restart each would be sent for itself.
+    pub async fn gathered(&self, ids: Vec<String>, outgoing: Vec<Outgoing>) -> Result<(), JournalError> {
+        self.durable(Record::Gathered { ids, outgoing }).await
+    }
+
+    /// Keeps that a notification was sent over a channel, or given up. Not awaited.
+    pub fn delivered(&self, id: String, channel: &str) {
+        self.append(Record::Delivered { id, channel: channel.to_owned() });
     }
 
     /// Keeps what became of a notification, as one clause. Not awaited.

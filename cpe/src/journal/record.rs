@@ -62,10 +62,22 @@ pub(super) enum Record {
         incident: IncidentId,
         by: String,
     },
-    Notified(Notified),
+    Notified {
+        notified: Notified,
+        outgoing: Vec<Outgoing>,
+    },
     NotifiedOutcome {
         notified: Notified,
         outcome: String,
+    },
+    /// What stood for itself in the outbox stands there as one from now on.
+    Gathered {
+        ids: Vec<String>,
+        outgoing: Vec<Outgoing>,
+    },
+    Delivered {
+        id: String,
+        channel: String,
     },
     Desired {
         time: u64,
@@ -130,6 +142,17 @@ pub struct Notified {
     pub state: String,
     /// One sentence.
     pub message: String,
+}
+
+/// What is to be sent over one channel, until that was done or given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The notification's, the same over every channel and each time that it is sent.
+    pub id: String,
+    /// The channel.
+    pub channel: String,
+    /// All that is needed to send it.
+    pub body: String,
 }
 
 /// That the engine of a deployable panicked again and again, and is not started until somebody says so.
@@ -214,6 +237,8 @@ pub struct StartState {
     pub ids: BTreeMap<Name, NextIds>,
     /// Every maintenance that was not ended, also those whose hour has passed meanwhile.
     pub maintenance: Vec<Maintenance>,
+    /// What was to be sent and is not known to be, oldest first.
+    pub outbox: Vec<Outgoing>,
     /// Every deployable that was parked.
     pub parked: BTreeMap<Name, Park>,
     /// Every pause that was not resumed.

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Each step from one version to the next; a step that was ever released is never changed.
-const STEPS: [&str; 5] = [FIRST, SECOND, THIRD, FOURTH, FIFTH];
+const STEPS: [&str; 6] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH];
 
 /// The newest version that is known here.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -74,6 +74,12 @@ CREATE TABLE guard (one INTEGER PRIMARY KEY CHECK (one = 1), time INTEGER NOT NU
 /// Deployables whose engine panicked again and again.
 const FIFTH: &str = "
 CREATE TABLE parked (deployable TEXT PRIMARY KEY, since INTEGER NOT NULL, said TEXT NOT NULL, ran TEXT NOT NULL) WITHOUT ROWID;
+";
+
+/// Notifications that are to be sent, for each channel.
+const SIXTH: &str = "
+CREATE TABLE outbox (number INTEGER PRIMARY KEY, id TEXT NOT NULL, channel TEXT NOT NULL, body TEXT NOT NULL);
+CREATE UNIQUE INDEX outbox_once ON outbox (id, channel);
 ";
 
 /// The version of a file; 0 for a new one.

@@ -11,11 +11,14 @@ use cpe_proto::snapshot::Snapshot;
 use cpe_proto::snapshot::guard::GuardSnapshot;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::record::{Desired, Maintenance, NextIds, Notified, Park, Pause, Record, StartState};
+use super::record::{Desired, Maintenance, NextIds, Notified, Outgoing, Park, Pause, Record, StartState};
 use super::{OpenError, schema};
 
 /// Numbers of events that are set aside durably, so that one that was shown but not yet written is never used again.
 pub(super) const SEQ_RESERVE: u64 = 65_536;
+
+/// The most notifications that wait to be sent, over all channels.
+const OUTBOX_MAX: i64 = 3_000;
 
 /// Whether a commit must be on disk before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,7 @@ impl Store {
         Ok(StartState {
             ids: ids(&transaction)?,
             maintenance: maintenance(&transaction)?,
+            outbox: outbox(&transaction)?,
             parked: parked(&transaction)?,
             pauses: pauses(&transaction)?,
             acknowledged: marked(&transaction, "acknowledged")?,
@@ -227,7 +231,24 @@ fn apply_record(
                 )?
                 .execute(params![deployable.as_str(), int(incident.0), int(*time), by])?;
         }
-        Record::Notified(notified) => return insert_notified(transaction, notified),
+        Record::Notified { notified, outgoing } => {
+            let written = insert_notified(transaction, notified)?;
+            if written == Written::New {
+                insert_outgoing(transaction, outgoing)?;
+            }
+            return Ok(written);
+        }
+        Record::Gathered { ids, outgoing } => {
+            for id in ids {
+                transaction.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute([id])?;
+            }
+            insert_outgoing(transaction, outgoing)?;
+        }
+        Record::Delivered { id, channel } => {
+            transaction
+                .prepare_cached("DELETE FROM outbox WHERE id = ?1 AND channel = ?2")?
+                .execute([id, channel])?;
+        }
         Record::NotifiedOutcome { notified, outcome } => {
             transaction
                 .prepare_cached(
@@ -324,6 +345,26 @@ fn insert_notified(transaction: &Transaction<'_>, notified: &Notified) -> rusqli
         )?
         .execute(params![int(*time), deployable.as_str(), incident, state, message])?;
     Ok(if changed == 0 { Written::Duplicate } else { Written::New })
+}
+
+fn insert_outgoing(transaction: &Transaction<'_>, outgoing: &[Outgoing]) -> rusqlite::Result<()> {
+    for Outgoing { id, channel, body } in outgoing {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO outbox (id, channel, body) VALUES (?1, ?2, ?3)")?
+            .execute([id, channel, body])?;
+    }
+    // The newest are kept: a person is told of what is, before what was.
+    transaction
+        .prepare_cached("DELETE FROM outbox WHERE number <= (SELECT max(number) FROM outbox) - ?1")?
+        .execute([OUTBOX_MAX])?;
+    Ok(())
+}
+
+fn outbox(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Outgoing>> {
+    let mut statement = transaction.prepare("SELECT id, channel, body FROM outbox ORDER BY number")?;
+    let rows = statement
+        .query_map([], |row| Ok(Outgoing { id: row.get(0)?, channel: row.get(1)?, body: row.get(2)? }))?;
+    rows.collect()
 }
 
 fn hold(

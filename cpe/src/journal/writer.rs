@@ -240,7 +240,7 @@ impl Writer {
                     deployable: intent.deployable.clone(),
                     action: intent.action,
                 }),
-                (Some(Written::Duplicate), Record::Notified(_)) => Err(JournalError::Told),
+                (Some(Written::Duplicate), Record::Notified { .. }) => Err(JournalError::Told),
                 _ => Ok(()),
             };
             // Who waits may have given up.

@@ -1,6 +1,7 @@
 //! The one task that decides who is told what: nothing twice for the same state of an incident (kept in the journal before it is sent, so
 //! that a restart does not tell it again), nothing of what an operator knows, at most so many in a time, the rest as a digest; and that an
-//! incident of which a person was told is over. One more task for each channel, so that a slow one delays no other.
+//! incident of which a person was told is over. What is not known to be sent when cpe ends is sent by the next one (`outbox.rs`). One more
+//! task for each channel, so that a slow one delays no other.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,9 +15,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Notification, Pace, Phase, command, mail, webhook};
+use super::{Notification, Pace, Phase, command, mail, outbox, webhook};
 use crate::clock;
-use crate::journal::{Journal, JournalError, Notified, WhyQuery};
+use crate::journal::{Journal, JournalError, Notified, Outgoing, WhyQuery};
 use crate::metrics::Metrics;
 use crate::vital::Vital;
 
@@ -29,7 +30,7 @@ const REMEMBERED: usize = 10_000;
 /// A journal that is slower is not waited for: a person is told first.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The state of an incident that is over, in the journal.
-const CLOSED: &str = "closed";
+pub(super) const CLOSED: &str = "closed";
 
 /// What the desk is told.
 #[derive(Debug)]
@@ -44,7 +45,9 @@ pub(super) struct Desk {
     journal: Journal,
     metrics: Arc<Metrics>,
     pace: Pace,
-    channels: Vec<mpsc::Sender<(Notification, Option<Notified>)>>,
+    channels: Vec<Channel>,
+    /// What an earlier cpe did not send.
+    left: Vec<(Notification, Vec<String>)>,
     acknowledged: BTreeSet<Key>,
     /// Open incidents of which a person was told.
     told: BTreeSet<Key>,
@@ -56,6 +59,19 @@ pub(super) struct Desk {
     refilled: Instant,
     overflow: Vec<String>,
     overflowed: usize,
+    /// The ids of what is in it.
+    gathered: Vec<String>,
+}
+
+struct Channel {
+    word: &'static str,
+    queue: mpsc::Sender<(Notification, Option<Notified>)>,
+}
+
+impl Channel {
+    fn is_full(&self) -> bool {
+        self.queue.capacity() == 0 && !self.queue.is_closed()
+    }
 }
 
 impl Desk {
@@ -69,13 +85,15 @@ impl Desk {
         let mut channels = Vec::new();
         let start = journal.start_state();
         let (told, acknowledged) = (start.told.clone(), start.acknowledged.clone());
+        let left = outbox::left(&start.outbox);
         let mut add = |way: Way| {
-            let (sender, receive) = mpsc::channel(CHANNEL_QUEUE);
+            let word = way.word();
+            let (queue, receive) = mpsc::channel(CHANNEL_QUEUE);
             vital.spawn(
                 "sender of notifications",
                 deliver(way, receive, Arc::clone(&metrics), journal.clone()),
             );
-            channels.push(sender);
+            channels.push(Channel { word, queue });
         };
         if let Some(program) = notify.command {
             add(Way::Command(program, pace.program));
@@ -91,6 +109,7 @@ impl Desk {
             metrics,
             pace,
             channels,
+            left,
             acknowledged,
             begun: told.clone(),
             told,
@@ -99,6 +118,7 @@ impl Desk {
             refilled: Instant::now(),
             overflow: Vec::new(),
             overflowed: 0,
+            gathered: Vec::new(),
         }
     }
 
@@ -106,6 +126,7 @@ impl Desk {
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut live = self.journal.subscribe();
         let mut follows = true;
+        self.send_left();
         loop {
             let due = self.refilled + self.pace.every;
             tokio::select! {
@@ -126,7 +147,7 @@ impl Desk {
                 () = tokio::time::sleep_until(due), if self.tokens < self.pace.burst => {
                     self.tokens += 1;
                     self.refilled = Instant::now();
-                    self.digest();
+                    self.digest().await;
                 }
             }
         }
@@ -177,8 +198,22 @@ impl Desk {
 
     /// Sends it unless that state of that incident was told before.
     async fn send(&mut self, notified: Notified, state: Phase) {
-        let kept = tokio::time::timeout(JOURNAL_TIMEOUT, self.journal.notified(notified.clone())).await;
-        match kept {
+        let key = notified.incident.map(|incident| (notified.deployable.clone(), incident));
+        let thread = notified.incident.map(|incident| format!("{}#{incident}", notified.deployable));
+        let of = thread.clone().unwrap_or_else(|| notified.deployable.to_string());
+        let notification = Notification {
+            // Two states may be told in one millisecond.
+            id: format!("{of}-{}-{:08x}", notified.time, mail::fingerprint(&notified.state) >> 32),
+            time: notified.time,
+            state,
+            deployable: Some(notified.deployable.clone()),
+            incident: thread,
+            first: key.as_ref().is_some_and(|key| !self.begun.contains(key)),
+            message: notified.message.clone(),
+            messages: Vec::new(),
+        };
+        let kept = self.journal.notified(notified.clone(), self.outgoing(&notification));
+        match tokio::time::timeout(JOURNAL_TIMEOUT, kept).await {
             Ok(Ok(())) => {}
             Ok(Err(JournalError::Told)) => return,
             // Telling goes on without a journal; then it is this process that knows what was told.
@@ -198,27 +233,49 @@ impl Desk {
             self.journal.notified_outcome(notified, "nobody is configured to be told");
             return;
         }
-        let key = notified.incident.map(|incident| (notified.deployable.clone(), incident));
-        let thread = notified.incident.map(|incident| format!("{}#{incident}", notified.deployable));
-        let of = thread.clone().unwrap_or_else(|| notified.deployable.to_string());
-        let notification = Notification {
-            id: format!("{of}-{}", notified.time),
-            time: notified.time,
-            state,
-            deployable: Some(notified.deployable.clone()),
-            incident: thread,
-            first: key.as_ref().is_some_and(|key| !self.begun.contains(key)),
-            message: notified.message.clone(),
-            messages: Vec::new(),
-        };
-        if self.tokens == 0 || !self.post(&notification, Some(&notified)) {
-            self.overflowed += 1;
+        self.give(notification, Some(notified), |_| true);
+    }
+
+    /// What an earlier cpe did not send, over those channels over which it did not.
+    fn send_left(&mut self) {
+        for (notification, words) in std::mem::take(&mut self.left) {
+            let (to, gone): (Vec<String>, Vec<String>) =
+                words.into_iter().partition(|word| self.channels.iter().any(|channel| channel.word == *word));
+            for word in gone {
+                self.journal.delivered(notification.id.clone(), &word);
+            }
+            let kept = outbox::notified(&notification);
+            let known = |key: &Key| self.acknowledged.contains(key);
+            if key_of(kept.as_ref()).as_ref().is_some_and(known) {
+                to.iter().for_each(|word| self.journal.delivered(notification.id.clone(), word));
+            } else if !to.is_empty() {
+                tracing::warn!(
+                    id = notification.id,
+                    "an earlier cpe ended before it was known that this was told: told again"
+                );
+                self.give(notification, kept, |word| to.iter().any(|it| it == word));
+            }
+        }
+    }
+
+    /// Gives it to these channels, or keeps it for the digest.
+    fn give(&mut self, notification: Notification, kept: Option<Notified>, to: impl Fn(&str) -> bool) {
+        if self.tokens == 0 || self.channels.iter().any(Channel::is_full) {
             if self.overflow.len() < DIGEST_MESSAGES {
                 self.overflow.push(notification.message);
             }
-            self.journal.notified_outcome(notified, "told in a digest");
+            self.overflowed += 1;
+            // Beyond that, the outbox has forgotten the oldest itself.
+            if self.gathered.len() < REMEMBERED {
+                self.gathered.push(notification.id);
+            }
+            if let Some(kept) = kept {
+                self.journal.notified_outcome(kept, "told in a digest");
+            }
             return;
         }
+        let (key, state) = (key_of(kept.as_ref()), notification.state);
+        self.post(&notification, kept.as_ref(), to);
         if let Some(key) = key {
             match state {
                 Phase::Closed => _ = self.begun.remove(&key),
@@ -232,8 +289,8 @@ impl Desk {
     }
 
     /// What was too much, as one.
-    fn digest(&mut self) {
-        if self.overflowed == 0 || self.tokens == 0 {
+    async fn digest(&mut self) {
+        if self.overflowed == 0 || self.tokens == 0 || self.channels.iter().any(Channel::is_full) {
             return;
         }
         let time = clock::wall_ms();
@@ -245,31 +302,36 @@ impl Desk {
             incident: None,
             first: false,
             message: format!("{} more notifications; `cpe status` shows what is wrong", self.overflowed),
-            messages: self.overflow.clone(),
+            messages: std::mem::take(&mut self.overflow),
         };
-        if self.post(&digest, None) {
-            self.tokens -= 1;
-            self.overflowed = 0;
-            self.overflow.clear();
-        }
+        self.overflowed = 0;
+        let ids = std::mem::take(&mut self.gathered);
+        let gathered = self.journal.gathered(ids, self.outgoing(&digest));
+        // Without a journal it is told all the same.
+        let _ = tokio::time::timeout(JOURNAL_TIMEOUT, gathered).await;
+        self.post(&digest, None, |_| true);
+        self.tokens -= 1;
     }
 
-    /// False: a channel has no room.
-    fn post(&self, notification: &Notification, kept: Option<&Notified>) -> bool {
-        if self.channels.iter().any(|channel| channel.capacity() == 0 && !channel.is_closed()) {
-            return false;
-        }
-        for channel in &self.channels {
-            if channel.try_send((notification.clone(), kept.cloned())).is_err() {
+    fn outgoing(&self, notification: &Notification) -> Vec<Outgoing> {
+        outbox::outgoing(notification, self.channels.iter().map(|channel| channel.word))
+    }
+
+    fn post(&self, notification: &Notification, kept: Option<&Notified>, to: impl Fn(&str) -> bool) {
+        for channel in self.channels.iter().filter(|channel| to(channel.word)) {
+            if channel.queue.try_send((notification.clone(), kept.cloned())).is_err() {
                 self.metrics.notifications.dropped.inc();
             }
         }
-        true
     }
 }
 
+fn key_of(notified: Option<&Notified>) -> Option<Key> {
+    notified.and_then(|it| Some((it.deployable.clone(), it.incident?)))
+}
+
 /// What a message says of its incident, without how long and how often: the same state is told once.
-fn state_of(message: &str) -> String {
+pub(super) fn state_of(message: &str) -> String {
     message.chars().filter(|character| !character.is_ascii_digit()).take(300).collect()
 }
 
@@ -287,29 +349,42 @@ enum Way {
     Email(Box<mail::Mailer>),
 }
 
+impl Way {
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Command(..) => "command",
+            Self::Webhook(_) => "webhook",
+            Self::Email(_) => "email",
+        }
+    }
+}
+
 async fn deliver(
     mut way: Way,
     mut queue: mpsc::Receiver<(Notification, Option<Notified>)>,
     metrics: Arc<Metrics>,
     journal: Journal,
 ) {
+    let word = way.word();
     while let Some((notification, kept)) = queue.recv().await {
         // Names and texts only: it cannot fail.
         let body = serde_json::to_vec(&notification).unwrap_or_default();
-        let (word, done) = match &mut way {
+        let done = match &mut way {
             Way::Command(program, timeout) => {
                 let called = command::call(program, body, *timeout).await;
-                ("command", called.map_err(|error| format!("{}: {error}", program.display())))
+                called.map_err(|error| format!("{}: {error}", program.display()))
             }
             Way::Webhook(poster) => {
                 let posted = poster.post(&notification.id, &body).await;
-                ("webhook", posted.map_err(|error| error.to_string()))
+                posted.map_err(|error| error.to_string())
             }
             Way::Email(mailer) => {
                 let sent = mailer.send(&notification).await;
-                ("email", sent.map_err(|error| error.to_string()))
+                sent.map_err(|error| error.to_string())
             }
         };
+        // Before it is counted: who sees the count may end cpe.
+        journal.delivered(notification.id.clone(), word);
         let outcome = match done {
             Ok(()) => {
                 metrics.notifications.sent.inc();

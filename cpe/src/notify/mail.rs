@@ -184,7 +184,7 @@ fn dotted(id: &str) -> String {
 }
 
 /// The FNV-1a hash (Fowler, Noll, Vo; 64 bits): two states that were told in one millisecond are two e-mails.
-fn fingerprint(text: &str) -> u64 {
+pub(super) fn fingerprint(text: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
     text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
 }

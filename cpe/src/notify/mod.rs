@@ -1,11 +1,12 @@
 //! How a person is told: by the operator's own program (`command.rs`), by a POST (`webhook.rs`), by e-mail (`mail.rs`, over `smtp.rs`). What is told once, how often and
-//! what goes into a digest is decided in `desk.rs`. Nothing here reaches an engine: telling never waits.
+//! what goes into a digest is decided in `desk.rs`, what a killed cpe left unsent is in `outbox.rs`. Nothing here reaches an engine: telling never waits.
 
 mod command;
 mod desk;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod mail;
+mod outbox;
 mod smtp;
 mod tls;
 mod webhook;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use cpe_proto::config::Notify;
 use cpe_proto::id::{IncidentId, Name};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::clock;
@@ -73,7 +74,7 @@ impl Default for Pace {
 }
 
 /// Where an incident stands, for who is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Phase {
     /// Something needs a person.
@@ -85,9 +86,9 @@ enum Phase {
 }
 
 /// What a person is given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Notification {
-    /// The same for each attempt to send it, and for no other.
+    /// The same for each attempt to send it, also by the next cpe, and for no other.
     id: String,
     /// In milliseconds since 1970-01-01T00:00:00Z.
     time: u64,
@@ -104,7 +105,7 @@ struct Notification {
     /// One sentence.
     message: String,
     /// What a digest is of, the first ones.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     messages: Vec<String>,
 }
 

@@ -163,7 +163,7 @@ async fn the_same_state_is_told_once_also_by_the_next_cpe_and_what_is_acknowledg
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web: unreachable for 5 min");
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web: unreachable for 10 min");
     notifier.notify(&shop(), None, "the journal is slow");
-    until("two are told", || chat.got().len() == 2).await;
+    until("two are told", || metrics.notifications.sent.get() == 2).await;
     assert_eq!(chat.got()[1]["message"], "the journal is slow");
     drop(notifier);
     first.close().await.unwrap();
@@ -181,6 +181,61 @@ async fn the_same_state_is_told_once_also_by_the_next_cpe_and_what_is_acknowledg
     notifier.notify(&shop(), None, "after all that");
     until("what comes after is told", || chat.got().len() == 4).await;
     assert_eq!(chat.got()[3]["message"], "after all that");
+}
+
+/// What the outbox says: ids with their channels.
+fn unsent(dir: &TempDir) -> Vec<(String, String)> {
+    let connection = rusqlite::Connection::open(dir.path().join("state/journal.sqlite")).unwrap();
+    let mut query = connection.prepare("SELECT id, channel FROM outbox ORDER BY number").unwrap();
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+#[tokio::test]
+async fn what_was_not_sent_when_cpe_ended_is_sent_by_the_next_under_the_same_id_and_over_that_channel_only() {
+    let dir = TempDir::new().unwrap();
+    // Its webhook is busy for longer than this cpe lives; its program takes the notification at once.
+    let (chat, busy) = Chat::serve(u32::MAX).await;
+    let page = program(&dir, "cat >> paged; echo >> paged");
+    let notify = Notify { command: page.command.clone(), ..busy };
+    let pace = Pace { retry: Retry { first_wait: Duration::from_secs(600), attempts: 6 }, ..quick() };
+    let first = journal(&dir);
+    first.event(Some(shop()), incident(EventKind::IncidentOpened, 3));
+    let metrics = Arc::new(Metrics::new());
+    let vital = Vital::new().0;
+    let notifier = Notifier::with_pace(notify.clone(), Arc::clone(&metrics), first.clone(), pace, &vital);
+    notifier.notify(&shop(), Some(IncidentId(3)), "shop/web is exhausted");
+    until("one channel was told", || metrics.notifications.sent.get() == 1).await;
+    until("the other was tried", || *chat.busy.lock().unwrap() < u32::MAX).await;
+    first.close().await.unwrap();
+    let left = unsent(&dir);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].0.starts_with("shop#3-") && left[0].1 == "webhook", "{left:?}");
+
+    // The next one, in a folder of its own: this process still holds the lock of the first.
+    let next = TempDir::new().unwrap();
+    let state = next.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, PermissionsExt::from_mode(0o700)).unwrap();
+    let kept = rusqlite::Connection::open(dir.path().join("state/journal.sqlite")).unwrap();
+    kept.execute("VACUUM INTO ?1", [state.join("journal.sqlite").to_str().unwrap()]).unwrap();
+    *chat.busy.lock().unwrap() = 0;
+    let second = journal(&next);
+    let metrics = Arc::new(Metrics::new());
+    let notifier = Notifier::with_pace(notify, Arc::clone(&metrics), second.clone(), quick(), &vital);
+    until("it is told", || metrics.notifications.sent.get() == 1).await;
+    let got = chat.got();
+    assert_eq!((got.len(), &got[0]["message"]), (1, &"shop/web is exhausted".into()));
+    assert_eq!(got[0]["id"], *left[0].0);
+    assert_eq!(std::fs::read_to_string(dir.path().join("paged")).unwrap().lines().count(), 1);
+    // It was told, and that state of it never again.
+    notifier.notify(&shop(), Some(IncidentId(3)), "shop/web is exhausted");
+    notifier.notify(&shop(), None, "after it");
+    until("what comes after is told", || chat.got().len() == 2).await;
+    assert_eq!(chat.got()[1]["message"], "after it");
+    until("both ways", || metrics.notifications.sent.get() == 3).await;
+    second.close().await.unwrap();
+    assert_eq!(unsent(&next), []);
 }
 
 #[tokio::test]

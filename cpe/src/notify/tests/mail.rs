@@ -79,7 +79,7 @@ async fn an_incident_is_one_thread_from_opening_to_close_also_when_cpe_is_starte
     let notifier =
         Notifier::with_pace(notify(email.clone()), Arc::clone(&metrics), kept.clone(), quick(), &vital);
     notifier.notify(&shop(), Some(IncidentId(3)), "shop/web: unreachable for 5 min");
-    until("it is told", || post.got().len() == 1).await;
+    until("it is told", || metrics.notifications.sent.get() == 1).await;
     drop(notifier);
     kept.close().await.unwrap();
     drop(kept);
