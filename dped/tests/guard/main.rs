@@ -1,6 +1,7 @@
 //! policy.md section 6, rule by rule: self-trust, held domains, the fleet breaker and slow start. Each test names the rule that it holds.
 //! Budgets, leases and path evidence are in `rules/guard.rs`.
 
+mod exact;
 mod holds;
 mod restart;
 mod small;
