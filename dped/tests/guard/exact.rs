@@ -355,3 +355,11 @@ fn a_member_that_moves_takes_its_health_along() {
     yard.lose("az1", 0..3);
     assert!(yard.held("az1"), "3 of the 10 that are left there: {:?}", yard.said);
 }
+
+#[test]
+fn what_was_never_healthy_is_not_counted_as_healthy_either() {
+    let mut yard = Yard::of(&[("az1", 10), ("az2", 40)]);
+    yard.lose("az1", 10..16);
+    yard.lose("az1", 0..3);
+    assert!(yard.held("az1"), "3 of 10: {:?}", yard.said);
+}
