@@ -40,6 +40,7 @@ mod tests {
             for (seed, (attempts, plain)) in (0_u32..).zip(plain).enumerate() {
                 let wait = wait(rung, attempts, &mut Random::new(seed as u64));
                 let (low, high) = (Duration::from_millis(plain * 900), Duration::from_secs(*plain));
+                assert_eq!((shortest(rung, attempts), longest(rung, attempts)), (low, high));
                 assert!(
                     low <= wait && wait <= high,
                     "{rung} after {attempts}: {wait:?} is not within 10% below {plain} s"

@@ -3,6 +3,7 @@
 mod bounds;
 mod counting;
 mod dependencies;
+mod exact;
 mod failing;
 mod found;
 mod gate;

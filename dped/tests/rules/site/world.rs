@@ -444,6 +444,9 @@ impl Site {
     }
 
     fn answer_admission(&mut self, request: &dped::Request) {
+        if self.deaf {
+            return;
+        }
         let definition = Arc::clone(self.engine.definition());
         let domains = &definition.assembly(request.assembly).failure_domains;
         let place = Place { infrastructure: definition.infrastructure.clone(), domains };
