@@ -97,6 +97,7 @@ fn what_was_loaded_comes_with_its_bounds() {
         "  a/a    found in 95 s, rebooted (hard) by 44 min, exhausted by 48 min\n",
         "in any 10 min at most, on prod: 18 restart-service, 5 reboot-hard\n",
         "in any 10 min at most, in all: 36 restart-service, 5 reboot-hard\n",
+        " after the last fault everything is healthy or a person was told:\n  what was begun is given up 30 min, ",
     ] {
         assert!(checked.contains(line), "{line}is not in\n{checked}");
     }
@@ -105,6 +106,9 @@ fn what_was_loaded_comes_with_its_bounds() {
     assert_eq!(json["bounds"]["services"][0]["found_ms"], 20_000);
     assert_eq!(json["bounds"]["machines"][0]["rungs"][0]["rung"], "reboot-hard");
     assert_eq!(json["bounds"]["in_10_min"]["fleet"]["restart-service"], 36);
+    let healed = &json["bounds"]["healed"];
+    let each = healed["summands"].as_array().unwrap().iter().map(|it| it["ms"].as_u64().unwrap());
+    assert_eq!(healed["within_ms"].as_u64().unwrap(), each.sum::<u64>(), "{healed}");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! What a definition can come to at worst, before anything happens: how long until a fault is found and repaired or given up
-//! (`bounds/times.rs`), how much may be done in ten minutes (`bounds/rates.rs`), and which of its timers contradict each other
-//! (`bounds/conflicts.rs`). `cpe check` prints them; tests hold the engine to them.
+//! (`bounds/times.rs`), how long after the last fault everything is healthy or told (`bounds/healing.rs`), how much may be done in ten
+//! minutes (`bounds/rates.rs`), and which of its timers contradict each other (`bounds/conflicts.rs`). `cpe check` prints them; tests hold the engine to them.
 //!
-//! A bound holds while cpe is trusted and on time, the gate admits at once (no budget is spent, nothing is held, nobody paused it), and
+//! But for that of healing, a bound holds while cpe is trusted and on time, the gate admits at once (no budget is spent, nothing is held, nobody paused it), and
 //! what is asked answers within its own time-out. Refusals take as long as what they wait for; `cpe why-not` says what that is.
 
 mod conflicts;
+mod healing;
 mod rates;
 mod times;
 
@@ -16,6 +17,7 @@ use cpe_proto::infrastructure::{Capabilities, Operation};
 use cpe_proto::rung::Rung;
 
 pub use conflicts::{Conflict, Weight, conflicts};
+pub use healing::{Healing, Managed, healed};
 pub use rates::{RATE_WINDOW, Rates, rates, together};
 pub use times::{FaultBounds, RungBound, hung_machine, service};
 

@@ -1,5 +1,5 @@
 //! The bounds that `cpe check` prints for what it loaded (policy.md sections 1, 3 and 6, computed by `dped::bounds`): how long faults last at
-//! worst, and the most that could be done in ten minutes.
+//! worst, alone and all together, and the most that could be done in ten minutes.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use cpe_proto::definition::{Check, Deployable};
 use cpe_proto::id::{AssemblyIndex, Name};
 use cpe_proto::rung::Rung;
-use dped::bounds::{self, Assumptions, FaultBounds, Rates};
+use dped::bounds::{self, Assumptions, FaultBounds, Managed, Rates};
 use dped::describe::span;
 use serde::Serialize;
 
@@ -25,6 +25,22 @@ pub(super) struct Bounds {
     /// Machines that hang.
     machines: Vec<Fault>,
     in_10_min: Most,
+    /// After the last fault, all together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    healed: Option<Healed>,
+}
+
+/// From the last fault until everything is healthy, or exhausted and a person was told.
+#[derive(Debug, Serialize)]
+struct Healed {
+    within_ms: u64,
+    summands: Vec<Summand>,
+}
+
+#[derive(Debug, Serialize)]
+struct Summand {
+    what: &'static str,
+    ms: u64,
 }
 
 /// How long one kind of fault lasts at worst, in milliseconds from its beginning.
@@ -89,7 +105,19 @@ pub(super) fn of(definitions: &Definitions) -> Bounds {
         found.in_10_min.infrastructures.extend(infrastructure.map(|name| (name.clone(), together)));
     }
     found.in_10_min.fleet = fleet;
+    found.healed = healed(&all, &peers, context);
     found
+}
+
+fn healed(all: &[&Deployable], peers: &Peers<'_>, context: &Context) -> Option<Healed> {
+    let managed = all.iter().map(|definition| {
+        let each = definition.assembly_indices().map(|index| peers.besides((&definition.name, index)));
+        Managed { definition, assumed: context.assumptions(definition, each.flatten().max()) }
+    });
+    let healing = bounds::healed(&managed.collect::<Vec<_>>(), &context.guard);
+    let summands = healing.summands().into_iter().map(|(what, of)| Summand { what, ms: millis(of) });
+    let healed = Healed { within_ms: millis(healing.total()), summands: summands.collect() };
+    (!all.is_empty()).then_some(healed)
 }
 
 fn add_faults(found: &mut Bounds, definition: &Deployable, index: AssemblyIndex, assumed: &Assumptions) {
@@ -165,7 +193,21 @@ pub(super) fn print(bounds: &Bounds, out: &mut impl Write) -> io::Result<()> {
     for (name, rates) in most.infrastructures.iter().take(LINES_MAX) {
         writeln!(out, "in any 10 min at most, on {name}: {}", told(rates))?;
     }
-    writeln!(out, "in any 10 min at most, in all: {}", told(&most.fleet))
+    writeln!(out, "in any 10 min at most, in all: {}", told(&most.fleet))?;
+    let Some(healed) = &bounds.healed else { return Ok(()) };
+    let within = hours(healed.within_ms);
+    writeln!(out, "at worst {within} after the last fault everything is healthy or a person was told:")?;
+    let each = healed.summands.iter().map(|it| format!("{} {}", it.what, hours(it.ms)));
+    writeln!(out, "  {}", each.collect::<Vec<_>>().join(", "))
+}
+
+/// As [`span`], but above two hours with its minutes.
+fn hours(millis: u64) -> String {
+    let minutes = millis / 60_000;
+    match (minutes / 60, minutes % 60) {
+        (2.., 1..) => format!("{} h {} min", minutes / 60, minutes % 60),
+        _ => span(Duration::from_millis(millis)),
+    }
 }
 
 fn line(fault: &Fault) -> String {

@@ -12,7 +12,7 @@ pub struct Records {
     pub now: u64,
     /// What is older may have been deleted: nothing is missed there.
     pub complete_since: u64,
-    /// An incident may stay open for so long without a person having been told ([`OPEN_MAX`]).
+    /// An incident may stay open for so long without a person having been told ([`super::OPEN_MAX`]).
     pub open_max: u64,
     /// In the order in which they were made.
     pub decisions: Vec<DecisionRecord>,

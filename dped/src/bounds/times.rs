@@ -96,7 +96,7 @@ fn hang_found(assembly: &Assembly, peers: Duration, assumed: &Assumptions) -> Du
 }
 
 /// How long it is until the guard and the infrastructure are asked again.
-fn asked_again(assembly: &Assembly) -> Duration {
+pub(super) fn asked_again(assembly: &Assembly) -> Duration {
     assembly.probe.interval.max(Duration::from_secs(1))
 }
 

@@ -8,7 +8,7 @@ use cpe_proto::definition::Deployable;
 use cpe_proto::id::{AssemblyIndex, ServiceIndex};
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
-use dped::bounds::{self, Assumptions, RATE_WINDOW, Rates, Weight};
+use dped::bounds::{self, Assumptions, Healing, Managed, RATE_WINDOW, Rates, Weight};
 use dped::{Act, GuardSettings, describe::span};
 use expect_test::expect_file;
 
@@ -65,6 +65,20 @@ fn told(rates: &Rates) -> String {
     each.join(", ")
 }
 
+fn healed(definitions: &[&Deployable]) -> Healing {
+    let managed = |definition: &&'_ Deployable| assumed(definition);
+    let managed: Vec<_> =
+        definitions.iter().map(|it| Managed { definition: it, assumed: managed(it) }).collect();
+    bounds::healed(&managed, &GuardSettings::default())
+}
+
+fn summands(definitions: &[&Deployable]) -> String {
+    let healed = healed(definitions);
+    let each: Vec<String> =
+        healed.summands().iter().map(|(what, of)| format!("\n    {what}: {}", span(*of))).collect();
+    format!("{}{}", span(healed.total()), each.concat())
+}
+
 #[test]
 fn what_definitions_come_to_at_worst_is_written_down() {
     let mut text = String::new();
@@ -86,8 +100,11 @@ fn what_definitions_come_to_at_worst_is_written_down() {
             text.push_str(&format!("    exhausted by {}\n", span(bounds.exhausted)));
         }
         let rates = bounds::rates(&definition, &assumed, &GuardSettings::default());
-        text.push_str(&format!("  in any {}: {}\n\n", span(RATE_WINDOW), told(&rates)));
+        text.push_str(&format!("  in any {}: {}\n", span(RATE_WINDOW), told(&rates)));
+        text.push_str(&format!("  healed: {}\n\n", summands(&[&definition])));
     }
+    let all: Vec<Deployable> = cases().iter().map(|(_, text)| parsed(text)).collect();
+    text.push_str(&format!("all of them, healed: {}\n", summands(&all.iter().collect::<Vec<_>>())));
     expect_file!["../tables/bounds.txt"].assert_eq(&text);
 }
 
@@ -115,6 +132,30 @@ fn a_start_that_hangs_is_found_within_its_bound() {
     site.unit("web/nginx", Unit::Activating);
     let found = site.until("it is found", 300.0, |site| !site.acts.is_empty());
     assert!(found <= bound, "found after {found:?}, bound {bound:?}");
+}
+
+#[test]
+fn three_machines_that_nothing_mends_wait_for_each_other_and_all_are_exhausted_within_the_bound_of_the_whole()
+{
+    let text = definition("", CLIMBS, &format!("{UNCAPPED}\ncount = 3")).replacen(
+        "address = \"192.0.2.1\"",
+        "image = \"debian-12\"\nflavor = \"m1.small\"",
+        1,
+    );
+    let definition = parsed(&text);
+    let alone = bounds::service(&definition, ServiceIndex(0), &assumed(&definition)).exhausted;
+    let whole = healed(&[&definition]);
+    let names = ["web-1/nginx", "web-2/nginx", "web-3/nginx"];
+    let mut site = Site::with(&text);
+    site.outcomes = vec![Outcome::Unresolved; 200];
+    names.iter().for_each(|name| site.break_for_good(name));
+    let limit = whole.total().as_secs_f64();
+    let took = site.until("all are exhausted", limit, |site| {
+        names.iter().all(|name| site.state(name) == State::Exhausted)
+    });
+    assert!(took > alone, "one after the other takes longer than one alone: {took:?}, {alone:?}");
+    let counted = whole.found + whole.climbed + whole.turns;
+    assert!(took <= counted, "{took:?} without any wait for anything else, {counted:?}");
 }
 
 #[test]

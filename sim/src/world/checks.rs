@@ -6,7 +6,8 @@ use cpe_proto::definition::{Deployable, Mode};
 use cpe_proto::event::EventKind;
 use cpe_proto::id::Name;
 use cpe_proto::state::State;
-use dped::Desired;
+use dped::bounds::{self, Assumptions, Managed};
+use dped::{Desired, GuardSettings};
 
 use super::journal::millis;
 use super::{What, World};
@@ -140,29 +141,20 @@ impl World {
         file.and_then(|(_, it)| it.as_ref()).is_some_and(|it| it.mode == Mode::Observe)
     }
 
-    /// From the end of all faults until everything is healthy or told, at the latest: derived from the definitions, generously.
-    ///
-    /// What may stand in the way, one after the other: an attempt that cannot work any more (`action_give_up`), the guard's hold with
-    /// its exhaustion, the next attempt of an exhausted ladder (`retry_after`), the longest back-off of machines, and for each assembly
-    /// of a deployable, in turn, an action with its verification; and for each ten machines the guard's budget of ten minutes.
+    /// From the end of all faults until everything is healthy or told, at the latest: what `cpe check` says of these definitions.
     #[must_use]
     pub fn bound(&self) -> Duration {
-        let machines = u32::try_from(self.machines.len()).unwrap_or(u32::MAX);
-        let guard =
-            Duration::from_secs(2 * 1800 + 600 + 120) + Duration::from_secs(600) * (machines / 10 + 1);
-        let of = |definition: &Deployable| {
-            let timing = definition.timing;
-            let each: Duration = definition
-                .assemblies
-                .iter()
-                .map(|it| {
-                    timing.machine_action_timeout + it.probe.startup_grace * 2 + it.probe.stable_for * 4
-                })
-                .sum();
-            let waits = timing.retry_after * 2 + timing.action_give_up + timing.unreachable_notify * 2;
-            waits + timing.transition_wait + timing.dependency_wait * 2 + Duration::from_secs(600) + each * 2
-        };
-        let files = self.files.iter().filter_map(|(_, it)| it.as_ref());
-        guard + files.map(|definition| of(definition)).max().unwrap_or_default()
+        let definitions: Vec<&Deployable> = self.files.iter().filter_map(|(_, it)| it.as_deref()).collect();
+        let machines = definitions.iter().flat_map(|it| &it.assemblies);
+        let peers = machines.map(|it| bounds::answers_every(&it.probe)).max();
+        let path_answers = peers.filter(|_| self.canaries > 0 || self.machines.len() > 1);
+        let managed = definitions.into_iter().map(|definition| {
+            let mut assumed = Assumptions::of(definition, path_answers);
+            let infrastructure =
+                definition.infrastructure.as_ref().and_then(|it| self.infrastructures.get(it));
+            assumed.capabilities = infrastructure.map(|it| it.kind.capabilities.clone());
+            Managed { definition, assumed }
+        });
+        bounds::healed(&managed.collect::<Vec<_>>(), &GuardSettings::default()).total()
     }
 }

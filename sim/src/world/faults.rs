@@ -13,6 +13,15 @@ use super::machine::{Installed, Lie, Power, Running, Who};
 use super::queue::Item;
 use super::{What, World};
 
+/// What is left when the faults end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing: every attempt works from then on.
+    Nothing,
+    /// Units that are broken for good: their ladders have to end in exhausted and a notification.
+    Broken,
+}
+
 impl World {
     pub(super) fn happen(&mut self, happening: Happening) {
         if let (Happening::Operator(_) | Happening::Define(_) | Happening::Remove(_), true) =
@@ -293,8 +302,8 @@ impl World {
         }
     }
 
-    /// All faults end. What is down stays down, and what cpe could not mend is left to it.
-    pub fn calm(&mut self) {
+    /// All faults end, or all but those of units that no restart mends. What is down stays down, and what cpe could not mend is left to it.
+    pub fn calm(&mut self, left: Left) {
         self.say(What::Happened("all faults end".to_owned()));
         let zero = Timestamp::ZERO;
         (self.machines_cut, self.canaries_cut, self.infrastructures_cut) = (zero, zero, zero);
@@ -305,8 +314,8 @@ impl World {
         for machine in &mut self.machines {
             (machine.door, machine.cut_until, machine.slow, machine.claims) = (None, zero, None, None);
             for unit in &mut machine.units {
-                (unit.broken, unit.dies_after, unit.flaps, unit.slow, unit.lie) =
-                    (false, None, None, None, None);
+                (unit.dies_after, unit.flaps, unit.slow, unit.lie) = (None, None, None, None);
+                unit.broken &= left == Left::Broken;
                 unit.hangs_until = zero;
             }
         }

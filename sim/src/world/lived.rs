@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::happening::{Happening, Operator};
-use super::{Coverage, Entry, Fleet, Planned, World};
+use super::{Coverage, Entry, Fleet, Left, Planned, World};
 
 /// After somebody has seen to all that was not well: probes at their pace, incidents that settle, a last back-off.
 const MENDED_WITHIN: Duration = Duration::from_secs(3600);
@@ -20,6 +20,8 @@ pub struct Lived {
     pub coverage: Coverage,
     /// How long it was, in the world's time.
     pub span: Duration,
+    /// How long it took after the last fault until everything was healthy or told, and the bound of that; none: it never came so far.
+    pub healed: Option<(Duration, Duration)>,
 }
 
 /// Lives a world: a fleet, a plan and the world's seed for small chances; for so long, and then until it is healed.
@@ -30,20 +32,24 @@ pub fn live(fleet: &Fleet, plan: &[Planned], seed: u64, lasts: Duration) -> Live
         world.schedule(planned.at, planned.happening.clone());
     }
     while world.breaches().is_empty() && world.step(lasts) {}
+    let mut healed = None;
     if world.breaches().is_empty() && world.run_until(lasts) {
-        heal(&mut world, fleet);
+        let left = if seed.is_multiple_of(2) { Left::Nothing } else { Left::Broken };
+        healed = heal(&mut world, fleet, left);
     }
     world.audit();
     Lived {
         breaches: world.breaches().to_vec(),
         span: world.now(),
+        healed,
         coverage: std::mem::take(&mut world.coverage),
         transcript: std::mem::take(&mut world.transcript),
     }
 }
 
-fn heal(world: &mut World, fleet: &Fleet) {
-    world.calm();
+/// How long that took, and the bound; none: it was not healed.
+fn heal(world: &mut World, fleet: &Fleet, left: Left) -> Option<(Duration, Duration)> {
+    world.calm(left);
     let mut at = world.now();
     // A cpe that is down comes back by itself; one that stands still is not asked before it goes on.
     at += Duration::from_secs(700);
@@ -69,11 +75,11 @@ fn heal(world: &mut World, fleet: &Fleet) {
             .map(|it| format!("{} is {} ({})", it.name, it.state, it.reason))
             .collect();
         let minutes = bound.as_secs() / 60;
-        return world.broken(format!(
-            "rule 5: {minutes} min after all faults ended, in silence: {}",
-            silent.join("; ")
-        ));
+        let silent = silent.join("; ");
+        world.broken(format!("rule 5: {minutes} min after all faults ended, in silence: {silent}"));
+        return None;
     }
+    let took = world.now().saturating_sub(at);
     world.mend();
     at = world.now();
     if !until(world, at + MENDED_WITHIN + bound, World::is_healthy) {
@@ -84,6 +90,7 @@ fn heal(world: &mut World, fleet: &Fleet) {
             .collect();
         world.broken(format!("rule 5: everything is mended, and not healthy: {}", left.join("; ")));
     }
+    Some((took, bound))
 }
 
 /// Lets time pass until that is so; false: it is not by then.

@@ -41,6 +41,7 @@ pub use checks::Unwell;
 pub use coverage::Coverage;
 pub use dice::Dice;
 pub use draw::{Planned, draw};
+pub use faults::Left;
 pub use fleet::{Fleet, InfrastructureKind};
 pub use happening::{
     ControllerFault, Fate, Happening, InfrastructureFault, MachineFault, Operator, Place, ServiceFault, Side,
