@@ -1,6 +1,9 @@
 //! Thousands of worlds drawn from seeds, each an hour long and then until it is healed: real engines and the real guard under every fault
 //! that there is. `cargo test --release -p cpe-sim --test seeds`; `CPE_SEEDS=N` sets how many, `CPE_SEED=K` lives one, prints it, and makes
-//! it small if it fails. What failed before is kept in `sim/seeds/kept.txt` and lived first.
+//! it small if it fails. What fails is added to `sim/seeds/kept.txt` (`seeds/kept.rs`), and lived first from then on.
+
+#[path = "seeds/kept.rs"]
+mod kept;
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -16,6 +19,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A run of so many seeds must show everything so often; shorter ones only have to pass.
 const WHOLE: usize = 5000;
 const LEAST: u64 = 100;
+
+/// A long run says how far it is.
+const TOLD_EVERY: usize = 5000;
 
 /// Every kind of thing that `draw` can make happen.
 const FAULTS: [&str; 60] = [
@@ -104,12 +110,6 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-fn kept() -> Vec<u64> {
-    let text = include_str!("../seeds/kept.txt");
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
-}
-
 fn lived(seed: u64) -> Lived {
     let (fleet, plan) = draw(seed, HOUR);
     live(&fleet, &plan, seed, HOUR)
@@ -141,15 +141,40 @@ struct Sum {
     coverage: Coverage,
     span: Duration,
     failed: Vec<(u64, String)>,
+    lived: usize,
+    /// The healing that came nearest to its bound: that share of it, in thousandths, how long it took, the bound and the seed.
+    slowest: (u128, Duration, Duration, u64),
 }
 
+#[allow(clippy::print_stdout, reason = "a long run says how far it is, and what failed, at once")]
 impl Sum {
     fn add(&mut self, seed: u64, lived: std::thread::Result<Lived>) {
-        let Ok(lived) = lived else { return self.failed.push((seed, "it panicked".to_owned())) };
-        self.coverage.add(&lived.coverage);
-        self.span += lived.span;
-        if !lived.breaches.is_empty() {
-            self.failed.push((seed, lived.breaches[0].clone()));
+        self.lived += 1;
+        match lived {
+            Err(_) => self.fail(seed, "it panicked"),
+            Ok(lived) => {
+                self.coverage.add(&lived.coverage);
+                self.span += lived.span;
+                if let Some((took, bound)) = lived.healed {
+                    let share = took.as_millis() * 1000 / bound.as_millis().max(1);
+                    self.slowest = self.slowest.max((share, took, bound, seed));
+                }
+                if let Some(breach) = lived.breaches.first() {
+                    self.fail(seed, breach);
+                }
+            }
+        }
+        if self.lived.is_multiple_of(TOLD_EVERY) {
+            println!("{} seeds lived, {} failed", self.lived, self.failed.len());
+        }
+    }
+
+    fn fail(&mut self, seed: u64, breach: &str) {
+        self.failed.push((seed, breach.to_owned()));
+        match kept::add(&kept::file(), seed, breach) {
+            Ok(true) => println!("seed {seed} is kept: {breach}"),
+            Ok(false) => println!("seed {seed}: {breach}"),
+            Err(error) => println!("seed {seed} cannot be kept ({error}): {breach}"),
         }
     }
 }
@@ -195,7 +220,7 @@ fn no_world_makes_it_worse_and_every_world_heals() {
         return;
     }
     let many = number("CPE_SEEDS").unwrap_or(if cfg!(debug_assertions) { 20 } else { WHOLE as u64 });
-    let first = kept();
+    let first = kept::read(&kept::file());
     let known: BTreeSet<u64> = first.iter().copied().collect();
     let seeds: Vec<u64> = first.into_iter().chain((0..many).filter(|seed| !known.contains(seed))).collect();
     let mut sum = run(&seeds);
@@ -206,6 +231,13 @@ fn no_world_makes_it_worse_and_every_world_heals() {
         println!("{class:<16} {name:<36} not asked for: {why}");
     }
     println!("{} seeds, {:.0} simulated hours", seeds.len(), sum.span.as_secs_f64() / 3600.0);
+    let (_, took, bound, seed) = sum.slowest;
+    let minutes = |span: Duration| span.as_secs() / 60;
+    println!(
+        "the healing nearest to its bound took {} of {} min (seed {seed})",
+        minutes(took),
+        minutes(bound)
+    );
     sum.failed.sort();
     for (seed, breach) in &sum.failed {
         println!("seed {seed}: {breach}");
