@@ -120,7 +120,9 @@ impl World {
         }
         // What a canary proves is proven; where there is none, or none answers, nothing is.
         let proven = self.canaries > 0 && now >= self.canaries_cut;
-        self.truth.note_network(self.machines_cut > now && !proven, now);
+        // One canary alone disproves nothing.
+        let silent = self.canaries > 1 && now < self.canaries_cut;
+        self.truth.note_network(self.machines_cut > now && !proven, silent, now);
     }
 
     /// Something lasts until then: what is true changes now and then.

@@ -48,6 +48,8 @@ pub(super) struct Truth {
     by_hand: BTreeMap<(usize, AssemblyIndex), Timestamp>,
     /// Since when nothing is reached at all.
     cut_since: Option<Timestamp>,
+    /// Since when no canary answers, where there are some.
+    canaries_since: Option<Timestamp>,
 }
 
 impl Truth {
@@ -59,11 +61,9 @@ impl Truth {
         &self.breaches
     }
 
-    pub(super) fn note_network(&mut self, cut: bool, now: Timestamp) {
-        if cut {
-            self.cut_since.get_or_insert(now);
-        } else {
-            self.cut_since = None;
+    pub(super) fn note_network(&mut self, cut: bool, canaries_cut: bool, now: Timestamp) {
+        for (since, cut) in [(&mut self.cut_since, cut), (&mut self.canaries_since, canaries_cut)] {
+            *since = cut.then(|| since.unwrap_or(now));
         }
     }
 
@@ -297,6 +297,12 @@ impl World {
             |since: Option<Timestamp>| since.map(|at| now.since(at)).filter(|well| *well > patience);
         if let Some(well) = for_long(machine.well_since) {
             return wrong.push(format!("it works and was reached for {:.1} s", well.as_secs_f64()));
+        }
+        let silent = self.truth.canaries_since.map(|since| now.since(since));
+        if let Some(silent) =
+            silent.filter(|silent| *silent > GuardSettings::default().canary_fresh + patience)
+        {
+            wrong.push(format!("it rests on absence; no canary answered for {:.1} s", silent.as_secs_f64()));
         }
         let Some(works) = for_long(machine.works_since) else { return };
         // It works and is not reached: cut off alone, or refused, or too slow. What the policy says of that is literal.
