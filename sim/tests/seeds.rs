@@ -88,7 +88,25 @@ const FAULTS: [&str; 60] = [
 ];
 
 /// What the rest of that list is: it did not fit a line of thought above, and must occur all the same.
-const MORE_FAULTS: [&str; 3] = ["stopped by a person", "stuck activating", "unit not found"];
+const MORE_FAULTS: [&str; 7] = [
+    "acknowledged",
+    "engine panics",
+    "engine panics within a step",
+    "management node reboots",
+    "stopped by a person",
+    "stuck activating",
+    "unit not found",
+];
+
+/// What must follow from these, or they show nothing.
+const EFFECTS: [(&str, &str); 6] = [
+    ("panic", "an action was in flight"),
+    ("panic", "goes on from its snapshot"),
+    ("panic", "parked"),
+    ("panic", "started again"),
+    ("told", "acknowledged"),
+    ("told", "withheld, because it is acknowledged"),
+];
 
 /// What cannot occur, and why.
 const EXCEPTIONS: [(&str, &str, &str); 4] = [
@@ -203,6 +221,7 @@ fn missing(coverage: &Coverage) -> Vec<String> {
     wanted.extend(Rung::ALL.iter().map(|rung| ("rung", rung.as_str().to_owned())));
     wanted.extend(Refusal::ALL.iter().map(|refusal| ("refusal", refusal.as_str().to_owned())));
     wanted.extend((1..=14).map(|row| ("row", row.to_string())));
+    wanted.extend(EFFECTS.map(|(class, name)| (class, name.to_owned())));
     let excused = |(class, name): &(&str, String)| EXCEPTIONS.iter().any(|it| it.0 == *class && it.1 == name);
     let rare = wanted.into_iter().filter(|it| !excused(it) && coverage.times(it.0, &it.1) < LEAST);
     rare.map(|(class, name)| format!("{class} {name}: {}", coverage.times(class, &name))).collect()

@@ -86,9 +86,11 @@ fn read(connection: &mut Connection, open_max: Duration) -> rusqlite::Result<Rec
             "SELECT deployable, incident, assembly, service, opened, closed FROM incidents",
             incident,
         )?,
+        // Who acknowledges an incident knows of it, whether or not anything was sent.
         notifications: all(
             &transaction,
-            "SELECT time, deployable, incident FROM notifications WHERE deployable IS NOT NULL ORDER BY time",
+            "SELECT time, deployable, incident FROM notifications WHERE deployable IS NOT NULL
+             UNION ALL SELECT time, deployable, incident FROM acknowledged ORDER BY time",
             notified,
         )?,
         holds: all(&transaction, "SELECT time, kind, name, began FROM holds ORDER BY time, id", hold)?,

@@ -124,6 +124,21 @@ async fn pauses_and_acknowledgements_outlive_a_restart_until_they_end() {
     assert!(open(&dir).start_state().acknowledged.is_empty(), "its incident is closed");
 }
 
+/// Who knows of an incident before anybody was told of it is told nothing more: for the audit that is no silence.
+#[tokio::test]
+async fn an_audit_counts_whoever_acknowledged_an_incident_as_told() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    let before = clock::wall_ms();
+    journal.event(Some(name("shop")), event(EventKind::IncidentOpened, Some(1), "unit inactive"));
+    journal.acknowledge(name("shop"), IncidentId(1), "uid 0 (root)").await.unwrap();
+    let records = records(&dir.path().join("journal.sqlite"), Duration::from_secs(60)).unwrap();
+    let [told] = records.notifications.as_slice() else { panic!("{:?}", records.notifications) };
+    assert_eq!((told.deployable.as_str(), told.incident), ("shop", Some(IncidentId(1))));
+    assert!(told.time >= before, "{} {before}", told.time);
+    journal.close().await.unwrap();
+}
+
 fn all() -> EventQuery {
     EventQuery { name: None, after_seq: 0, since: 0 }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cpe_proto::config::Notify;
 use cpe_proto::event::{EventKind, EventRecord};
 use cpe_proto::id::{IncidentId, Name};
+use dped::{IncidentKey as Key, Notices};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,7 +26,7 @@ use crate::vital::Vital;
 const CHANNEL_QUEUE: usize = 64;
 /// Messages that a digest spells out; the others are counted.
 const DIGEST_MESSAGES: usize = 50;
-/// Incidents that are remembered of each kind.
+/// States and incidents that are remembered of each kind.
 const REMEMBERED: usize = 10_000;
 /// A journal that is slower is not waited for: a person is told first.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,8 +40,6 @@ pub(super) enum Order {
     Acknowledge(Name, IncidentId),
 }
 
-type Key = (Name, IncidentId);
-
 pub(super) struct Desk {
     journal: Journal,
     metrics: Arc<Metrics>,
@@ -48,9 +47,7 @@ pub(super) struct Desk {
     channels: Vec<Channel>,
     /// What an earlier cpe did not send.
     left: Vec<(Notification, Vec<String>)>,
-    acknowledged: BTreeSet<Key>,
-    /// Open incidents of which a person was told.
-    told: BTreeSet<Key>,
+    notices: Notices,
     /// Those of which something was sent by itself: the next is an answer to it.
     begun: BTreeSet<Key>,
     /// What was told while the journal could not be written.
@@ -110,9 +107,8 @@ impl Desk {
             pace,
             channels,
             left,
-            acknowledged,
             begun: told.clone(),
-            told,
+            notices: Notices::taken_up(told, acknowledged),
             unwritten: BTreeSet::new(),
             tokens: pace.burst,
             refilled: Instant::now(),
@@ -135,7 +131,7 @@ impl Desk {
                         self.tell(time, deployable, incident, message).await;
                     }
                     Some(Order::Acknowledge(deployable, incident)) => {
-                        remember(&mut self.acknowledged, (deployable, incident));
+                        self.notices.acknowledge((deployable, incident));
                     }
                     None => return,
                 },
@@ -154,12 +150,8 @@ impl Desk {
     }
 
     async fn tell(&mut self, time: u64, deployable: Name, incident: Option<IncidentId>, message: String) {
-        if let Some(incident) = incident {
-            let key = (deployable.clone(), incident);
-            if self.acknowledged.contains(&key) {
-                return;
-            }
-            remember(&mut self.told, key);
+        if incident.is_some_and(|incident| !self.notices.tell((deployable.clone(), incident))) {
+            return;
         }
         let state = state_of(&message);
         self.send(Notified { time, deployable, incident, state, message }, Phase::Open).await;
@@ -175,8 +167,7 @@ impl Desk {
     }
 
     async fn closed(&mut self, key: Key, time: u64, message: String) {
-        let known = self.acknowledged.remove(&key);
-        if !self.told.remove(&key) || known {
+        if !self.notices.close(&key) {
             return;
         }
         let (deployable, incident) = key;
@@ -190,7 +181,7 @@ impl Desk {
         let everything = WhyQuery::Name(crate::glob::Glob::everything());
         let Ok(open) = self.journal.open_incidents(everything).await else { return };
         let open: BTreeSet<Key> = open.into_iter().collect();
-        for key in self.told.difference(&open).cloned().collect::<Vec<_>>() {
+        for key in self.notices.told().difference(&open).cloned().collect::<Vec<_>>() {
             let message = format!("{}#{}: over", key.0, key.1);
             self.closed(key, clock::wall_ms(), message).await;
         }

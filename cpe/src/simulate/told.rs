@@ -51,6 +51,8 @@ enum Kind {
     Did(String),
     /// What a person was told.
     Told(String),
+    /// What a person was not told, because the incident is acknowledged.
+    Withheld(String),
     /// A rule.
     Broken(String),
 }
@@ -165,6 +167,9 @@ fn said(line: &Line, follow: &mut Follow) -> Option<Said> {
         Kind::Happened(what) => ('*', what.clone(), None),
         Kind::Did(what) => ('+', what.clone(), None),
         Kind::Told(what) => ('!', what.clone(), what.split(['#', ':']).next()),
+        Kind::Withheld(what) => {
+            ('-', format!("not told, it is acknowledged: {what}"), what.split('#').next())
+        }
         Kind::Broken(what) => ('#', format!("BROKEN {what}"), None),
         Kind::Event(record) => {
             let sentence = follow.sentence(record)?;
@@ -201,6 +206,7 @@ fn line(entry: &Entry) -> Line {
         What::Did(what) => Kind::Did(what.clone()),
         What::Told(name, Some(incident), message) => Kind::Told(format!("{name}#{incident}: {message}")),
         What::Told(name, None, message) => Kind::Told(format!("{name}: {message}")),
+        What::Withheld(name, incident, message) => Kind::Withheld(format!("{name}#{incident}: {message}")),
         What::Broken(what) => Kind::Broken(what.clone()),
     };
     Line { at_ms: millis(entry.at), what }

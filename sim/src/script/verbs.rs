@@ -77,7 +77,7 @@ pub const GRAMMAR: [Usage; 28] = [
     ),
     usage(
         "operator",
-        "operator stop|start|pause|resume|retry|recover|confirm-fenced|maintenance ...",
+        "operator stop|start|pause|resume|retry|ack|recover|confirm-fenced|maintenance ...",
         "as the command of that name",
     ),
     usage("define", "define FILE", "a definition is changed, or is there again"),
@@ -322,6 +322,10 @@ fn operator(line: &mut Line<'_>, names: Names<'_>) -> Result<Vec<Happening>, Wro
             let (deployable, assembly) = names.deployable_or_assembly(line)?;
             Operator::Retry(deployable, assembly)
         }
+        "ack" => {
+            let (deployable, assembly) = names.deployable_or_assembly(line)?;
+            Operator::Ack(deployable, assembly)
+        }
         "maintenance" => maintenance(line, names)?,
         "confirm-fenced" => Operator::ConfirmFenced(names.machine(line)?),
         "recover" => {
@@ -332,8 +336,17 @@ fn operator(line: &mut Line<'_>, names: Names<'_>) -> Result<Vec<Happening>, Wro
             return Ok(places.into_iter().map(order).collect());
         }
         word => {
-            let known =
-                ["stop", "start", "pause", "resume", "retry", "maintenance", "confirm-fenced", "recover"];
+            let known = [
+                "stop",
+                "start",
+                "pause",
+                "resume",
+                "retry",
+                "ack",
+                "maintenance",
+                "confirm-fenced",
+                "recover",
+            ];
             let list = known.map(|word| format!("`{word}`")).join(", ");
             return Err((at, format!("`{}`, expected {list}{}", shown(word), near(word, known))));
         }

@@ -55,6 +55,10 @@ impl World {
     #[must_use]
     pub fn unwell(&self) -> Vec<Unwell> {
         let mut unwell = Vec::new();
+        for (definition, told) in self.unwatched() {
+            let (name, reason) = (definition.name.to_string(), "its policy engine panicked".to_owned());
+            unwell.push(Unwell { name, state: State::Unknown, reason, told });
+        }
         for member in self.process.members.iter().flatten() {
             let definition = member.engine.definition();
             let view = member.engine.view();
@@ -102,7 +106,8 @@ impl World {
     fn was_told(&self, name: &str, ever: bool) -> bool {
         for entry in self.transcript.iter().rev() {
             match &entry.what {
-                What::Told(_, _, message) => {
+                // What is acknowledged is known.
+                What::Told(_, _, message) | What::Withheld(_, _, message) => {
                     let Some(rest) = message.strip_prefix(name) else { continue };
                     if rest.starts_with([' ', ':']) {
                         return true;

@@ -29,6 +29,7 @@ impl World {
             self.coverage.count("rung", rung.as_str());
         }
         if let Some(it) = self.member_mut(member) {
+            it.acting.insert(action.action);
             it.acts.insert(action.action, action);
         }
         let record = Record::Intent(intent, self.now);
@@ -104,12 +105,12 @@ impl World {
         if !self.truth.begins(member, id) {
             self.broken(format!("{} !{id}: begun twice", self.files[member].0));
         }
-        let Some(action) = self.member_mut(member).and_then(|it| it.acts.remove(&id)) else { return };
+        let Some(action) = self.body_mut(member).and_then(|it| it.acts.remove(&id)) else { return };
         let until = self.now.after(action.timeout);
-        let Some(it) = self.member(member) else { return };
-        let machine = match it.machines.get(usize::from(action.assembly.0)) {
-            Some(machine) => *machine,
-            None => return,
+        let Some(it) = self.body(member) else { return };
+        let Some(machine) = it.machines.get(usize::from(action.assembly.0)).copied() else {
+            let detail = "it is not defined any more".into();
+            return self.answer_at(self.now, life, member, id, ActionOutcome::NotBegun { detail });
         };
         let (service, stop) = match action.act {
             Act::Machine(rung) => {
@@ -138,7 +139,10 @@ impl World {
             }
             Act::StopService(service) => (service, true),
         };
-        let Some((machine, unit)) = it.units.get(usize::from(service.0)).copied() else { return };
+        let Some((machine, unit)) = it.units.get(usize::from(service.0)).copied() else {
+            let detail = "it is not defined any more".into();
+            return self.answer_at(self.now, life, member, id, ActionOutcome::NotBegun { detail });
+        };
         let takes = Duration::from_millis(100 + self.dice.roll(900));
         let act = OnUnit { life, member, action: id, machine, unit, stop, until };
         self.queue.push(self.now.after(takes), Item::OnUnit(Box::new(act)));
@@ -245,6 +249,7 @@ impl World {
         if !waits {
             return;
         }
+        self.machines[operate.machine].booted_by = Some((operate.member, operate.action));
         let (life, member, action) = (operate.life, operate.member, operate.action);
         if operate.operation == Operation::Stop {
             if operate.fenced || matches!(state, InstanceState::Off | InstanceState::Gone) {
@@ -288,7 +293,7 @@ impl World {
         let (now, life, member) = (self.now, operate.life, operate.member);
         let machine = &self.machines[operate.machine];
         let assembly = machine.assembly.clone();
-        let named = self.member(member).and_then(|it| {
+        let named = self.body(member).and_then(|it| {
             let definition = it.engine.definition();
             let index = definition.assembly_named(assembly.as_str())?;
             Some(matches!(definition.assembly(index).machine, cpe_proto::definition::Machine::Address(_)))

@@ -17,6 +17,7 @@ use super::happening::{
     ControllerFault, Fate, Happening, InfrastructureFault, MachineFault, Operator, Place, ServiceFault, Side,
 };
 use super::machine::Lie;
+use super::more::more;
 
 /// Something that is to happen at a time since the beginning.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,7 +37,9 @@ pub fn draw(seed: u64, lasts: Duration) -> (Fleet, Vec<Planned>) {
     let dice = Dice::new(seed);
     let (fleet, texts) = fleet(&mut dice.fork(1));
     let mut planner = Planner::new(&fleet, &texts, dice.fork(2), lasts);
-    let plan = planner.plan();
+    let mut plan = planner.plan();
+    plan.extend(more(&fleet, &mut dice.fork(3), lasts));
+    plan.sort_by_key(|planned| planned.at);
     (fleet, plan)
 }
 

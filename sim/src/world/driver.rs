@@ -1,21 +1,20 @@
 //! The loop around one engine, as `cpe/src/driver.rs` is around a real one: what it decides goes to the probes, the deeds, the guard and the
 //! journal, and what happens comes back. It decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_proto::decision::Answer;
 use cpe_proto::definition::{Deployable, Machine};
 use cpe_proto::event::{Event, EventKind};
-use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, Name, ProbeId};
+use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
 use cpe_proto::observation::{ChannelFailure, Observation};
 use cpe_proto::time::Timestamp;
-use dped::audit::Notified;
 use dped::guard::DEFAULT_PATH;
 use dped::{Action, Engine, HealthClass, Input, Output, Place, Prover, Request, Surroundings, Target};
 
-use super::journal::{Record, millis};
+use super::journal::{Record, Written};
 use super::process::LAG_BUDGET;
 use super::queue::{Item, Message};
 use super::{What, World};
@@ -41,6 +40,12 @@ pub(super) struct Member {
     /// Whether the address of each assembly is known.
     pub(super) addressed: Vec<bool>,
     pub(super) flights: BTreeMap<ProbeId, Flight>,
+    /// The actions that were given out and have not ended.
+    pub(super) acting: BTreeSet<ActionId>,
+    /// When the last answer comes of an infrastructure that was asked.
+    pub(super) looks_until: Timestamp,
+    /// It panics after so many more things that it wants.
+    pub(super) panics_after: Option<u32>,
     /// Actions that wait for their intents.
     pub(super) acts: BTreeMap<ActionId, Action>,
     classes: Vec<Option<HealthClass>>,
@@ -54,6 +59,8 @@ pub(super) struct Member {
 pub(super) struct Flight {
     pub(super) aim: Aim,
     pub(super) sent: Timestamp,
+    /// Nothing comes of it before that.
+    pub(super) due: Timestamp,
     pub(super) timeout: Duration,
 }
 
@@ -88,6 +95,9 @@ impl Member {
             machines,
             units,
             flights: BTreeMap::new(),
+            acting: BTreeSet::new(),
+            looks_until: Timestamp::ZERO,
+            panics_after: None,
             acts: BTreeMap::new(),
             restated: true,
             touched: true,
@@ -126,22 +136,23 @@ impl World {
     }
 
     pub(super) fn wake(&mut self, member: usize) {
-        let now = self.now;
+        let (now, engine_now) = (self.now, self.boot_time());
         let Some(it) = self.member_mut(member) else { return };
         let due = it.wake.take().unwrap_or(now);
         it.touched = true;
-        it.engine.handle_timeout(now);
-        let again = it.engine.poll_timeout().filter(|(at, _)| *at <= now);
+        it.engine.handle_timeout(engine_now);
+        let again = it.engine.poll_timeout().filter(|(at, _)| *at <= engine_now);
         self.process.observe_lag(due, now);
         if let Some((at, wake)) = again {
-            let what = format!("{} is woken for nothing: {wake:?} at {at}, now {now}", self.files[member].0);
+            let what =
+                format!("{} is woken for nothing: {wake:?} at {at}, now {engine_now}", self.files[member].0);
             self.broken(what);
         }
         self.carry_out(member);
     }
 
     pub(super) fn input(&mut self, member: usize, input: Input) {
-        let now = self.now;
+        let now = self.boot_time();
         let Some(it) = self.member_mut(member) else { return };
         it.tell(input, now);
         self.carry_out(member);
@@ -176,14 +187,19 @@ impl World {
                 let name = self.files[member].0.clone();
                 self.keep(Record::Outcome(name, action, now));
                 self.input(member, Input::Acted { action, outcome });
+                self.acted_for_fallen(member, action);
             }
         }
     }
 
     fn landed(&mut self, member: usize, probe: ProbeId, observation: Observation, natural: Timestamp) {
-        let now = self.now;
+        let (now, at) = (self.now, self.boot_time());
         let name = self.files[member].0.clone();
         let Some(it) = self.member_mut(member) else { return };
+        // One of the same number may be of an engine before this one.
+        if it.flights.get(&probe).is_some_and(|flight| natural < flight.sent) {
+            return;
+        }
         let Some(flight) = it.flights.remove(&probe) else { return };
         let machine = match flight.aim {
             Aim::Channel(machine) | Aim::Service { machine, .. } => machine,
@@ -192,7 +208,7 @@ impl World {
         let alive = proves_life(&observation);
         if let (true, Some(assembly)) = (alive, assembly) {
             let assembly = AssemblyIndex(u16::try_from(assembly).unwrap_or(u16::MAX));
-            self.process.guard.answered(DEFAULT_PATH, &name, assembly, now);
+            self.process.guard.answered(DEFAULT_PATH, &name, assembly, at);
         }
         let late = now.since(natural) > LAG_BUDGET || self.process.late_since(flight.sent);
         self.input(member, Input::Probed { probe, observation, void: !alive && late });
@@ -242,24 +258,31 @@ impl World {
                 }
                 self.process.dies = Some((left - 1, down));
             }
+            if self.panics_now(member) {
+                return self.panics(member);
+            }
             self.obey(member, output);
             if life != self.process.life {
                 return;
             }
         }
         self.tell_health(member);
-        let Some(it) = self.member_mut(member) else { return };
-        it.wake = it.engine.poll_timeout().map(|(at, _)| tick_after(at));
+        let wake = self.member(member).and_then(|it| it.engine.poll_timeout());
+        let wake = wake.map(|(at, _)| self.world_time(tick_after(at)));
+        if let Some(it) = self.member_mut(member) {
+            it.wake = wake;
+        }
     }
 
     /// What is begun must be known to whoever comes after us, so this goes before the outputs of each input.
     fn write_down(&mut self, member: usize) {
-        let (now, wall) = (self.now, self.journal.wall(self.now));
+        let at = self.boot_time();
+        let written = Written { wall: self.journal.wall(self.now), at: self.now };
         let Some(it) = self.member_mut(member) else { return };
         if std::mem::take(&mut it.touched) && it.engine.take_persist() {
-            let snapshot = Box::new(it.engine.snapshot(now));
+            let snapshot = Box::new(it.engine.snapshot(at));
             let name = self.files[member].0.clone();
-            self.keep(Record::Snapshot(name, wall, snapshot));
+            self.keep(Record::Snapshot(name, written, snapshot));
         }
     }
 
@@ -271,7 +294,7 @@ impl World {
             Output::AskAdmission(request) => self.ask_admission(member, request),
             Output::Act(action) => self.act(member, action),
             Output::Release(action) => {
-                let now = self.now;
+                let now = self.boot_time();
                 self.process.guard.release(&self.files[member].0, action, now);
                 self.truth.released(member, action);
             }
@@ -289,7 +312,7 @@ impl World {
             Output::Record(decision) => {
                 self.cover_decision(&decision);
                 let name = self.files[member].0.clone();
-                self.keep(Record::Decision(name, decision));
+                self.keep(Record::Decision(name, decision, self.now));
             }
             Output::Answer { answer, .. } => {
                 let (word, said) = match &answer {
@@ -307,7 +330,7 @@ impl World {
     }
 
     fn send_probe(&mut self, member: usize, probe: ProbeId, target: Target, timeout: Duration) {
-        let (now, life) = (self.now, self.process.life);
+        let (now, at, life) = (self.now, self.boot_time(), self.process.life);
         let Some(it) = self.member_mut(member) else { return };
         let (assembly, aim) = match target {
             Target::Channel(index) => (index, Aim::Channel(it.machines[usize::from(index.0)])),
@@ -330,20 +353,22 @@ impl World {
                 }
                 Target::Service(_) => Observation::NotObserved,
             };
-            return it.tell(Input::Probed { probe, observation, void: false }, now);
+            return it.tell(Input::Probed { probe, observation, void: false }, at);
         }
-        it.flights.insert(probe, Flight { aim, sent: now, timeout });
         let takes = self.latency(aim);
+        let Some(it) = self.member_mut(member) else { return };
+        let due = now.after(takes.min(timeout));
+        it.flights.insert(probe, Flight { aim, sent: now, due, timeout });
         let item = if takes >= timeout {
             Item::Silence { life, member, probe }
         } else {
             Item::Probe { life, member, probe }
         };
-        self.queue.push(now.after(takes.min(timeout)), item);
+        self.queue.push(due, item);
     }
 
     fn tell_surroundings(&mut self, member: usize, assembly: AssemblyIndex) {
-        let now = self.now;
+        let now = self.boot_time();
         let name = self.files[member].0.clone();
         let Some(it) = self.member(member) else { return };
         let definition = Arc::clone(it.engine.definition());
@@ -377,7 +402,7 @@ impl World {
 
     /// Tells the guard whose health has changed.
     fn tell_health(&mut self, member: usize) {
-        let now = self.now;
+        let now = self.boot_time();
         let Some(it) = self.process.members.get_mut(member).and_then(Option::as_mut) else { return };
         if !std::mem::take(&mut it.restated) {
             return;
@@ -397,7 +422,7 @@ impl World {
     fn ask_admission(&mut self, member: usize, request: Request) {
         // The guard decides on what is known now, the loss of this one included.
         self.tell_health(member);
-        let now = self.now;
+        let now = self.boot_time();
         let Some(it) = self.member(member) else { return };
         let definition = Arc::clone(it.engine.definition());
         let place = Place {
@@ -415,6 +440,14 @@ impl World {
         }
     }
 
+    fn panics_now(&mut self, member: usize) -> bool {
+        let left = self.member_mut(member).and_then(|it| it.panics_after.as_mut());
+        left.is_some_and(|left| {
+            *left = left.saturating_sub(1);
+            *left == 0
+        })
+    }
+
     // ---- what is kept and told
 
     pub(super) fn keep(&mut self, record: Record) {
@@ -430,22 +463,21 @@ impl World {
 
     pub(super) fn report(&mut self, member: usize, event: Event) {
         let name = self.files[member].0.clone();
-        let record = self.journal.event(Some(name), event);
+        if let (EventKind::IncidentClosed, Some(incident)) = (event.kind, event.incident) {
+            self.process.notices.close(&(name.clone(), incident));
+        }
+        let record = self.journal.event(Some(name), event, self.now);
         self.say(What::Event(Box::new(record.clone())));
         self.keep(Record::Event(Box::new(record)));
     }
 
     /// An event of the controller itself.
     pub(super) fn report_own(&mut self, reason: &str) {
-        let record = self.journal.event(None, Event::new(EventKind::BreakerChanged, reason, self.now));
+        let event = Event::new(EventKind::BreakerChanged, reason, self.boot_time());
+        let record = self.journal.event(None, event, self.now);
         self.coverage.count("guard", guard_phase(reason));
         self.say(What::Event(Box::new(record.clone())));
         self.keep(Record::Event(Box::new(record)));
-    }
-
-    pub(super) fn notify(&mut self, name: &Name, incident: Option<IncidentId>, message: Box<str>) {
-        self.keep(Record::Notified(Notified { time: millis(self.now), deployable: name.clone(), incident }));
-        self.say(What::Told(name.clone(), incident, message));
     }
 }
 

@@ -57,6 +57,7 @@ impl World {
                 }
             }
             Happening::Controller(fault) => self.controller_fault(fault),
+            Happening::Panic(name, after) => self.will_panic(&name, after),
             Happening::Operator(order) => self.order(&order),
             Happening::Define(definition) => self.define(&definition),
             Happening::Remove(name) => self.remove(&name),
@@ -284,6 +285,7 @@ impl World {
         match fault {
             ControllerFault::Crash { after: 0, down } => self.crash(down),
             ControllerFault::Crash { after, down } => self.process.dies = Some((after, down)),
+            ControllerFault::NodeReboot(down) => self.node_reboots(down),
             ControllerFault::JournalUnwritable(lasts) => {
                 let until = self.until(lasts);
                 self.journal.unwritable_until = until;
@@ -308,6 +310,9 @@ impl World {
         let zero = Timestamp::ZERO;
         (self.machines_cut, self.canaries_cut, self.infrastructures_cut) = (zero, zero, zero);
         (self.journal.unwritable_until, self.process.lag, self.process.dies) = (zero, None, None);
+        for member in self.process.members.iter_mut().flatten() {
+            member.panics_after = None;
+        }
         for infrastructure in self.infrastructures.values_mut() {
             infrastructure.mend();
         }

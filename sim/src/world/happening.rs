@@ -51,6 +51,8 @@ pub enum Happening {
     Operation(Name, Fate),
     /// To cpe itself.
     Controller(ControllerFault),
+    /// The engine of a deployable panics, after so many more things that it wants.
+    Panic(Name, u32),
     /// Somebody orders something.
     Operator(Operator),
     /// The definition of a deployable is changed, or is there again.
@@ -170,6 +172,8 @@ pub enum ControllerFault {
         /// For how long it is down.
         down: Duration,
     },
+    /// Its machine reboots: the clock since the boot begins anew, and it is down for so long.
+    NodeReboot(Duration),
     /// Its journal cannot be written, for so long.
     JournalUnwritable(Duration),
     /// It stands still (suspended, SIGSTOP), for so long.
@@ -197,6 +201,8 @@ pub enum Operator {
     Resume(Option<Name>),
     /// `cpe retry`.
     Retry(Name, Option<Name>),
+    /// `cpe ack`, of all that is open there.
+    Ack(Name, Option<Name>),
     /// `cpe recover`, with a rung or the next one.
     Recover(Place, Option<Rung>),
     /// `cpe confirm-fenced`.
@@ -223,6 +229,8 @@ impl Happening {
             Self::Infrastructure(_, InfrastructureFault::Errors, _) => "infrastructure errors",
             Self::Operation(_, fate) => fate.kind(),
             Self::Controller(fault) => fault.kind(),
+            Self::Panic(_, 0) => "engine panics",
+            Self::Panic(..) => "engine panics within a step",
             Self::Operator(order) => order.kind(),
             Self::Define(_) => "reload",
             Self::Remove(_) => "definition removed",
@@ -290,6 +298,7 @@ impl ControllerFault {
         match self {
             Self::Crash { after: 0, .. } => "controller crash",
             Self::Crash { .. } => "controller crash within a step",
+            Self::NodeReboot(_) => "management node reboots",
             Self::JournalUnwritable(_) => "journal unwritable",
             Self::Gap(_) => "tick gap",
             Self::Lag(..) => "lag",
@@ -310,6 +319,7 @@ impl Operator {
             Self::Pause(_) => "pause of a deployable",
             Self::Resume(_) => "resume",
             Self::Retry(..) => "retry",
+            Self::Ack(..) => "acknowledged",
             Self::Recover(..) => "recovery by hand",
             Self::ConfirmFenced(_) => "confirmed as fenced",
         }
@@ -349,11 +359,18 @@ impl fmt::Display for Happening {
                 write!(out, "cpe: crash, {after} steps from now, down{}", Spans([Some(*down), None]))
             }
             Self::Controller(ControllerFault::ClockSet(seconds)) => write!(out, "cpe: {kind}, {seconds} s"),
-            Self::Controller(ControllerFault::JournalUnwritable(lasts) | ControllerFault::Gap(lasts)) => {
+            Self::Controller(
+                ControllerFault::JournalUnwritable(lasts)
+                | ControllerFault::Gap(lasts)
+                | ControllerFault::NodeReboot(lasts),
+            ) => {
                 write!(out, "cpe: {kind}{}", Spans([Some(*lasts), None]))
             }
             Self::Controller(ControllerFault::Lag(lag, lasts)) => {
                 write!(out, "cpe: {kind}{}", Spans([Some(*lag), Some(*lasts)]))
+            }
+            Self::Panic(name, after) => {
+                write!(out, "{name}: its policy engine panics, {after} steps from now")
             }
             Self::Operator(order) => write!(out, "{order}"),
             Self::Define(definition) => write!(out, "{}: {kind}", definition.name),
@@ -402,6 +419,7 @@ impl fmt::Display for Operator {
             Self::Resume(Some(name)) => write!(out, "operator: resume {name}"),
             Self::Resume(None) => out.write_str("operator: resume everything"),
             Self::Retry(name, assembly) => write!(out, "operator: retry {}", of(name, assembly)),
+            Self::Ack(name, assembly) => write!(out, "operator: ack {}", of(name, assembly)),
             Self::Recover(place, Some(rung)) => write!(out, "operator: recover {place} by {rung}"),
             Self::Recover(place, None) => write!(out, "operator: recover {place}"),
             Self::ConfirmFenced(place) => write!(out, "operator: confirms that {place} is down"),

@@ -11,6 +11,7 @@ use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::guard::GuardSnapshot;
 use cpe_proto::snapshot::{AssemblySnapshot, Desired, Snapshot};
 use cpe_proto::time::Timestamp;
+use dped::IncidentKey;
 use dped::audit::{self, Auditor, DecisionRecord, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX};
 
 /// The wall time of engine time zero, in milliseconds: some moment of 2026.
@@ -25,13 +26,29 @@ pub(super) fn millis(at: Timestamp) -> u64 {
 #[derive(Clone, Debug)]
 pub(super) enum Record {
     Event(Box<EventRecord>),
-    Decision(Name, Box<Decision>),
+    Decision(Name, Box<Decision>, Timestamp),
     Intent(Intent, Timestamp),
     Outcome(Name, ActionId, Timestamp),
-    Snapshot(Name, u64, Box<Snapshot>),
+    Snapshot(Name, Written, Box<Snapshot>),
     ForgetSnapshot(Name),
     Guard(u64, Box<GuardSnapshot>),
     Notified(Notified),
+}
+
+/// An incident that was opened.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    pub(super) open: bool,
+    /// A person was told of it.
+    pub(super) told: bool,
+    pub(super) assembly: Option<Name>,
+}
+
+/// When a snapshot was made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    pub(super) wall: u64,
+    pub(super) at: Timestamp,
 }
 
 /// Everything that outlives the process.
@@ -40,15 +57,17 @@ pub(super) struct Journal {
     pub(super) auditor: Auditor,
     /// Intents without an outcome.
     unresolved: BTreeMap<(Name, ActionId), Intent>,
-    /// Every incident that was opened, and whether it is open.
-    incidents: BTreeMap<(Name, IncidentId), bool>,
-    pub(super) snapshots: BTreeMap<Name, (u64, Snapshot)>,
+    /// Every incident that was opened.
+    incidents: BTreeMap<IncidentKey, Opened>,
+    pub(super) snapshots: BTreeMap<Name, (Written, Snapshot)>,
     pub(super) guard: Option<(u64, GuardSnapshot)>,
     pub(super) desired: BTreeMap<Name, Desired>,
     /// None: everything.
     pub(super) pauses: BTreeSet<Option<Name>>,
     /// With its end in wall time.
     pub(super) maintenance: BTreeMap<(Name, Option<Name>), u64>,
+    /// Open incidents that somebody knows of.
+    pub(super) acknowledged: BTreeSet<IncidentKey>,
     pub(super) unwritable_until: Timestamp,
     /// How far the wall clock was set.
     pub(super) wall_set: i64,
@@ -69,6 +88,7 @@ impl Journal {
             desired: BTreeMap::new(),
             pauses: BTreeSet::new(),
             maintenance: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
             unwritable_until: Timestamp::ZERO,
             wall_set: 0,
             pending: Vec::new(),
@@ -88,12 +108,24 @@ impl Journal {
 
     /// True: nothing was waiting before.
     pub(super) fn append(&mut self, record: Record) -> bool {
+        // Numbers are used from the moment that something has them, written or not.
+        match &record {
+            Record::Decision(deployable, decision, _) => {
+                self.used(deployable, Some(decision.action), Some(decision.incident));
+            }
+            Record::Intent(intent, _) => self.used(&intent.deployable, Some(intent.action), intent.incident),
+            _ => {}
+        }
         self.pending.push(record);
         self.pending.len() == 1
     }
 
-    pub(super) fn event(&mut self, deployable: Option<Name>, event: Event) -> EventRecord {
-        let record = EventRecord { seq: self.next_event, time: millis(event.at), deployable, event };
+    /// An event of now, whatever engine time that is.
+    pub(super) fn event(&mut self, deployable: Option<Name>, event: Event, now: Timestamp) -> EventRecord {
+        if let Some(deployable) = &deployable {
+            self.used(deployable, event.action, event.incident);
+        }
+        let record = EventRecord { seq: self.next_event, time: millis(now), deployable, event };
         self.next_event += 1;
         record
     }
@@ -136,16 +168,14 @@ impl Journal {
     fn write(&mut self, record: Record, intents: &mut Vec<(Name, ActionId)>) {
         match record {
             Record::Event(record) => self.write_event(&record),
-            Record::Decision(deployable, decision) => {
-                self.used(&deployable, Some(decision.action), Some(decision.incident));
-                let time = millis(decision.at);
+            Record::Decision(deployable, decision, at) => {
+                let time = millis(at);
                 let record =
                     DecisionRecord { number: self.next_decision, time, deployable, decision: *decision };
                 self.next_decision += 1;
                 self.auditor.add(audit::Record::Decision(&record));
             }
             Record::Intent(intent, at) => {
-                self.used(&intent.deployable, Some(intent.action), intent.incident);
                 intents.push((intent.deployable.clone(), intent.action));
                 let record = IntentRecord { time: millis(at), intent, outcome: None, resolved: None };
                 self.auditor.add(audit::Record::Intent(&record));
@@ -161,20 +191,24 @@ impl Journal {
             Record::Snapshot(name, at, snapshot) => drop(self.snapshots.insert(name, (at, *snapshot))),
             Record::Guard(at, snapshot) => self.guard = Some((at, *snapshot)),
             Record::ForgetSnapshot(name) => drop(self.snapshots.remove(&name)),
-            Record::Notified(notified) => self.auditor.add(audit::Record::Notified(&notified)),
+            Record::Notified(notified) => {
+                self.auditor.add(audit::Record::Notified(&notified));
+                let key = notified.incident.map(|incident| (notified.deployable, incident));
+                if let Some(it) = key.and_then(|key| self.incidents.get_mut(&key)) {
+                    it.told = true;
+                }
+            }
         }
     }
 
     fn write_event(&mut self, record: &EventRecord) {
         let (time, event) = (record.time, &record.event);
-        if let Some(deployable) = &record.deployable {
-            self.used(deployable, event.action, event.incident);
-        }
         if let (Some(deployable), Some(incident)) = (&record.deployable, event.incident) {
             let key = (deployable.clone(), incident);
             match event.kind {
                 EventKind::IncidentOpened if !self.incidents.contains_key(&key) => {
-                    self.incidents.insert(key, true);
+                    let assembly = event.assembly.clone();
+                    self.incidents.insert(key, Opened { open: true, told: false, assembly });
                     self.auditor.add(audit::Record::Opened(&IncidentRecord {
                         deployable: deployable.clone(),
                         incident,
@@ -184,9 +218,12 @@ impl Journal {
                         closed: None,
                     }));
                 }
-                EventKind::IncidentClosed if self.incidents.get(&key) == Some(&true) => {
-                    self.incidents.insert(key, false);
+                EventKind::IncidentClosed if self.incidents.get(&key).is_some_and(|it| it.open) => {
+                    self.acknowledged.remove(&key);
                     self.auditor.add(audit::Record::Closed(deployable, incident, time));
+                    if let Some(it) = self.incidents.get_mut(&key) {
+                        it.open = false;
+                    }
                 }
                 _ => {}
             }
@@ -200,10 +237,60 @@ impl Journal {
         numbers.1 = numbers.1.max(incident.map_or(0, |it| it.0));
     }
 
-    /// The first numbers of a deployable that were never used, as far as that was written.
+    /// The newest snapshot of an engine, written or not, and when it was made.
+    pub(super) fn snapshot_of(&self, name: &Name) -> Option<(Timestamp, &Snapshot)> {
+        for record in self.pending.iter().rev() {
+            match record {
+                Record::Snapshot(of, written, snapshot) if of == name => return Some((written.at, snapshot)),
+                Record::ForgetSnapshot(of) if of == name => return None,
+                _ => {}
+            }
+        }
+        self.snapshots.get(name).map(|(written, snapshot)| (written.at, snapshot))
+    }
+
+    /// The incidents of a deployable that are open.
+    pub(super) fn open_written(&self, name: &Name) -> impl Iterator<Item = (IncidentId, &Opened)> {
+        let first = (name.clone(), IncidentId(0));
+        let all = self.incidents.range(first..).take_while(move |((of, _), _)| of == name);
+        all.filter(|(_, it)| it.open).map(|((_, incident), it)| (*incident, it))
+    }
+
+    /// The open incidents of which a person was told.
+    pub(super) fn told(&self) -> BTreeSet<IncidentKey> {
+        let told = self.incidents.iter().filter(|(_, it)| it.open && it.told);
+        told.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The incidents of a deployable that are open, those included that wait to be written.
+    pub(super) fn open_of(&self, name: &Name) -> BTreeSet<IncidentId> {
+        let mut open: BTreeSet<IncidentId> = self.open_written(name).map(|(incident, _)| incident).collect();
+        for record in &self.pending {
+            let Record::Event(record) = record else { continue };
+            let Some(incident) = record.event.incident.filter(|_| record.deployable.as_ref() == Some(name))
+            else {
+                continue;
+            };
+            match record.event.kind {
+                EventKind::IncidentOpened => _ = open.insert(incident),
+                EventKind::IncidentClosed => _ = open.remove(&incident),
+                _ => {}
+            }
+        }
+        open
+    }
+
+    /// The first numbers of a deployable that were never used; what a crash lost was not.
     pub(super) fn next_numbers(&self, deployable: &Name) -> (ActionId, IncidentId) {
         let (action, incident) = self.numbers.get(deployable).copied().unwrap_or_default();
         (ActionId(action + 1), IncidentId(incident + 1))
+    }
+
+    /// Who acknowledges an incident knows of it, so that for the auditor a person was told.
+    pub(super) fn acknowledge(&mut self, incident: &IncidentKey, at: Timestamp) {
+        self.acknowledged.insert(incident.clone());
+        let (deployable, incident) = (incident.0.clone(), Some(incident.1));
+        self.auditor.add(audit::Record::Notified(&Notified { time: millis(at), deployable, incident }));
     }
 
     pub(super) fn hold(&mut self, kind: HoldKind, name: String, began: bool, at: Timestamp) {
@@ -224,8 +311,8 @@ impl Journal {
                 ended.push(intent);
             }
         }
-        let open = self.incidents.iter().filter(|((name, _), open)| name == deployable && **open);
-        let closed = open.map(|((_, incident), _)| *incident).filter(|it| !incidents.contains(it)).collect();
+        let open = self.open_written(deployable).map(|(incident, _)| incident);
+        let closed = open.filter(|incident| !incidents.contains(incident)).collect();
         (ended, closed)
     }
 }

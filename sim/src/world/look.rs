@@ -11,7 +11,7 @@ use cpe_proto::observation::{ChannelFailure, Observation, UnitState};
 use cpe_proto::time::Timestamp;
 
 use super::World;
-use super::driver::{Aim, How};
+use super::driver::{Aim, Flight, How};
 use super::machine::{Installed, Lie, Machine, Power, Running, Unit, Who};
 use super::queue::{Item, Message};
 
@@ -151,7 +151,7 @@ impl World {
         if life != self.process.life {
             return;
         }
-        let Some(flight) = self.member(member).and_then(|it| it.flights.get(&probe)).copied() else { return };
+        let Some(flight) = self.flight_due(member, probe) else { return };
         match self.observe(flight.aim) {
             Some(observation) => {
                 self.tell(life, self.now, Message::Probed { member, probe, observation });
@@ -163,11 +163,17 @@ impl World {
         }
     }
 
+    /// A probe of which something can have come by now: one of the same number may be of an engine before this one.
+    fn flight_due(&self, member: usize, probe: ProbeId) -> Option<Flight> {
+        let flight = self.member(member)?.flights.get(&probe)?;
+        Some(*flight).filter(|flight| flight.due <= self.now)
+    }
+
     pub(super) fn probe_unanswered(&mut self, life: u32, member: usize, probe: ProbeId) {
         if life != self.process.life {
             return;
         }
-        let Some(flight) = self.member(member).and_then(|it| it.flights.get(&probe)).copied() else { return };
+        let Some(flight) = self.flight_due(member, probe) else { return };
         let observation = match flight.aim {
             Aim::Channel(_) => Observation::Channel(ChannelFailure::TimedOut, "".into()),
             Aim::Service { how: How::Outside, .. } => Observation::Silent("no answer by the deadline".into()),
@@ -232,6 +238,9 @@ impl World {
             ordered: known && ordered,
         };
         let at = now.after(takes);
+        if let Some(it) = self.member_mut(member) {
+            it.looks_until = it.looks_until.max(at);
+        }
         self.queue.push(at, Item::Tell { life, natural: at, message: Box::new(message) });
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpe_proto::id::Name;
+use cpe_proto::id::{ActionId, Name};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::time::Timestamp;
@@ -55,6 +55,8 @@ pub struct Machine {
     pub(super) slow: Option<(Duration, Timestamp)>,
     /// What the infrastructure says of it instead of the truth, until then.
     pub(super) claims: Option<(InstanceState, Timestamp)>,
+    /// The action that boots it, if its own deployable waits for one.
+    pub(super) booted_by: Option<(usize, ActionId)>,
     /// Reachable, running and quick without a break since.
     pub(super) well_since: Option<Timestamp>,
     /// Running, whether or not anything reaches it, without a break since.
@@ -91,6 +93,7 @@ impl Machine {
             cut_until: Timestamp::ZERO,
             slow: None,
             claims: None,
+            booted_by: None,
             well_since: None,
             works_since: None,
             stopped_at: None,
@@ -141,6 +144,7 @@ impl Machine {
     /// It lost its power, whatever it did.
     pub(super) fn power_down(&mut self, power: Power) {
         (self.power, self.frozen) = (power, false);
+        self.booted_by = None;
         self.boot += 1;
         self.stop_units();
     }

@@ -6,13 +6,14 @@
 //! can see), [`World::breaches`] of the rules, [`World::unwell`]. [`draw`] makes a fleet and a plan from a seed, [`live`] lives it to its
 //! healing, [`shrink`] makes a failing plan small.
 //!
-//! Files, the shell: `process.rs` life and death of cpe and orders to it; `driver.rs` the loop around one engine; `deeds.rs` actions;
-//! `journal.rs`. The world: `machine.rs` what is true; `faults.rs` what changes it; `look.rs` who sees what. The judges: `truth.rs` every
+//! Files, the shell: `process.rs` life and death of cpe and orders to it, `supervision.rs` those of its engines; `driver.rs` the loop around one engine; `deeds.rs` actions;
+//! `desk.rs` who is told; `journal.rs`. The world: `machine.rs` what is true; `faults.rs` what changes it; `look.rs` who sees what. The judges: `truth.rs` every
 //! action against what is true, `checks.rs` the auditor and what must be so in the end, `coverage.rs` what occurred.
 
 mod checks;
 mod coverage;
 mod deeds;
+mod desk;
 mod dice;
 mod draw;
 mod driver;
@@ -23,9 +24,11 @@ mod journal;
 mod lived;
 mod look;
 mod machine;
+mod more;
 mod process;
 mod queue;
 mod shrink;
+mod supervision;
 mod transcript;
 mod truth;
 
@@ -73,6 +76,8 @@ pub struct World {
     machines: Vec<Machine>,
     places: BTreeMap<(Name, Name), usize>,
     boot: Duration,
+    /// When the management node's clock since its boot began.
+    booted: Timestamp,
     infrastructures: BTreeMap<Name, Infrastructure>,
     /// Nothing passes between cpe and any machine before that; the same for canaries, and for the infrastructures.
     machines_cut: Timestamp,
@@ -101,6 +106,7 @@ impl World {
             machines: Vec::new(),
             places: BTreeMap::new(),
             boot: fleet.boot,
+            booted: Timestamp::ZERO,
             infrastructures: infrastructures
                 .map(|(name, kind)| (name.clone(), Infrastructure::new(kind.clone())))
                 .collect(),
@@ -218,6 +224,7 @@ impl World {
             Item::Canary { life, index } => self.canary(life, index),
             Item::Noticed { life, member } => self.noticed(life, member),
             Item::EndMaintenance { life } => self.end_maintenance(life),
+            Item::GoOn { life, member } => self.go_on(life, member),
             Item::Start => self.start(),
         }
     }

@@ -1,6 +1,7 @@
 //! The life of the cpe process: how it starts from what its journal has, how it ends without warning, how it stands still, and the orders
 //! and definitions that reach it. As `cpe/src/fleet.rs`, `past.rs`, `pauses.rs` and `canary.rs` do it for the real one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,15 +9,17 @@ use cpe_proto::definition::Deployable;
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{AssemblyIndex, Name};
 use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::Snapshot;
 use cpe_proto::time::Timestamp;
 use dped::audit::HoldKind;
 use dped::guard::DEFAULT_PATH;
-use dped::{ByHand, Desired, Engine, Guard, GuardOutput, GuardSettings, Input, Order, Seed};
+use dped::{ByHand, Desired, Engine, Guard, GuardOutput, GuardSettings, Input, Notices, Order, Seed};
 
 use super::driver::Member;
 use super::happening::{Operator, Place};
 use super::journal::Record;
 use super::queue::Item;
+use super::supervision::Fallen;
 use super::{What, World};
 
 /// As in cpe: between two ticks of the guard, and between two looks at one canary.
@@ -33,8 +36,12 @@ pub(super) struct Process {
     pub(super) life: u32,
     pub(super) up: bool,
     pub(super) guard: Guard,
+    pub(super) notices: Notices,
     /// By the place of the deployable's file.
     pub(super) members: Vec<Option<Member>>,
+    /// Those whose engines panicked, and when each did of late.
+    pub(super) fallen: BTreeMap<usize, Fallen>,
+    pub(super) panics: BTreeMap<usize, Vec<Timestamp>>,
     /// It stands still until then.
     pub(super) still_until: Timestamp,
     /// It is late by so much until then.
@@ -51,7 +58,10 @@ impl Process {
             life: 0,
             up: false,
             guard: Guard::new(GuardSettings::default()),
+            notices: Notices::default(),
             members: Vec::new(),
+            fallen: BTreeMap::new(),
+            panics: BTreeMap::new(),
             still_until: Timestamp::ZERO,
             lag: None,
             late_at: None,
@@ -85,11 +95,12 @@ impl World {
         let life = self.process.life + 1;
         self.process = Process { life, up: true, ..Process::down() };
         self.process.members.resize_with(self.files.len(), || None);
-        let now = self.now;
+        self.process.notices = self.notices();
+        let (now, at) = (self.now, self.boot_time());
         let carried = self.carried_on();
         if let Some((written, snapshot)) = &self.journal.guard {
             let elapsed = Duration::from_millis(self.journal.wall(now).saturating_sub(*written));
-            let mut guard = Guard::restore(GuardSettings::default(), snapshot, elapsed, now);
+            let mut guard = Guard::restore(GuardSettings::default(), snapshot, elapsed, at);
             guard.retain_leases(|name, action| {
                 let member = self.files.iter().position(|(known, _)| known == name);
                 member.is_some_and(|member| carried.contains(&(member, action)))
@@ -125,6 +136,7 @@ impl World {
         self.process.up = false;
         self.process.life += 1;
         self.process.members.clear();
+        self.process.fallen.clear();
         self.journal.lose(self.now);
         let carried = self.carried_on();
         self.truth.process_ended(&carried);
@@ -134,7 +146,7 @@ impl World {
 
     /// The engine of a deployable is started, as the journal knows it.
     fn add(&mut self, member: usize, definition: &Arc<Deployable>) {
-        let (name, now) = (definition.name.clone(), self.now);
+        let (name, now, at) = (definition.name.clone(), self.now, self.boot_time());
         let (ended, closed) = self.journal.settle(&name, now);
         for intent in ended {
             self.report(
@@ -145,22 +157,36 @@ impl World {
                     incident: intent.incident,
                     action: Some(intent.action),
                     rung: intent.rung,
-                    ..Event::new(EventKind::RecoveryFinished, "not known: cpe ended before it was told", now)
+                    ..Event::new(EventKind::RecoveryFinished, "not known: cpe ended before it was told", at)
                 },
             );
         }
         for incident in closed {
-            let event = Event::new(EventKind::IncidentClosed, "cpe was started anew", now);
+            let event = Event::new(EventKind::IncidentClosed, "cpe was started anew", at);
             self.report(member, Event { incident: Some(incident), ..event });
         }
+        let taken_up = self.journal.snapshots.get(&name).map(|(written, snapshot)| {
+            let elapsed = self.journal.wall(now).saturating_sub(written.wall);
+            (Duration::from_millis(elapsed), snapshot.clone())
+        });
+        self.engage(member, definition, taken_up);
+        self.say_loaded(member, "loaded");
+    }
+
+    /// An engine is started, anew or from what one before it has left so long ago.
+    pub(super) fn engage(
+        &mut self,
+        member: usize,
+        definition: &Arc<Deployable>,
+        taken_up: Option<(Duration, Snapshot)>,
+    ) {
+        let (name, at) = (definition.name.clone(), self.boot_time());
         let seed = self.seed_of(definition);
-        let taken_up = self.journal.snapshots.get(&name).cloned();
         let engine = match &taken_up {
-            Some((written, snapshot)) => {
-                let elapsed = Duration::from_millis(self.journal.wall(now).saturating_sub(*written));
-                Engine::restore(Arc::clone(definition), seed, snapshot, elapsed, now)
+            Some((elapsed, snapshot)) => {
+                Engine::restore(Arc::clone(definition), seed, snapshot, *elapsed, at)
             }
-            None => Engine::new(Arc::clone(definition), seed, now),
+            None => Engine::new(Arc::clone(definition), seed, at),
         };
         let (machines, units) = self.bodies_of(definition);
         self.process.members[member] = Some(Member::new(engine, machines, units));
@@ -173,11 +199,10 @@ impl World {
             self.input(member, Input::Order(Order::FleetPause { on: true }));
         }
         self.carry_out(member);
-        self.say_loaded(member, "loaded");
     }
 
     fn say_loaded(&mut self, member: usize, reason: &str) {
-        let event = Event::new(EventKind::DefinitionLoaded, reason, self.now);
+        let event = Event::new(EventKind::DefinitionLoaded, reason, self.boot_time());
         self.report(member, event);
     }
 
@@ -213,6 +238,11 @@ impl World {
             return;
         }
         self.process.members.resize_with(self.files.len(), || None);
+        if self.process.fallen.contains_key(&member) {
+            // Where one is being restored, the next engine begins with it.
+            self.unpark(member);
+            return;
+        }
         if self.process.members[member].is_none() {
             return self.add(member, definition);
         }
@@ -233,10 +263,11 @@ impl World {
         if !self.process.up {
             return;
         }
-        let Some(gone) = self.process.members[member].take() else { return };
+        let gone = self.process.members[member].take();
         self.process.guard.part(name);
-        for incident in gone.engine.view().incidents {
-            let event = Event::new(EventKind::IncidentClosed, "managed no more", self.now);
+        self.bury(member);
+        for incident in gone.map(|it| it.engine.view().incidents).unwrap_or_default() {
+            let event = Event::new(EventKind::IncidentClosed, "managed no more", self.boot_time());
             self.report(member, Event { incident: Some(incident), ..event });
         }
         self.forget_snapshot(name.clone());
@@ -260,10 +291,12 @@ impl World {
             Operator::Pause(name) => self.pause(name.as_ref()),
             Operator::Resume(name) => self.resume(name.as_ref()),
             Operator::Retry(name, assembly) => {
-                if let Some((member, assembly)) = self.find(name, assembly.as_ref()) {
+                let Some((member, assembly)) = self.find(name, assembly.as_ref()) else { return };
+                if !self.unpark(member) {
                     self.input(member, Input::Order(Order::Retry { assembly }));
                 }
             }
+            Operator::Ack(name, assembly) => self.acknowledge(name, assembly.as_ref()),
             Operator::Recover(place, rung) => self.recover_by_hand(place, *rung),
             Operator::ConfirmFenced(place) => {
                 if let Some((member, Some(assembly))) = self.find(&place.deployable, Some(&place.assembly)) {
@@ -291,7 +324,7 @@ impl World {
     /// The member and the assembly of these names; none where there is no such thing.
     fn find(&self, name: &Name, assembly: Option<&Name>) -> Option<(usize, Option<AssemblyIndex>)> {
         let member = self.files.iter().position(|(known, _)| known == name)?;
-        let definition = self.process.members.get(member)?.as_ref()?.engine.definition();
+        let definition = self.files[member].1.as_ref()?;
         match assembly {
             None => Some((member, None)),
             Some(assembly) => Some((member, Some(definition.assembly_named(assembly.as_str())?))),
@@ -403,7 +436,7 @@ impl World {
         if life != self.process.life {
             return;
         }
-        let now = self.now;
+        let (now, at) = (self.now, self.boot_time());
         if self.process.stands_still(now) {
             let wait = self.dice.between(Duration::ZERO, Duration::from_millis(10));
             return self.queue.push(self.process.still_until.after(wait), Item::Tick { life, due });
@@ -417,8 +450,8 @@ impl World {
             self.process.late_at = Some(now);
         }
         let late = self.process.late_since(now.before(TICK));
-        self.process.guard.lag(now, late);
-        self.process.guard.handle_timeout(now);
+        self.process.guard.lag(at, late);
+        self.process.guard.handle_timeout(at);
         self.keep_guard();
         self.hear_guard();
         let due = now.after(TICK);
@@ -434,7 +467,8 @@ impl World {
             return self.queue.push(self.process.still_until, Item::Canary { life, index });
         }
         let answers = now >= self.canaries_cut;
-        self.process.guard.canary(DEFAULT_PATH, index, answers, now);
+        let at = self.boot_time();
+        self.process.guard.canary(DEFAULT_PATH, index, answers, at);
         // A canary that does not accept takes its deadline, which is as long as the pause between two looks.
         let next = if answers { CANARY_EVERY } else { CANARY_EVERY * 2 };
         self.queue.push(now.after(next), Item::Canary { life, index });
@@ -455,7 +489,7 @@ impl World {
     /// Writes the guard down if that is needed, before what follows from it.
     pub(super) fn keep_guard(&mut self) {
         if self.process.guard.take_persist() {
-            let snapshot = Box::new(self.process.guard.snapshot(self.now));
+            let snapshot = Box::new(self.process.guard.snapshot(self.boot_time()));
             self.keep(Record::Guard(self.journal.wall(self.now), snapshot));
         }
     }

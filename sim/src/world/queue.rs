@@ -65,6 +65,11 @@ pub(super) enum Item {
     EndMaintenance {
         life: u32,
     },
+    /// A new engine goes on where another one panicked, if all has ended that it had begun.
+    GoOn {
+        life: u32,
+        member: usize,
+    },
     /// cpe is started.
     Start,
 }

@@ -26,6 +26,8 @@ pub enum What {
     Did(String),
     /// A person was told.
     Told(Name, Option<IncidentId>, Box<str>),
+    /// A person was not told, because somebody has acknowledged the incident.
+    Withheld(Name, IncidentId, Box<str>),
     /// A rule was broken: what and why.
     Broken(String),
 }
@@ -40,6 +42,9 @@ impl fmt::Display for Entry {
                 write!(out, "{:<18} {name}#{incident}: {message}", "notify")
             }
             What::Told(name, None, message) => write!(out, "{:<18} {name}: {message}", "notify"),
+            What::Withheld(name, incident, message) => {
+                write!(out, "{:<18} {name}#{incident}: {message}", "acknowledged")
+            }
             What::Broken(what) => write!(out, "{:<18} {what}", "BROKEN"),
             What::Event(record) => event(record, out),
         }

@@ -11,7 +11,7 @@ use cpe_proto::definition::{Data, Deployable, Mode, OnOrder};
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ServiceIndex};
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
-use dped::{Act, Action, Desired, GuardSettings, Request};
+use dped::{Act, Action, Desired, GuardSettings, IncidentKey, Request};
 
 use super::World;
 use super::machine::{Power, Who};
@@ -41,9 +41,13 @@ pub(super) struct Truth {
     requests: BTreeMap<(usize, ActionId), Request>,
     open: BTreeMap<(usize, ActionId), Open>,
     begun: BTreeSet<(usize, ActionId)>,
+    /// What was under way when an engine panicked.
+    interrupted: BTreeSet<(usize, ActionId)>,
     machine_rungs: BTreeMap<Name, VecDeque<Timestamp>>,
     maintained: BTreeSet<(Name, Option<Name>)>,
     paused: BTreeSet<Option<Name>>,
+    /// Incidents that a person knows of.
+    acknowledged: BTreeSet<IncidentKey>,
     /// What a person ordered to be recovered, and when.
     by_hand: BTreeMap<(usize, AssemblyIndex), Timestamp>,
     /// Since when nothing is reached at all.
@@ -95,6 +99,17 @@ impl Truth {
         self.requests.retain(|(of, _), _| *of != member);
     }
 
+    /// What an engine had begun when it panicked.
+    pub(super) fn interrupted(&mut self, member: usize, actions: &BTreeSet<ActionId>) {
+        self.interrupted.extend(actions.iter().map(|action| (member, *action)));
+    }
+
+    /// Of an engine that panicked only what its successor goes on with is still in flight.
+    pub(super) fn engine_ended(&mut self, member: usize, carried: &BTreeSet<ActionId>) {
+        self.open.retain(|(of, action), _| *of != member || carried.contains(action));
+        self.requests.retain(|(of, _), _| *of != member);
+    }
+
     /// Only what the journal's engines go on with is still in flight.
     pub(super) fn process_ended(&mut self, carried: &BTreeSet<(usize, ActionId)>) {
         self.open.retain(|key, _| carried.contains(key));
@@ -107,6 +122,15 @@ impl Truth {
 
     pub(super) fn maintained_no_more(&mut self, key: &(Name, Option<Name>)) {
         self.maintained.remove(key);
+    }
+
+    pub(super) fn acknowledged(&mut self, incident: IncidentKey) {
+        self.acknowledged.insert(incident);
+    }
+
+    /// Whether a person knows of an incident, for ever: no other ever has its number.
+    pub(super) fn knows(&self, incident: &IncidentKey) -> bool {
+        self.acknowledged.contains(incident)
     }
 
     pub(super) fn paused(&mut self, name: Option<Name>) {
@@ -290,6 +314,12 @@ impl World {
         let lied =
             machine.lied_at.is_some_and(|at| now.since(at) <= patience) || machine.claims_at(now).is_some();
         self.judge_purpose(definition, place, patience, lied, wrong);
+        let boots = machine.booted_by.filter(|_| machine.power == Power::Booting);
+        if let Some((_, action)) = boots.filter(|by| self.truth.interrupted.contains(by)) {
+            wrong.push(format!(
+                "it still comes up from !{action}, which was under way when an engine panicked"
+            ));
+        }
         if request.facts.channel == ChannelFact::Healthy {
             return self.judge_escalation(definition, index, place, wrong);
         }
