@@ -263,8 +263,9 @@ impl Fleet {
             self.shared().report(Some(name), plain(EventKind::BreakerChanged, reason));
             self.begin(member.definition, member.panics);
         } else {
-            // Parked: nobody knows its health, and nobody gives anything back.
-            self.shared().guard().part(name);
+            // Parked: nobody knows its health. What the next engine would go on with holds its leases until they expire: it goes on in
+            // the world, and one that is started in time must find it counted.
+            self.shared().guard().forget(name);
         }
     }
 

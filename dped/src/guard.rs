@@ -282,12 +282,12 @@ impl Guard {
         self.holds.health(&(deployable.clone(), assembly), domains, class, &self.settings, now);
     }
 
-    /// A deployable's assemblies are others: what was known of their health is void.
+    /// A deployable's assemblies are others, or its engine is parked: what was known of their health is void. Leases stay.
     pub fn forget(&mut self, deployable: &Name) {
         self.holds.forget(deployable);
     }
 
-    /// A deployable is managed no more, or its engine is parked: nobody will give back what it was granted.
+    /// A deployable is managed no more: nobody will give back what it was granted.
     pub fn part(&mut self, deployable: &Name) {
         self.forget(deployable);
         self.leases.retain(|name, _, _| name != deployable);

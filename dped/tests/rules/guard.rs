@@ -193,6 +193,12 @@ fn when_an_engine_is_gone_only_the_leases_end_that_its_successor_does_not_go_on_
     let shop = name("shop");
     guard.revoke(&shop, |action| action == ActionId(2), at(2));
     assert_eq!(guard.in_flight(), 2, "action 2 of shop, and that of wiki");
+    guard.forget(&shop);
+    assert_eq!(
+        guard.in_flight(),
+        2,
+        "so also where the engine is parked, and nobody knows the health of its machines"
+    );
     guard.revoke(&shop, |_| false, at(3));
     assert_eq!(guard.in_flight(), 1, "that of wiki");
 }

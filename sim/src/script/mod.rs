@@ -136,6 +136,7 @@ const fn lasts(happening: &Happening) -> Duration {
             ControllerFault::Gap(lasts)
             | ControllerFault::Lag(_, lasts)
             | ControllerFault::JournalUnwritable(lasts)
+            | ControllerFault::NodeReboot(lasts)
             | ControllerFault::Crash { down: lasts, .. },
         ) => *lasts,
         _ => Duration::ZERO,

@@ -72,7 +72,7 @@ pub const GRAMMAR: [Usage; 28] = [
     ),
     usage(
         "cpe",
-        "cpe crashes for SPAN [after N] | cpe stands-still for SPAN | cpe lags by SPAN for SPAN | cpe cannot-write for SPAN | cpe clock SECONDS",
+        "cpe crashes for SPAN [after N] | cpe stands-still for SPAN | cpe lags by SPAN for SPAN | cpe cannot-write for SPAN | cpe clock SECONDS | cpe panics DEPLOYABLE | cpe node-reboots for SPAN",
         "something happens to the controller",
     ),
     usage(
@@ -147,6 +147,8 @@ pub(super) fn happenings(
         "cut" => cut(line, names),
         "cloud" => cloud(line, names),
         "next" => next(line, names),
+        // What panics is the policy engine of one deployable.
+        "cpe" if line.takes("panics") => Ok(vec![Happening::Panic(names.deployable(line)?, 0)]),
         "cpe" => controller(line).map(|fault| vec![Happening::Controller(fault)]),
         "operator" => operator(line, names),
         "define" => {
@@ -288,6 +290,7 @@ fn controller(line: &mut Line<'_>) -> Result<ControllerFault, Wrong> {
         ("lags", 2),
         ("cannot-write", 3),
         ("clock", 4),
+        ("node-reboots", 5),
     ])? {
         0 => {
             let down = line.lasts()?;
@@ -300,6 +303,7 @@ fn controller(line: &mut Line<'_>) -> Result<ControllerFault, Wrong> {
             Ok(ControllerFault::Lag(line.span()?, line.lasts()?))
         }
         3 => Ok(ControllerFault::JournalUnwritable(line.lasts()?)),
+        5 => Ok(ControllerFault::NodeReboot(line.lasts()?)),
         _ => {
             let at = line.at();
             let word = line.word("seconds, as `3600` or `-3600`")?;

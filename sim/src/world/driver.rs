@@ -44,7 +44,7 @@ pub(super) struct Member {
     pub(super) acting: BTreeSet<ActionId>,
     /// When the last answer comes of an infrastructure that was asked.
     pub(super) looks_until: Timestamp,
-    /// It panics after so many more things that it wants.
+    /// It panics at what it is told after so many more things; 0: it has.
     pub(super) panics_after: Option<u32>,
     /// Actions that wait for their intents.
     pub(super) acts: BTreeMap<ActionId, Action>,
@@ -106,8 +106,25 @@ impl Member {
     }
 
     fn tell(&mut self, input: Input, now: Timestamp) {
+        if self.hears() {
+            self.engine.handle_input(input, now);
+        }
+    }
+
+    /// Whether the engine takes what comes now, or panics at it: then that is lost, and everything that waits in it.
+    fn hears(&mut self) -> bool {
         self.touched = true;
-        self.engine.handle_input(input, now);
+        match &mut self.panics_after {
+            None => true,
+            Some(left) => {
+                *left = left.saturating_sub(1);
+                *left > 0
+            }
+        }
+    }
+
+    fn has_panicked(&self) -> bool {
+        self.panics_after == Some(0)
     }
 }
 
@@ -139,9 +156,10 @@ impl World {
         let (now, engine_now) = (self.now, self.boot_time());
         let Some(it) = self.member_mut(member) else { return };
         let due = it.wake.take().unwrap_or(now);
-        it.touched = true;
-        it.engine.handle_timeout(engine_now);
-        let again = it.engine.poll_timeout().filter(|(at, _)| *at <= engine_now);
+        if it.hears() {
+            it.engine.handle_timeout(engine_now);
+        }
+        let again = it.engine.poll_timeout().filter(|(at, _)| *at <= engine_now && !it.has_panicked());
         self.process.observe_lag(due, now);
         if let Some((at, wake)) = again {
             let what =
@@ -246,6 +264,9 @@ impl World {
     pub(super) fn carry_out(&mut self, member: usize) {
         let life = self.process.life;
         for round in 0.. {
+            if self.member(member).is_some_and(Member::has_panicked) {
+                return self.panics(member);
+            }
             self.write_down(member);
             let Some(output) = self.member_mut(member).and_then(|it| it.engine.poll_output()) else { break };
             if round > OUTPUTS_MAX {
@@ -257,9 +278,6 @@ impl World {
                     return self.crash(down);
                 }
                 self.process.dies = Some((left - 1, down));
-            }
-            if self.panics_now(member) {
-                return self.panics(member);
             }
             self.obey(member, output);
             if life != self.process.life {
@@ -438,14 +456,6 @@ impl World {
         if let Some(it) = self.member_mut(member) {
             it.tell(Input::Admission { action, answer, gates }, now);
         }
-    }
-
-    fn panics_now(&mut self, member: usize) -> bool {
-        let left = self.member_mut(member).and_then(|it| it.panics_after.as_mut());
-        left.is_some_and(|left| {
-            *left = left.saturating_sub(1);
-            *left == 0
-        })
     }
 
     // ---- what is kept and told

@@ -51,7 +51,7 @@ pub enum Happening {
     Operation(Name, Fate),
     /// To cpe itself.
     Controller(ControllerFault),
-    /// The engine of a deployable panics, after so many more things that it wants.
+    /// The engine of a deployable panics, at what it is told after so many more things.
     Panic(Name, u32),
     /// Somebody orders something.
     Operator(Operator),
@@ -370,7 +370,7 @@ impl fmt::Display for Happening {
                 write!(out, "cpe: {kind}{}", Spans([Some(*lag), Some(*lasts)]))
             }
             Self::Panic(name, after) => {
-                write!(out, "{name}: its policy engine panics, {after} steps from now")
+                write!(out, "{name}: its policy engine panics, {after} inputs from now")
             }
             Self::Operator(order) => write!(out, "{order}"),
             Self::Define(definition) => write!(out, "{}: {kind}", definition.name),

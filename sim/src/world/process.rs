@@ -169,7 +169,7 @@ impl World {
             let elapsed = self.journal.wall(now).saturating_sub(written.wall);
             (Duration::from_millis(elapsed), snapshot.clone())
         });
-        self.engage(member, definition, taken_up);
+        self.engage(member, definition, taken_up.as_ref());
         self.say_loaded(member, "loaded");
     }
 
@@ -178,11 +178,11 @@ impl World {
         &mut self,
         member: usize,
         definition: &Arc<Deployable>,
-        taken_up: Option<(Duration, Snapshot)>,
+        taken_up: Option<&(Duration, Snapshot)>,
     ) {
         let (name, at) = (definition.name.clone(), self.boot_time());
         let seed = self.seed_of(definition);
-        let engine = match &taken_up {
+        let engine = match taken_up {
             Some((elapsed, snapshot)) => {
                 Engine::restore(Arc::clone(definition), seed, snapshot, *elapsed, at)
             }

@@ -43,7 +43,7 @@ impl World {
         runs.or_else(|| process.fallen.get_mut(&member).map(|it| &mut it.wreck))
     }
 
-    /// The engine of a deployable is to panic, after so many more things that it wants.
+    /// The engine of a deployable is to panic, at what it is told after so many more things.
     pub(super) fn will_panic(&mut self, name: &Name, after: u32) {
         let Some(member) = self.files.iter().position(|(known, _)| known == name) else { return };
         match self.member_mut(member) {
@@ -122,7 +122,7 @@ impl World {
         self.process.guard.revoke(&name, |action| carried.contains(&action), at);
         self.truth.engine_ended(member, &carried);
         if parked {
-            self.process.guard.part(&name);
+            self.process.guard.forget(&name);
             return;
         }
         self.supervisor(member, "its policy engine goes on from its last snapshot");
@@ -140,7 +140,7 @@ impl World {
                 Event::new(EventKind::IncidentClosed, "the engine was started anew", self.boot_time());
             self.report(member, Event { incident: Some(incident), ..event });
         }
-        self.engage(member, &definition, taken_up);
+        self.engage(member, &definition, taken_up.as_ref());
     }
 
     /// A person retries a parked deployable, or its definition changes. False: it is not parked.

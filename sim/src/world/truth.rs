@@ -31,7 +31,7 @@ struct Open {
     assembly: Name,
     infrastructure: Option<Name>,
     domains: Vec<Name>,
-    begun: bool,
+    begun: Timestamp,
 }
 
 #[derive(Debug, Default)]
@@ -221,7 +221,7 @@ impl World {
             assembly: assembly.name.clone(),
             infrastructure: definition.infrastructure.clone(),
             domains: assembly.failure_domains.clone(),
-            begun: true,
+            begun: self.now,
         };
         let step = matches!(action.act, Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_));
         let same = |(of, _): &(usize, ActionId), it: &Open| *of == member && it.assembly == open.assembly;
@@ -230,8 +230,10 @@ impl World {
         }
         self.truth.open.insert((member, action.action), open.clone());
         // A start step of a machine that is being recovered is part of that recovery.
+        // What nobody gives back, because its engine is parked, counts for as long as a lease.
+        let counts = |it: &Open| self.now.since(it.begun) < settings.lease;
         let places = |of: &dyn Fn(&(usize, ActionId), &Open) -> bool| {
-            let all = self.truth.open.iter().filter(|(key, it)| it.begun && of(key, it));
+            let all = self.truth.open.iter().filter(|(key, it)| counts(it) && of(key, it));
             all.map(|((member, _), it)| (*member, &it.assembly)).collect::<BTreeSet<_>>().len()
         };
         let mut limit = |what: String, is: usize, most: usize| {
