@@ -30,9 +30,15 @@ impl Notices {
         remember(&mut self.acknowledged, incident);
     }
 
+    /// Whether a person has said that they know.
+    #[must_use]
+    pub fn is_acknowledged(&self, incident: &IncidentKey) -> bool {
+        self.acknowledged.contains(incident)
+    }
+
     /// Whether something about an incident is told.
     pub fn tell(&mut self, incident: IncidentKey) -> bool {
-        if self.acknowledged.contains(&incident) {
+        if self.is_acknowledged(&incident) {
             return false;
         }
         remember(&mut self.told, incident);

@@ -236,7 +236,7 @@ impl Desk {
                 self.journal.delivered(notification.id.clone(), &word);
             }
             let kept = outbox::notified(&notification);
-            let known = |key: &Key| self.acknowledged.contains(key);
+            let known = |key: &Key| self.notices.is_acknowledged(key);
             if key_of(kept.as_ref()).as_ref().is_some_and(known) {
                 to.iter().for_each(|word| self.journal.delivered(notification.id.clone(), word));
             } else if !to.is_empty() {
