@@ -2,6 +2,7 @@
 //! counted, and when a scope escalates or is given up. Actions themselves are `recover.rs`'s.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use cpe_proto::decision::{ChannelFact, Facts, Refusal, Verdict};
 use cpe_proto::definition::{Machine, OnOrder, Window};
@@ -41,7 +42,7 @@ impl Engine {
     }
 
     /// Evidence about an assembly is fresh when it is not older than two intervals.
-    pub(crate) fn fresh_for(&self, index: AssemblyIndex) -> std::time::Duration {
+    pub(crate) fn fresh_for(&self, index: AssemblyIndex) -> Duration {
         self.definition().interval(index) * 2
     }
 
@@ -253,7 +254,7 @@ impl Engine {
         }
         let settings = &self.definition().assembly(index).probe;
         let Some(trouble) = &self.assembly(index).trouble else { return false };
-        let dead_for = trouble.dead_since.map_or(std::time::Duration::MAX, |at| now.since(at));
+        let dead_for = trouble.dead_since.map_or(Duration::MAX, |at| now.since(at));
         if self.confirms_on_path(index) {
             return dead_for < settings.interval + settings.timeout * self.failures_on_path(index);
         }
@@ -287,7 +288,7 @@ impl Engine {
     ) {
         let about = About::Assembly(index);
         let opened = self.open_assembly_incident(index, now);
-        let timing = self.definition().timing;
+        let wait = self.told_after(verdict);
         let trouble = self.assembly_trouble(index);
         trouble.verdict = Some((verdict.clone(), row));
         trouble.verdict_since = now;
@@ -297,11 +298,6 @@ impl Engine {
                 write!(reason, "; but {} passed since", self.definition().service(witness).name);
         }
         let trouble = self.assembly_trouble(index);
-        let wait = match verdict {
-            Verdict::InTransition => Some(timing.transition_wait),
-            Verdict::Unreachable | Verdict::CommonCause(_) => Some(timing.unreachable_notify),
-            _ => None,
-        };
         if let Some(wait) = wait {
             trouble.say_at.get_or_insert(now.after(wait));
         }
@@ -342,12 +338,23 @@ impl Engine {
         self.output(Output::Notify { incident, message: message.into() });
     }
 
+    /// How long such a verdict stands before a person is told of it.
+    fn told_after(&self, verdict: &Verdict) -> Option<Duration> {
+        let timing = self.definition().timing;
+        match verdict {
+            Verdict::InTransition => Some(timing.transition_wait),
+            Verdict::Unreachable | Verdict::CommonCause(_) => Some(timing.unreachable_notify),
+            _ => None,
+        }
+    }
+
     fn say_unreachable(&mut self, index: AssemblyIndex, verdict: &Verdict, now: Timestamp) {
+        let Some(wait) = self.told_after(verdict) else { return };
         let name = self.name_of(About::Assembly(index));
         let trouble = self.assembly_trouble(index);
-        if !matches!(verdict, Verdict::InTransition | Verdict::Unreachable | Verdict::CommonCause(_))
-            || trouble.say_at.is_none_or(|at| now < at)
-        {
+        // Its hour may have come while our evidence was void: then it is told now.
+        let missed = || trouble.told.as_ref() != Some(verdict) && now.since(trouble.verdict_since) >= wait;
+        if !trouble.say_at.map_or_else(missed, |at| now >= at) {
             return;
         }
         // Said once; as long as it lasts there is nothing new to say. Far away rather than gone, so that it is not set again.

@@ -208,9 +208,12 @@ impl Engine {
         let Some(mut decision) = recovery.decision.take() else { return };
         decision.gates.extend(gates);
         decision.answer = answer;
-        let by_hand = self.answered_by_gate(index, &recovery, answer, &decision);
+        let ordered = self.answered_by_gate(index, &recovery, answer, &decision);
         match answer {
-            Answer::Refused(refusal) if by_hand => self.tell_refusal(part, decision, refusal, now),
+            Answer::Refused(refusal) if recovery.by.is_some() => {
+                self.tell_refusal(part, decision, refusal, now);
+                ordered.iter().for_each(|ordered| self.close_refused(ordered, now));
+            }
             Answer::Refused(refusal) => {
                 if !self.stands(part, refusal, now) {
                     self.tell_refusal(part, decision, refusal, now);

@@ -22,7 +22,7 @@ use crate::input::ByHand;
 use crate::isolate::isolate;
 use crate::ladder;
 use crate::output::Output;
-use crate::parts::{Ordered, Recovery};
+use crate::parts::{Demand, Ordered, Recovery};
 
 /// Somebody waits for the answer: what the infrastructure and the guard do not say by then is not waited for.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(8);
@@ -38,6 +38,7 @@ impl Engine {
         if let Err(why) = self.makes_sense(&wanted) {
             return self.answer(order, Err(why));
         }
+        let opened = self.incident_of(&wanted).is_none();
         let incident = self.incident_by_hand(&wanted, now);
         let rung = wanted.rung.map(|rung| format!(" {rung}")).unwrap_or_default();
         let reason = format!("recover{rung}, by {}", wanted.by);
@@ -48,7 +49,7 @@ impl Engine {
             // What the infrastructure and the guard say is asked for at once.
             self.assembly_trouble(index).ask_at = Some(now);
         }
-        let ordered = Ordered { wanted, until: now.after(ANSWERED_WITHIN), action: None };
+        let ordered = Ordered { wanted, until: now.after(ANSWERED_WITHIN), action: None, opened };
         self.assembly_mut(index).by_hand = Some(Box::new(ordered));
     }
 
@@ -82,14 +83,17 @@ impl Engine {
         }
     }
 
+    fn incident_of(&mut self, wanted: &ByHand) -> Option<IncidentId> {
+        match wanted.service {
+            Some(service) => self.service_trouble(service).incident,
+            None => self.assembly_trouble(wanted.assembly).incident,
+        }
+    }
+
     /// The open one of what is recovered, or one of its own.
     fn incident_by_hand(&mut self, wanted: &ByHand, now: Timestamp) -> IncidentId {
-        let open = match wanted.service {
-            Some(service) => &mut self.service_trouble(service).incident,
-            None => &mut self.assembly_trouble(wanted.assembly).incident,
-        };
-        if let Some(open) = open {
-            return *open;
+        if let Some(open) = self.incident_of(wanted) {
+            return open;
         }
         let incident = self.incident_id();
         match wanted.service {
@@ -108,7 +112,7 @@ impl Engine {
         let Some(ordered) = &self.assembly(index).by_hand else { return };
         if let Some(action) = ordered.action {
             if self.assembly(index).recovery.as_ref().is_none_or(|it| it.action != action) {
-                self.refuse_by_hand(index, "the gate gave no answer");
+                self.refuse_by_hand(index, "the gate gave no answer", now);
             }
             return;
         }
@@ -262,20 +266,18 @@ impl Engine {
         let decision = self.decision(index, action, &plea, Answer::Refused(refusal), now);
         let part = wanted.service.map_or(Part::Assembly(index), Part::Service);
         self.tell_refusal(part, Box::new(decision), refusal, now);
-        self.refuse_by_hand(index, &format!("{refusal}: {why}"));
+        self.refuse_by_hand(index, &format!("{refusal}: {why}"), now);
     }
 
-    /// The gate has the last word. Whether it was asked by a person.
+    /// The gate has the last word. The order that it answers, if a person asked.
     pub(crate) fn answered_by_gate(
         &mut self,
         index: AssemblyIndex,
         recovery: &Recovery,
         answer: Answer,
         decision: &Decision,
-    ) -> bool {
-        if recovery.by.is_none() {
-            return false;
-        }
+    ) -> Option<Box<Ordered>> {
+        recovery.by.as_ref()?;
         let (action, rung) = (recovery.action, recovery.rung);
         let said = match answer {
             Answer::Refused(refusal) => {
@@ -290,16 +292,44 @@ impl Engine {
             )),
             Answer::Admitted => Err("meanwhile it is not possible any more".to_owned()),
         };
-        if let Some(ordered) = self.assembly_mut(index).by_hand.take_if(|it| it.action == Some(action)) {
-            self.answer(ordered.wanted.order, said);
-        }
-        true
+        let ordered = self.assembly_mut(index).by_hand.take_if(|it| it.action == Some(action))?;
+        self.answer(ordered.wanted.order, said);
+        Some(ordered)
     }
 
     /// An order that is not answered yet is not followed.
-    pub(crate) fn refuse_by_hand(&mut self, index: AssemblyIndex, why: &str) {
+    pub(crate) fn refuse_by_hand(&mut self, index: AssemblyIndex, why: &str, now: Timestamp) {
         if let Some(ordered) = self.assembly_mut(index).by_hand.take() {
             self.answer(ordered.wanted.order, Err(why.to_owned()));
+            self.close_refused(&ordered, now);
+        }
+    }
+
+    /// An incident that is only about an order ends when that is refused: who ordered it knows, and nothing else is the matter with it.
+    pub(crate) fn close_refused(&mut self, ordered: &Ordered, now: Timestamp) {
+        let wanted = &ordered.wanted;
+        let index = wanted.assembly;
+        let at_fault = match wanted.service {
+            Some(service) => {
+                let trouble = self.service_trouble(service);
+                trouble.confirmed || trouble.demand != Demand::Nothing
+            }
+            None => {
+                let dead = self.assembly(index).channel == ChannelHealth::Dead;
+                dead || self.assembly_trouble(index).demand != Demand::Nothing
+            }
+        };
+        if !ordered.opened || at_fault {
+            return;
+        }
+        let incident = match wanted.service {
+            Some(service) => self.service_trouble(service).incident.take(),
+            None => self.assembly_trouble(index).leave_incident(),
+        };
+        if let Some(incident) = incident {
+            self.report(about(wanted), EventKind::IncidentClosed, now, |it| {
+                (it.reason, it.incident) = ("the order was refused".into(), Some(incident));
+            });
         }
     }
 

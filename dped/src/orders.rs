@@ -42,7 +42,7 @@ impl Engine {
         self.desired = Desired::Stopped;
         for index in self.definition().assembly_indices() {
             self.call_off_step(index);
-            self.refuse_by_hand(index, "it was stopped meanwhile");
+            self.refuse_by_hand(index, "it was stopped meanwhile", now);
             let phase = self.assembly(index).recovery.as_ref().map(|it| (it.action, it.phase));
             match phase {
                 Some((action, Phase::Asked { .. })) => {
@@ -287,7 +287,7 @@ impl Engine {
     }
 
     fn let_go(&mut self, index: AssemblyIndex, now: Timestamp) {
-        self.refuse_by_hand(index, "the definition has changed meanwhile");
+        self.refuse_by_hand(index, "the definition has changed meanwhile", now);
         self.close_all(index, "no longer managed", now);
         let recovery = self.assembly_mut(index).recovery.take().map(|it| it.action);
         let step = self.assembly_mut(index).step.take().map(|it| it.action);
@@ -301,9 +301,9 @@ impl Engine {
         &mut self,
         index: AssemblyIndex,
         kept: &impl Fn(ServiceIndex) -> Option<ServiceIndex>,
-        _now: Timestamp,
+        now: Timestamp,
     ) {
-        self.refuse_by_hand(index, "the definition has changed meanwhile");
+        self.refuse_by_hand(index, "the definition has changed meanwhile", now);
         let part = self.assembly_mut(index);
         let mut released = Vec::new();
         if let Some(recovery) = &mut part.recovery

@@ -219,6 +219,8 @@ pub(crate) struct Ordered {
     pub(crate) until: Timestamp,
     /// The gate was asked.
     pub(crate) action: Option<ActionId>,
+    /// Its incident was opened by it, and not by a fault.
+    pub(crate) opened: bool,
 }
 
 /// Why the assembly scope has a fault.

@@ -103,6 +103,33 @@ fn by_hand_the_gate_holds_as_it_does_by_itself() {
 }
 
 #[test]
+fn an_incident_that_is_only_about_an_order_ends_when_that_is_refused() {
+    let made = WEB.replacen("address = \"192.0.2.1\"", "image = \"debian-12\"\nflavor = \"m1.small\"", 1);
+    let mut site = Site::cold(&made);
+    site.claims("web", InstanceState::Gone);
+    site.run(10.0);
+    assert!(site.notified()[0].contains("no instance of it exists"), "{:?}", site.notified());
+    site.pause(true);
+    let order = site.recover("web", None);
+    refused(&site, order, "paused");
+    assert_eq!(
+        site.reasons(EventKind::IncidentClosed),
+        ["the order was refused"],
+        "it stays as it was: told"
+    );
+    site.pause(false);
+    site.refuses = Some(Refusal::Budget);
+    let order = site.recover("db", None);
+    refused(&site, order, "budget");
+    assert_eq!(site.reasons(EventKind::IncidentClosed).len(), 2, "refused by the gate");
+    site.cut("db", Some(cpe_proto::observation::ChannelFailure::TimedOut));
+    site.until("its channel is dead", 60.0, |site| site.kinds(EventKind::IncidentOpened).len() == 3);
+    let order = site.recover("db", None);
+    refused(&site, order, "budget");
+    assert_eq!(site.reasons(EventKind::IncidentClosed).len(), 2, "a fault's own incident stays open");
+}
+
+#[test]
 fn what_the_definition_forbids_or_nobody_can_do_stays_undone() {
     let mut site = Site::with(WEB);
     let order = site.recover("web/curl", None);

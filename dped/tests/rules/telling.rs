@@ -55,6 +55,26 @@ fn a_dead_channel_without_a_proven_path_is_told_as_unreachable_without_delay() {
     assert_eq!(site.rungs(), []);
 }
 
+#[test]
+fn a_machine_out_of_reach_is_told_also_when_our_evidence_was_void_at_the_hour_of_telling() {
+    let cut = || {
+        let mut site = Site::with(PAIR);
+        site.canary = false;
+        for name in ["web", "db"] {
+            site.cut(name, Some(ChannelFailure::TimedOut));
+        }
+        site
+    };
+    let due = cut().until("it is told", 600.0, |site| !site.notified().is_empty());
+    let mut site = cut();
+    site.run(due.as_secs_f64() - 0.5);
+    assert_eq!(site.notified(), Vec::<&str>::new());
+    site.input(Input::EvidenceVoid { reason: "this process stood still for 4 s".into() });
+    site.run(60.0);
+    let told = site.notified().iter().filter(|it| it.starts_with("shop/web: unreachable for ")).count();
+    assert_eq!(told, 1, "{:?}", site.notified());
+}
+
 /// The details that ssh gives for a host key are long: which key was expected, which was shown, where to look.
 fn shows_another_key(site: &mut Site, detail: &str) {
     site.cut("web", Some(ChannelFailure::HostKey));

@@ -116,6 +116,8 @@ impl World {
                 What::Event(record)
                     if !ever
                         && record.event.kind == EventKind::IncidentOpened
+                        // Of that one its person knows.
+                        && !record.event.reason.starts_with("a recovery was ordered")
                         && record.subject() == name =>
                 {
                     return false;
