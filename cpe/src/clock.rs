@@ -23,6 +23,28 @@ pub fn wall_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Which boot of the machine this is, and both clocks now.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// The kernel's name for it (random(4), `boot_id`).
+    pub id: String,
+    /// Engine time.
+    pub now: Timestamp,
+    /// Wall time, in milliseconds since 1970-01-01T00:00:00Z.
+    pub wall_ms: u64,
+}
+
+impl Boot {
+    /// This one. Where the kernel does not say which it is, each process counts as one.
+    #[must_use]
+    pub fn this() -> Self {
+        let wall_ms = wall_ms();
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+        let id = id.map_or_else(|_| format!("process of {wall_ms}"), |id| id.trim().to_owned());
+        Self { id, now: now(), wall_ms }
+    }
+}
+
 /// The wall time of a point of engine time, in milliseconds since 1970-01-01T00:00:00Z. The same for the same point each time, as long as
 /// nobody sets the wall clock.
 #[must_use]

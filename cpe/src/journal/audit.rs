@@ -1,4 +1,5 @@
 //! What the auditor needs, read from a journal's file: by a connection that cannot write, in one transaction, also while a cpe writes.
+//! Its times are the journal's own (`axis.rs`): a wall clock that was set puts nothing out of order.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 
 use super::read::event;
 use super::store::{from_json, meta, name, uint};
-use super::{LOST_AT, RETAINED_AFTER, schema};
+use super::{LOST_AT, RETAINED_AFTER, axis, schema};
 use crate::clock;
 
 /// Why a journal cannot be audited.
@@ -60,40 +61,42 @@ fn read(connection: &mut Connection, open_max: Duration) -> rusqlite::Result<Rec
     let transaction = connection.transaction()?;
     let kept = meta(&transaction, RETAINED_AFTER)?.max(meta(&transaction, LOST_AT)?).unwrap_or(0);
     Ok(Records {
-        now: clock::wall_ms(),
+        now: axis::now(&transaction, &clock::Boot::this())?,
         complete_since: kept,
         open_max: u64::try_from(open_max.as_millis()).unwrap_or(u64::MAX),
         decisions: all(
             &transaction,
-            "SELECT id, time, deployable, body FROM decisions ORDER BY id",
+            "SELECT id, coalesce(steady, time), deployable, body FROM decisions ORDER BY id",
             decision,
         )?,
         intents: all(
             &transaction,
-            "SELECT time, body, outcome, resolved FROM intents ORDER BY time, deployable, action",
+            "SELECT coalesce(steady, time), body, outcome, coalesce(resolved_steady, resolved)
+             FROM intents ORDER BY 1, deployable, action",
             intent,
         )?,
         // Only the kinds that a rule looks at: most events are of states.
         events: all(
             &transaction,
-            "SELECT seq, time, deployable, body FROM events
+            "SELECT seq, coalesce(steady, time), deployable, body FROM events
              WHERE kind IN ('recovery_finished', 'recovery_refused', 'maintenance_changed', 'breaker_changed', 'ordered')
                 OR (kind = 'state_changed' AND body ->> 'to' = 'exhausted') ORDER BY seq",
             event,
         )?,
         incidents: all(
             &transaction,
-            "SELECT deployable, incident, assembly, service, opened, closed FROM incidents",
+            "SELECT deployable, incident, assembly, service, coalesce(steady, opened), coalesce(closed_steady, closed)
+             FROM incidents",
             incident,
         )?,
         // Who acknowledges an incident knows of it, whether or not anything was sent.
         notifications: all(
             &transaction,
-            "SELECT time, deployable, incident FROM notifications WHERE deployable IS NOT NULL
-             UNION ALL SELECT time, deployable, incident FROM acknowledged ORDER BY time",
+            "SELECT coalesce(steady, time), deployable, incident FROM notifications WHERE deployable IS NOT NULL
+             UNION ALL SELECT coalesce(steady, time), deployable, incident FROM acknowledged ORDER BY 1",
             notified,
         )?,
-        holds: all(&transaction, "SELECT time, kind, name, began FROM holds ORDER BY time, id", hold)?,
+        holds: all(&transaction, "SELECT coalesce(steady, time), kind, name, began FROM holds ORDER BY 1, id", hold)?,
     })
 }
 

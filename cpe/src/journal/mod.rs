@@ -3,6 +3,7 @@
 //! `read.rs` that of reading, `schema.rs` the tables, `retention.rs` what is deleted, `lock.rs` that there is one cpe per state_dir.
 
 mod audit;
+mod axis;
 mod lock;
 mod read;
 mod record;
@@ -437,7 +438,8 @@ impl Journal {
 
     fn append(&self, record: Record) {
         let room = Arc::clone(&self.0.room).try_acquire_owned();
-        let sent = room.map(|permit| self.0.work.send(Message { record, permit, done: None }).is_ok());
+        let sent = room
+            .map(|permit| self.0.work.send(Message { record, at: clock::now(), permit, done: None }).is_ok());
         if !sent.unwrap_or(false) {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
             self.0.metrics.journal_dropped.inc();
@@ -447,7 +449,8 @@ impl Journal {
     async fn durable(&self, record: Record) -> Result<(), JournalError> {
         let permit = Arc::clone(&self.0.urgent).acquire_owned().await.map_err(|_| JournalError::Closed)?;
         let (done, answer) = oneshot::channel();
-        self.0.work.send(Message { record, permit, done: Some(done) }).map_err(|_| JournalError::Closed)?;
+        let message = Message { record, at: clock::now(), permit, done: Some(done) };
+        self.0.work.send(message).map_err(|_| JournalError::Closed)?;
         answer.await.map_err(|_| JournalError::Closed)?
     }
 

@@ -8,6 +8,7 @@ use cpe_proto::event::Event;
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::Snapshot;
 use cpe_proto::snapshot::guard::GuardSnapshot;
+use cpe_proto::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::JournalError;
@@ -112,6 +113,8 @@ pub(super) enum Record {
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) record: Record,
+    /// When it was made.
+    pub(super) at: Timestamp,
     pub(super) permit: OwnedSemaphorePermit,
     pub(super) done: Option<oneshot::Sender<Result<(), JournalError>>>,
 }

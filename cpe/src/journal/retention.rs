@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::store::{int, set_meta, uint};
-use super::{RETAINED_AFTER, Settings};
+use super::{RETAINED_AFTER, Settings, axis};
 
 /// The most rows of each table that one pass deletes.
 const PASS_ROWS: i64 = 2_000;
@@ -56,6 +56,7 @@ fn age_of_the_oldest(connection: &Connection) -> rusqlite::Result<u64> {
 
 fn delete(connection: &mut Connection, before: u64) -> rusqlite::Result<i64> {
     let transaction = connection.transaction()?;
+    let retained_after = axis::of_wall(&transaction, before)?;
     let mut most = 0;
     for sql in [
         "DELETE FROM events WHERE seq IN (SELECT seq FROM events WHERE time < ?1 AND NOT EXISTS (
@@ -84,7 +85,7 @@ fn delete(connection: &mut Connection, before: u64) -> rusqlite::Result<i64> {
         most = most.max(i64::try_from(rows).unwrap_or(i64::MAX));
     }
     if most > 0 {
-        set_meta(&transaction, RETAINED_AFTER, before)?;
+        set_meta(&transaction, RETAINED_AFTER, retained_after)?;
     }
     transaction.commit()?;
     Ok(most)

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Each step from one version to the next; a step that was ever released is never changed.
-const STEPS: [&str; 6] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH];
+const STEPS: [&str; 7] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH];
 
 /// The newest version that is known here.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -80,6 +80,20 @@ CREATE TABLE parked (deployable TEXT PRIMARY KEY, since INTEGER NOT NULL, said T
 const SIXTH: &str = "
 CREATE TABLE outbox (number INTEGER PRIMARY KEY, id TEXT NOT NULL, channel TEXT NOT NULL, body TEXT NOT NULL);
 CREATE UNIQUE INDEX outbox_once ON outbox (id, channel);
+";
+
+/// The journal's own time (`axis.rs`), beside the wall time that people read; records of older versions have none.
+const SEVENTH: &str = "
+CREATE TABLE boots (boot TEXT PRIMARY KEY, base INTEGER NOT NULL) WITHOUT ROWID;
+ALTER TABLE events ADD COLUMN steady INTEGER;
+ALTER TABLE decisions ADD COLUMN steady INTEGER;
+ALTER TABLE intents ADD COLUMN steady INTEGER;
+ALTER TABLE intents ADD COLUMN resolved_steady INTEGER;
+ALTER TABLE incidents ADD COLUMN steady INTEGER;
+ALTER TABLE incidents ADD COLUMN closed_steady INTEGER;
+ALTER TABLE notifications ADD COLUMN steady INTEGER;
+ALTER TABLE acknowledged ADD COLUMN steady INTEGER;
+ALTER TABLE holds ADD COLUMN steady INTEGER;
 ";
 
 /// The version of a file; 0 for a new one.

@@ -9,10 +9,13 @@ use cpe_proto::event::{EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::Snapshot;
 use cpe_proto::snapshot::guard::GuardSnapshot;
+use cpe_proto::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::axis::Axis;
 use super::record::{Desired, Maintenance, NextIds, Notified, Outgoing, Park, Pause, Record, StartState};
 use super::{OpenError, schema};
+use crate::clock;
 
 /// Numbers of events that are set aside durably, so that one that was shown but not yet written is never used again.
 pub(super) const SEQ_RESERVE: u64 = 65_536;
@@ -35,6 +38,7 @@ pub(super) struct Store {
     pub(super) connection: Connection,
     durability: Option<Durability>,
     reserved: u64,
+    pub(super) axis: Axis,
 }
 
 impl Store {
@@ -48,7 +52,8 @@ impl Store {
         }
         prepare(&mut connection).map_err(failed)?;
         let reserved = meta(&connection, "seq_reserved").map_err(failed)?.unwrap_or(0);
-        Ok(Self { connection, durability: None, reserved })
+        let axis = Axis::open(&connection, &clock::Boot::this()).map_err(failed)?;
+        Ok(Self { connection, durability: None, reserved, axis })
     }
 
     /// What was kept over the restart.
@@ -81,7 +86,7 @@ impl Store {
     /// Writes a batch. `last_seq` is the highest number that its events have; the answers say which intents were new.
     pub(super) fn write(
         &mut self,
-        batch: &[Entry<'_>],
+        batch: &[(Timestamp, Entry<'_>)],
         last_seq: u64,
         durability: Durability,
     ) -> rusqlite::Result<Vec<Written>> {
@@ -95,8 +100,8 @@ impl Store {
         }
         let mut ids = BTreeMap::new();
         let mut written = Vec::with_capacity(batch.len());
-        for entry in batch {
-            written.push(apply(&transaction, entry, &mut ids)?);
+        for (at, entry) in batch {
+            written.push(apply(&transaction, entry, int(self.axis.at(*at)), &mut ids)?);
         }
         keep_ids(&transaction, &ids)?;
         transaction.commit()?;
@@ -154,6 +159,7 @@ fn prepare(connection: &mut Connection) -> rusqlite::Result<()> {
 fn apply(
     transaction: &Transaction<'_>,
     entry: &Entry<'_>,
+    steady: i64,
     ids: &mut BTreeMap<Name, NextIds>,
 ) -> rusqlite::Result<Written> {
     match entry {
@@ -161,9 +167,9 @@ fn apply(
             if let Some(deployable) = &event.deployable {
                 raise(ids, deployable, event.event.action, event.event.incident);
             }
-            insert_event(transaction, event)?;
+            insert_event(transaction, event, steady)?;
         }
-        Entry::Other(record) => return apply_record(transaction, record, ids),
+        Entry::Other(record) => return apply_record(transaction, record, steady, ids),
     }
     Ok(Written::New)
 }
@@ -171,6 +177,7 @@ fn apply(
 fn apply_record(
     transaction: &Transaction<'_>,
     record: &Record,
+    steady: i64,
     ids: &mut BTreeMap<Name, NextIds>,
 ) -> rusqlite::Result<Written> {
     match record {
@@ -181,8 +188,8 @@ fn apply_record(
             raise(ids, deployable, Some(decision.action), Some(decision.incident));
             let body = json(decision)?;
             transaction
-                .prepare_cached("INSERT INTO decisions (time, deployable, incident, action, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![int(*time), deployable.as_str(), int(decision.incident.0), int(decision.action.0), body])?;
+                .prepare_cached("INSERT INTO decisions (time, deployable, incident, action, body, steady) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute(params![int(*time), deployable.as_str(), int(decision.incident.0), int(decision.action.0), body, steady])?;
         }
         Record::Command { time, by, command, answer } => {
             transaction
@@ -193,27 +200,27 @@ fn apply_record(
         }
         Record::Intent { time, intent } => {
             raise(ids, &intent.deployable, Some(intent.action), intent.incident);
-            return insert_intent(transaction, *time, intent);
+            return insert_intent(transaction, *time, intent, steady);
         }
         Record::Outcome { time, deployable, action, outcome } => {
             transaction
                 .prepare_cached(
-                    "UPDATE intents SET outcome = ?3, resolved = ?4 WHERE deployable = ?1 AND action = ?2",
+                    "UPDATE intents SET outcome = ?3, resolved = ?4, resolved_steady = ?5 WHERE deployable = ?1 AND action = ?2",
                 )?
-                .execute(params![deployable.as_str(), int(action.0), outcome, int(*time)])?;
+                .execute(params![deployable.as_str(), int(action.0), outcome, int(*time), steady])?;
         }
         Record::Maintenance { time, maintenance: Maintenance { name, until, reason, by } } => {
-            hold(transaction, *time, "maintenance", name, true, by)?;
+            hold(transaction, (*time, steady), "maintenance", name, true, by)?;
             transaction
                 .prepare_cached("INSERT OR REPLACE INTO maintenance (name, until, reason, ordered_by) VALUES (?1, ?2, ?3, ?4)")?
                 .execute(params![name, int(*until), reason, by])?;
         }
         Record::MaintenanceOver { time, name, by } => {
-            hold(transaction, *time, "maintenance", name, false, by)?;
+            hold(transaction, (*time, steady), "maintenance", name, false, by)?;
             transaction.prepare_cached("DELETE FROM maintenance WHERE name = ?1")?.execute([name])?;
         }
         Record::Pause(Pause { name, since, reason, by }) => {
-            hold(transaction, *since, "pause", name, true, by)?;
+            hold(transaction, (*since, steady), "pause", name, true, by)?;
             transaction
                 .prepare_cached(
                     "INSERT OR REPLACE INTO pauses (name, since, reason, ordered_by) VALUES (?1, ?2, ?3, ?4)",
@@ -221,18 +228,18 @@ fn apply_record(
                 .execute(params![name, int(*since), reason, by])?;
         }
         Record::PauseOver { time, name, by } => {
-            hold(transaction, *time, "pause", name, false, by)?;
+            hold(transaction, (*time, steady), "pause", name, false, by)?;
             transaction.prepare_cached("DELETE FROM pauses WHERE name = ?1")?.execute([name])?;
         }
         Record::Acknowledged { time, deployable, incident, by } => {
             transaction
                 .prepare_cached(
-                    "INSERT OR IGNORE INTO acknowledged (deployable, incident, time, ordered_by) VALUES (?1, ?2, ?3, ?4)",
+                    "INSERT OR IGNORE INTO acknowledged (deployable, incident, time, ordered_by, steady) VALUES (?1, ?2, ?3, ?4, ?5)",
                 )?
-                .execute(params![deployable.as_str(), int(incident.0), int(*time), by])?;
+                .execute(params![deployable.as_str(), int(incident.0), int(*time), by, steady])?;
         }
         Record::Notified { notified, outgoing } => {
-            let written = insert_notified(transaction, notified)?;
+            let written = insert_notified(transaction, notified, steady)?;
             if written == Written::New {
                 insert_outgoing(transaction, outgoing)?;
             }
@@ -302,7 +309,7 @@ fn apply_record(
     Ok(Written::New)
 }
 
-fn insert_event(transaction: &Transaction<'_>, record: &EventRecord) -> rusqlite::Result<()> {
+fn insert_event(transaction: &Transaction<'_>, record: &EventRecord, steady: i64) -> rusqlite::Result<()> {
     let event = &record.event;
     let deployable = record.deployable.as_ref().map(Name::as_str);
     let (assembly, service) =
@@ -311,39 +318,60 @@ fn insert_event(transaction: &Transaction<'_>, record: &EventRecord) -> rusqlite
     let (seq, time) = (int(record.seq), int(record.time));
     transaction
         .prepare_cached(
-            "INSERT INTO events (seq, time, deployable, assembly, service, kind, incident, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO events (seq, time, deployable, assembly, service, kind, incident, body, steady)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
-        .execute(params![seq, time, deployable, assembly, service, event.kind.as_str(), incident, json(event)?])?;
+        .execute(params![
+            seq,
+            time,
+            deployable,
+            assembly,
+            service,
+            event.kind.as_str(),
+            incident,
+            json(event)?,
+            steady
+        ])?;
     match event.kind {
         EventKind::IncidentOpened => transaction
             .prepare_cached(
-                "INSERT OR IGNORE INTO incidents (deployable, incident, assembly, service, opened) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT OR IGNORE INTO incidents (deployable, incident, assembly, service, opened, steady)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
-            .execute(params![deployable, incident, assembly, service, time])?,
+            .execute(params![deployable, incident, assembly, service, time, steady])?,
         EventKind::IncidentClosed => transaction
-            .prepare_cached("UPDATE incidents SET closed = ?3 WHERE deployable = ?1 AND incident = ?2 AND closed IS NULL")?
-            .execute(params![deployable, incident, time])?,
+            .prepare_cached("UPDATE incidents SET closed = ?3, closed_steady = ?4 WHERE deployable = ?1 AND incident = ?2 AND closed IS NULL")?
+            .execute(params![deployable, incident, time, steady])?,
         _ => 0,
     };
     Ok(())
 }
 
-fn insert_intent(transaction: &Transaction<'_>, time: u64, intent: &Intent) -> rusqlite::Result<Written> {
+fn insert_intent(
+    transaction: &Transaction<'_>,
+    time: u64,
+    intent: &Intent,
+    steady: i64,
+) -> rusqlite::Result<Written> {
     let incident = intent.incident.map(|incident| int(incident.0));
     let changed = transaction
-        .prepare_cached("INSERT OR IGNORE INTO intents (deployable, action, incident, time, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![intent.deployable.as_str(), int(intent.action.0), incident, int(time), json(intent)?])?;
+        .prepare_cached("INSERT OR IGNORE INTO intents (deployable, action, incident, time, body, steady) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![intent.deployable.as_str(), int(intent.action.0), incident, int(time), json(intent)?, steady])?;
     Ok(if changed == 0 { Written::Duplicate } else { Written::New })
 }
 
-fn insert_notified(transaction: &Transaction<'_>, notified: &Notified) -> rusqlite::Result<Written> {
+fn insert_notified(
+    transaction: &Transaction<'_>,
+    notified: &Notified,
+    steady: i64,
+) -> rusqlite::Result<Written> {
     let Notified { time, deployable, incident, state, message } = notified;
     let incident = incident.map(|incident| int(incident.0));
     let changed = transaction
         .prepare_cached(
-            "INSERT OR IGNORE INTO notifications (time, deployable, incident, state, message) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR IGNORE INTO notifications (time, deployable, incident, state, message, steady) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![int(*time), deployable.as_str(), incident, state, message])?;
+        .execute(params![int(*time), deployable.as_str(), incident, state, message, steady])?;
     Ok(if changed == 0 { Written::Duplicate } else { Written::New })
 }
 
@@ -369,7 +397,7 @@ fn outbox(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Outgoing>> {
 
 fn hold(
     transaction: &Transaction<'_>,
-    time: u64,
+    (time, steady): (u64, i64),
     kind: &str,
     name: &str,
     began: bool,
@@ -377,9 +405,9 @@ fn hold(
 ) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
-            "INSERT INTO holds (time, kind, name, began, ordered_by) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO holds (time, kind, name, began, ordered_by, steady) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![int(time), kind, name, began, by])?;
+        .execute(params![int(time), kind, name, began, by, steady])?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use cpe_proto::decision::{Answer, ChannelFact, Decision, Facts, Value, Verdict};
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::rung::Rung;
+use cpe_proto::time::Timestamp;
 use tempfile::TempDir;
 
 use super::*;
@@ -309,7 +310,7 @@ fn the_oldest_is_deleted_by_age_and_size_and_an_open_incident_is_kept() {
         vec![record(1, Some(1), EventKind::IncidentOpened), record(2, Some(2), EventKind::IncidentOpened)];
     records.push(record(3, Some(2), EventKind::IncidentClosed));
     records.extend((4..=9000).map(|seq| record(seq, None, EventKind::StateChanged)));
-    let entries: Vec<_> = records.iter().map(|record| store::Entry::Event(record)).collect();
+    let entries: Vec<_> = records.iter().map(|record| (clock::now(), store::Entry::Event(record))).collect();
     store.write(&entries, 9000, store::Durability::Synced).unwrap();
     let count = |store: &store::Store, sql: &str| -> i64 {
         store.connection.query_row(sql, [], |row| row.get(0)).unwrap()
@@ -336,6 +337,67 @@ fn the_oldest_is_deleted_by_age_and_size_and_an_open_incident_is_kept() {
         "the open incident's event is still there"
     );
     assert_eq!(count(&store, "SELECT max(seq) FROM events"), 9000, "the newest are kept");
+}
+
+/// Maintenance at 10:00, at 10:01 somebody sets the clock two hours ahead, maintenance ends, the clock is set back, and at 10:03 something
+/// is restarted: by the wall clock in maintenance.
+#[test]
+fn a_clock_that_is_set_ahead_and_back_gives_no_finding() {
+    const TEN: u64 = 1_795_000_000_000;
+    const SET: u64 = 2 * 3_600_000;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("journal.sqlite");
+    let mut store = store::Store::open(&path).unwrap();
+    let at = |seconds: u64| Timestamp::from_boot(Duration::from_secs(1000 + seconds));
+    let told = |seq: u64, seconds: u64, set: u64, kind, reason: &str| {
+        let (time, event) = (TEN + seconds * 1000 + set, event(kind, Some(1), reason));
+        let event = Event { service: None, incident: None, ..event };
+        let record = EventRecord { seq, time, deployable: Some(name("shop")), event };
+        (at(seconds), Arc::new(record))
+    };
+    let on = told(1, 0, 0, EventKind::MaintenanceChanged, "on: new disks");
+    let off = told(2, 60, SET, EventKind::MaintenanceChanged, "off: by order");
+    let mut opened = told(3, 120, 0, EventKind::IncidentOpened, "unit inactive");
+    let event = Event { incident: Some(IncidentId(1)), ..opened.1.event.clone() };
+    opened.1 = Arc::new(EventRecord { event, ..(*opened.1).clone() });
+    let decided =
+        |time| Record::Decision { time, deployable: name("shop"), decision: decision(1, Answer::Admitted) };
+    let begun = |time| Record::Intent { time, intent: Box::new(intent(1)) };
+    let wall = TEN + 180_000;
+    let (decided, begun) = (decided(wall), begun(wall + 5));
+    let entries = [
+        (on.0, store::Entry::Event(&on.1)),
+        (off.0, store::Entry::Event(&off.1)),
+        (opened.0, store::Entry::Event(&opened.1)),
+        (at(180), store::Entry::Other(&decided)),
+        (at(180), store::Entry::Other(&begun)),
+    ];
+    store.write(&entries, 3, store::Durability::Synced).unwrap();
+    let found = || dped::audit::audit(&records(&path, Duration::from_secs(1 << 40)).unwrap());
+    assert_eq!(found(), []);
+    for table in ["events", "decisions", "intents", "incidents"] {
+        store.connection.execute(&format!("UPDATE {table} SET steady = NULL"), []).unwrap();
+    }
+    assert_eq!(found().len(), 1, "wall times alone say that it was in maintenance: {:?}", found());
+}
+
+#[test]
+fn the_time_of_a_journal_goes_on_over_a_reboot_with_another_clock() {
+    let dir = TempDir::new().unwrap();
+    let store = store::Store::open(&dir.path().join("journal.sqlite")).unwrap();
+    let connection = &store.connection;
+    let at = |seconds: u64| Timestamp::from_boot(Duration::from_secs(seconds));
+    let boot = |id: &str, seconds, wall_ms| clock::Boot { id: id.to_owned(), now: at(seconds), wall_ms };
+    let first = axis::Axis::open(connection, &boot("a", 50, 1_000_000)).unwrap();
+    assert_eq!(first.at(at(60)), 1_010_000, "it begins with the wall clock");
+    assert_eq!(axis::Axis::open(connection, &boot("a", 70, 9)).unwrap(), first, "and does not follow it");
+    let sql = "INSERT INTO events (seq, time, kind, body, steady) VALUES (1, 5, 'ordered', '{}', ?1)";
+    connection.execute(sql, [store::int(first.at(at(90)))]).unwrap();
+    assert_eq!(axis::now(connection, &boot("b", 3, 7)).unwrap(), 1_040_000, "a reader after a reboot");
+    let second = axis::Axis::open(connection, &boot("b", 10, 2_000)).unwrap();
+    assert_eq!(second.at(at(10)), 1_040_001, "after everything that is there");
+    assert_eq!(axis::now(connection, &boot("b", 20, 0)).unwrap(), 1_050_001);
+    assert_eq!(axis::of_wall(connection, 6).unwrap(), 1_040_001, "a wall time near that record");
 }
 
 #[tokio::test]

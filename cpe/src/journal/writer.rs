@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use cpe_proto::event::{Event, EventKind, EventRecord};
+use cpe_proto::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, oneshot, watch};
 
 use super::record::{Message, Record};
@@ -78,6 +79,7 @@ struct Writer {
 #[derive(Debug)]
 struct Kept {
     what: What,
+    at: Timestamp,
     // Its room in the queue is taken until it is written or dropped.
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -92,6 +94,7 @@ enum What {
 #[derive(Debug)]
 struct Waiting {
     record: Record,
+    at: Timestamp,
     done: oneshot::Sender<Result<(), JournalError>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -150,7 +153,7 @@ impl Writer {
     }
 
     fn take(&mut self, message: Message, waiting: &mut Vec<Waiting>) -> bool {
-        let Message { record, permit, done } = message;
+        let Message { record, at, permit, done } = message;
         #[cfg(test)]
         assert!(!matches!(record, Record::Panic), "told to panic");
         if let Some(done) = done {
@@ -159,14 +162,14 @@ impl Writer {
                 let _ = done.send(Ok(()));
                 return false;
             }
-            waiting.push(Waiting { record, done, _permit: permit });
+            waiting.push(Waiting { record, at, done, _permit: permit });
             return true;
         }
-        self.keep(record, Some(permit));
+        self.keep(record, at, Some(permit));
         false
     }
 
-    fn keep(&mut self, record: Record, permit: Option<OwnedSemaphorePermit>) {
+    fn keep(&mut self, record: Record, at: Timestamp, permit: Option<OwnedSemaphorePermit>) {
         let mut what = match record {
             Record::Event { time, deployable, event } => self.number(time, deployable, event),
             other => What::Other(other),
@@ -179,7 +182,7 @@ impl Writer {
             self.parts.metrics.journal_dropped.inc();
             return;
         }
-        self.backlog.push_back(Kept { what, _permit: permit });
+        self.backlog.push_back(Kept { what, at, _permit: permit });
     }
 
     fn number(&mut self, time: u64, deployable: Option<cpe_proto::id::Name>, event: Event) -> What {
@@ -219,12 +222,12 @@ impl Writer {
             }
         }
         let durability = if waiting.is_empty() { Durability::Written } else { Durability::Synced };
-        let mut batch: Vec<Entry<'_>> = Vec::with_capacity(self.backlog.len() + waiting.len());
+        let mut batch: Vec<(Timestamp, Entry<'_>)> = Vec::with_capacity(self.backlog.len() + waiting.len());
         batch.extend(self.backlog.iter().map(|kept| match &kept.what {
-            What::Event { record, .. } => Entry::Event(record),
-            What::Other(record) => Entry::Other(record),
+            What::Event { record, .. } => (kept.at, Entry::Event(record)),
+            What::Other(record) => (kept.at, Entry::Other(record)),
         }));
-        batch.extend(waiting.iter().map(|waiting| Entry::Other(&waiting.record)));
+        batch.extend(waiting.iter().map(|waiting| (waiting.at, Entry::Other(&waiting.record))));
         self.store.write(&batch, self.next_seq - 1, durability).map_err(|error| error.to_string())
     }
 
@@ -284,7 +287,7 @@ impl Writer {
     /// An event of the journal's own.
     fn tell(&mut self, reason: &str) {
         let event = plain(EventKind::BreakerChanged, reason);
-        self.keep(Record::Event { time: clock::wall_ms(), deployable: None, event }, None);
+        self.keep(Record::Event { time: clock::wall_ms(), deployable: None, event }, clock::now(), None);
     }
 
     fn tell_dropped(&mut self) {
@@ -295,7 +298,7 @@ impl Writer {
         }
         self.dropped_told = dropped;
         // An audit must not take what was lost for what was never recorded.
-        if let Err(error) = set_meta(&self.store.connection, LOST_AT, clock::wall_ms()) {
+        if let Err(error) = set_meta(&self.store.connection, LOST_AT, self.store.axis.at(clock::now())) {
             tracing::warn!(%error, "that records were lost could not be kept");
         }
         tracing::error!(records = news, "the journal was too slow or not writable: records were lost");
