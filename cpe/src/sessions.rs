@@ -87,9 +87,12 @@ impl Sessions {
         sessions
     }
 
+    /// Where nothing is known of a machine but its definition: one that moved stays where it is.
     fn connect_to_addresses(&mut self, definition: &Deployable) {
         for index in definition.assembly_indices() {
-            if let Machine::Address(address) = &definition.assembly(index).machine {
+            if let Machine::Address(address) = &definition.assembly(index).machine
+                && self.address(index).is_none()
+            {
                 self.set_address(definition, index, &Arc::from(address.as_str()));
             }
         }
@@ -132,7 +135,9 @@ impl Sessions {
         self.machines = after.assemblies.iter().map(|_| MachineSession::default()).collect();
         for (index, same) in same_machines(before, after) {
             let (was, is) = (before.assembly(index), after.assembly(same));
-            if (&is.ssh, is.monitor == Monitor::Ssh) == (&was.ssh, was.monitor == Monitor::Ssh)
+            // As the engine keeps what it knows of a machine; otherwise where it moved to is forgotten on both sides.
+            if is.ssh == was.ssh
+                && before.reached_alike(index, after, same)
                 && let Some(machine) = kept[usize::from(index.0)].take()
             {
                 self.machines[usize::from(same.0)] = machine;

@@ -159,10 +159,12 @@ fn who_depends_on_a_machine_that_comes_back_elsewhere_is_reconfigured_once_also_
 
     // The definition has the old address still, and nobody says the new one again: cpe knows it, also after a reload and a restart.
     infrastructure.fall_silent("now-db");
+    let logins = site.machine("elsewhere").counts().logins;
     site.define("shop.toml", &format!("{}{SHOP}", PROBE.replace("500ms", "400ms")));
     site.wait_for_event(|event| event["kind"] == "definition_loaded" && event["reason"] == "changed");
     site.wait_for_rounds("elsewhere", 4);
     wait_for_address(&site, "db", &after);
+    assert_eq!(site.machine("elsewhere").counts().logins, logins, "its session was not touched");
     site.kill_controller();
     site.start_controller();
     site.wait_for_rounds("elsewhere", 4);
