@@ -1,5 +1,10 @@
 //! All deployables of this process: which there are, the way to each engine, orders to them, their maintenance. One task for each
-//! (`driver.rs`); what a panic in one costs is in `supervise.rs`. Definitions are read by `load.rs`.
+//! (`driver.rs`); what a panic in one costs is in `supervise.rs`. Definitions are read by `load.rs`. `fleet/orders.rs` is what the API
+//! orders, `fleet/select.rs` what its names mean.
+
+mod maintenance;
+mod orders;
+mod select;
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -7,27 +12,29 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use cpe_proto::api::{Command, CommandAnswer, DeployableStatus, HostKey, Status};
-use cpe_proto::definition::{Assembly, Deployable};
+use cpe_proto::api::DeployableStatus;
+use cpe_proto::definition::Deployable;
 use cpe_proto::document::Diagnostic;
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{AssemblyIndex, Name};
 use dped::{Desired, Input, Order, Seed};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::api::{Controller, Refused};
+use crate::api::Refused;
 use crate::clock;
 use crate::driver::{Driver, Message};
 use crate::event::plain;
-use crate::glob::{Glob, GlobError};
-use crate::journal::{self, JournalError, Maintenance, WhyQuery};
+use crate::glob::Glob;
+use crate::journal;
 use crate::past::{self, Past};
-use crate::pauses::{self, Pauses};
+use crate::pauses::Pauses;
 use crate::shared::Shared;
 use crate::supervise::{Panics, Standing};
 use crate::view;
 use crate::vital::catch;
 use crate::windows::Windows;
+use maintenance::assembly_of;
+pub(crate) use select::unknown;
 
 /// An engine that does not say its status by then is busy or ended, and is left out of the answer.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -231,18 +238,6 @@ impl Fleet {
         Seed { first_action: ids.action, first_incident: ids.incident, random, desired, maintenance }
     }
 
-    /// Ends maintenance whose hour has come.
-    pub async fn end_maintenance(&self) {
-        let now = clock::wall_ms();
-        let over = |(name, until): (&String, &u64)| (*until <= now).then(|| name.clone());
-        let over: Vec<String> = self.ends().iter().filter_map(over).collect();
-        for name in over {
-            if let Err(error) = self.maintenance_off(&name, "its time is over", "cpe").await {
-                tracing::warn!(name, %error, "maintenance could not be ended; tried again");
-            }
-        }
-    }
-
     /// Asks the next engine in turn whether it lives: true if it answers, or if there is none. `after` is the one that was asked before.
     pub async fn answers(&self, after: &mut Option<Name>) -> bool {
         let next = {
@@ -326,244 +321,8 @@ impl Fleet {
         }
     }
 
-    async fn set_desired(&self, name: &str, desired: journal::Desired) -> Result<CommandAnswer, Refused> {
-        let name = self.deployable(name)?;
-        self.shared.journal.set_desired(name.clone(), desired).await.map_err(|error| unwritable(&error))?;
-        self.wishes().insert(name.clone(), desired);
-        let (order, word) = match desired {
-            journal::Desired::Started => (Order::Start, "start"),
-            journal::Desired::Stopped => (Order::Stop, "stop"),
-        };
-        self.order(&name, order).await?;
-        Ok(CommandAnswer {
-            message: format!("{name}: {word} ordered; `cpe events {name} --follow` shows it"),
-        })
-    }
-
-    async fn maintenance_on(
-        &self,
-        name: String,
-        seconds: u64,
-        reason: String,
-        by: String,
-    ) -> Result<CommandAnswer, Refused> {
-        let until = clock::wall_ms().saturating_add(seconds.saturating_mul(1000));
-        let meant = self.places(&name)?;
-        let message =
-            format!("{}: in maintenance for {seconds} s: watched, not acted upon", meant.join(", "));
-        for place in meant {
-            self.begin_maintenance(place, until, reason.clone(), by.clone()).await?;
-        }
-        Ok(CommandAnswer { message })
-    }
-
-    /// Maintenance until then, in milliseconds of wall time.
-    pub(crate) async fn begin_maintenance(
-        &self,
-        name: String,
-        until: u64,
-        reason: String,
-        by: String,
-    ) -> Result<(), Refused> {
-        let (deployable, assembly) = self.place(&name)?;
-        let said = format!("{reason} (by {by})").into();
-        let kept = Maintenance { name: name.clone(), until, reason, by };
-        self.shared.journal.set_maintenance(kept).await.map_err(|error| unwritable(&error))?;
-        self.ends().insert(name, until);
-        self.order(&deployable, Order::Maintenance { assembly, on: true, reason: said }).await
-    }
-
-    /// When the maintenance of that name is over, if it is in one.
-    pub(crate) fn maintenance_until(&self, name: &str) -> Option<u64> {
-        self.ends().get(name).copied()
-    }
-
     pub(crate) const fn windows(&self) -> &Windows {
         &self.windows
-    }
-
-    /// What a changed definition has anew is in the maintenance that its name is in; what knows it already is told nothing new.
-    async fn remind_of_maintenance(&self, name: &Name) {
-        let kept: Vec<String> = self.ends().keys().cloned().collect();
-        for place in kept.iter().filter(|place| assembly_of(place, name.as_str()).is_some()) {
-            let Ok((deployable, assembly)) = self.place(place) else { continue };
-            let reason = "it is in maintenance".into();
-            let _ = self.order(&deployable, Order::Maintenance { assembly, on: true, reason }).await;
-        }
-    }
-
-    async fn maintenance_off(&self, name: &str, why: &str, by: &str) -> Result<CommandAnswer, Refused> {
-        self.shared.journal.end_maintenance(name, by).await.map_err(|error| unwritable(&error))?;
-        let known = self.ends().remove(name).is_some();
-        let (deployable, assembly) = self.place(name)?;
-        self.order(&deployable, Order::Maintenance { assembly, on: false, reason: why.into() }).await?;
-        let message = if known {
-            format!("{name}: maintenance ended")
-        } else {
-            format!("{name}: was not in maintenance")
-        };
-        Ok(CommandAnswer { message })
-    }
-
-    async fn pause(&self, name: Option<String>, reason: &str, by: &str) -> Result<CommandAnswer, Refused> {
-        let deployable = name.map(|name| self.deployable(&name)).transpose()?;
-        let begun = self.pauses.begin(&self.shared, deployable.as_ref(), reason, by).await;
-        begun.map_err(|error| unwritable(&error))?;
-        match &deployable {
-            Some(name) => {
-                let reason = pauses::said(reason, by).into();
-                self.order(name, Order::Pause { on: true, reason }).await?;
-            }
-            None => self.order_all(&Order::FleetPause { on: true }).await,
-        }
-        let what = deployable.as_ref().map_or("everything", Name::as_str);
-        let again = deployable.as_ref().map_or(String::new(), |name| format!(" {name}"));
-        Ok(CommandAnswer {
-            message: format!(
-                "{what}: recovery is paused; what was begun finishes; `cpe resume{again}` ends it"
-            ),
-        })
-    }
-
-    async fn resume(&self, name: Option<String>, reason: &str, by: &str) -> Result<CommandAnswer, Refused> {
-        let deployable = match name {
-            // What is not defined any more may still be paused.
-            Some(name) if self.pauses.contains(&name) => {
-                Some(Name::parse(&name).map_err(|error| Refused::bad(error.to_string()))?)
-            }
-            name => name.map(|name| self.deployable(&name)).transpose()?,
-        };
-        let ended = self.pauses.end(&self.shared, deployable.as_ref(), reason, by).await;
-        let was = ended.map_err(|error| unwritable(&error))?;
-        if let Some(name) = deployable.as_ref().filter(|name| was && self.members().contains_key(*name)) {
-            self.order(name, Order::Pause { on: false, reason: pauses::said(reason, by).into() }).await?;
-        }
-        if deployable.is_none() && was {
-            self.order_all(&Order::FleetPause { on: false }).await;
-        }
-        let what = deployable.as_ref().map_or("everything", Name::as_str);
-        let message = if was {
-            format!("{what}: recovery goes on")
-        } else {
-            format!("{what}: was not paused; `cpe status` shows what is")
-        };
-        Ok(CommandAnswer { message })
-    }
-
-    async fn retry(&self, name: &str, by: &str) -> Result<CommandAnswer, Refused> {
-        // The counts of a service and of its machine are one ladder.
-        let machine: Vec<&str> = name.splitn(3, '/').take(2).collect();
-        let (deployable, assembly) = self.place(&machine.join("/"))?;
-        if let (Some(service), Some(index)) = (name.splitn(3, '/').nth(2), assembly) {
-            let members = self.members();
-            let definition = members.get(&deployable).map(|member| Arc::clone(&member.definition));
-            drop(members);
-            definition
-                .and_then(|definition| definition.service_named(index, service))
-                .ok_or_else(|| unknown(name))?;
-        }
-        if self.unpark(&deployable, &format!("ordered by {by}")) {
-            let message = format!("{deployable}: its policy engine goes on from its last snapshot");
-            return Ok(CommandAnswer { message });
-        }
-        self.order(&deployable, Order::Retry { assembly }).await?;
-        Ok(CommandAnswer {
-            message: format!("{}: counts are forgotten, tried anew from the first rung", machine.join("/")),
-        })
-    }
-
-    async fn acknowledge(&self, name: &str, by: &str) -> Result<CommandAnswer, Refused> {
-        let wanted = WhyQuery::parse(name).map_err(Refused::bad)?;
-        let open = self.shared.journal.open_incidents(wanted).await.map_err(|error| unwritable(&error))?;
-        if open.is_empty() {
-            return Err(Refused::not_found(format!(
-                "{name}: no incident is open; `cpe status` shows what is"
-            )));
-        }
-        let mut told = Vec::with_capacity(open.len());
-        for (deployable, incident) in open {
-            let kept = self.shared.journal.acknowledge(deployable.clone(), incident, by).await;
-            kept.map_err(|error| unwritable(&error))?;
-            self.shared.notifier.acknowledge(&deployable, incident);
-            told.push(format!("{deployable}#{incident}"));
-        }
-        Ok(CommandAnswer {
-            message: format!("{}: acknowledged by {by}; no more notifications of it", told.join(", ")),
-        })
-    }
-
-    fn deployable(&self, name: &str) -> Result<Name, Refused> {
-        let parsed = Name::parse(name).map_err(|error| Refused::bad(error.to_string()))?;
-        if self.members().contains_key(&parsed) { Ok(parsed) } else { Err(unknown(name)) }
-    }
-
-    /// What a glob, or the name of a failure domain, stands for among deployables and assemblies. A name stands for itself.
-    fn places(&self, name: &str) -> Result<Vec<String>, Refused> {
-        let wanted: Glob = name.parse().map_err(|error: GlobError| Refused::bad(error.to_string()))?;
-        if wanted.is_literal() {
-            return Ok(vec![name.to_owned()]);
-        }
-        let members = self.members();
-        let assemblies = || {
-            let all =
-                members.values().flat_map(|it| it.definition.assemblies.iter().map(move |part| (it, part)));
-            all.map(|(it, part)| (format!("{}/{}", it.definition.name, part.name), it, part))
-        };
-        let found: Vec<String> = match (wanted.domain(), wanted.segments().len()) {
-            (Some(domain), _) => {
-                let inside =
-                    |part: &Assembly| part.failure_domains.iter().any(|it| domain.matches(it.as_str()));
-                assemblies().filter(|(_, _, part)| inside(part)).map(|(place, ..)| place).collect()
-            }
-            (None, 1) => {
-                members.keys().filter(|it| wanted.may_match(it.as_str())).map(ToString::to_string).collect()
-            }
-            (None, 2) => {
-                let meant = |it: &Member, part: &Assembly| {
-                    wanted.matches(&[it.definition.name.as_str(), part.name.as_str()])
-                };
-                assemblies().filter(|(_, it, part)| meant(it, part)).map(|(place, ..)| place).collect()
-            }
-            _ => return Err(Refused::bad(format!("{name} means services; name deployables or assemblies"))),
-        };
-        if found.is_empty() { Err(unknown(name)) } else { Ok(found) }
-    }
-
-    /// Deployables that a glob stands for, or everything.
-    fn paused_by(&self, name: Option<String>) -> Result<Vec<Option<String>>, Refused> {
-        let Some(name) = name else { return Ok(vec![None]) };
-        if name.starts_with("domain:") {
-            let text = format!(
-                "a pause is of deployables or of everything; `cpe maintenance on {name}` holds a failure domain back"
-            );
-            return Err(Refused::bad(text));
-        }
-        if !name.contains(['*', '?']) {
-            return Ok(vec![Some(name)]);
-        }
-        let places = self.places(&name)?;
-        if places.iter().any(|place| place.contains('/')) {
-            return Err(Refused::bad(format!(
-                "{name} means assemblies; a pause is of deployables or of everything"
-            )));
-        }
-        Ok(places.into_iter().map(Some).collect())
-    }
-
-    /// `deployable` or `deployable/assembly`, as far as there is such.
-    pub(crate) fn place(&self, name: &str) -> Result<(Name, Option<AssemblyIndex>), Refused> {
-        let Some((deployable, assembly)) = name.split_once('/') else {
-            return Ok((self.deployable(name)?, None));
-        };
-        let deployable = self.deployable(deployable)?;
-        let members = self.members();
-        let index = members.get(&deployable).and_then(|member| member.definition.assembly_named(assembly));
-        index.map(|index| (deployable, Some(index))).ok_or_else(|| unknown(name))
-    }
-
-    /// What runs under that name.
-    pub(crate) fn definition_of(&self, name: &Name) -> Option<Arc<Deployable>> {
-        self.members().get(name).map(|member| Arc::clone(&member.definition))
     }
 
     /// Orders something whose outcome is waited for.
@@ -597,74 +356,6 @@ impl Fleet {
     }
 }
 
-impl Controller for Fleet {
-    fn size(&self) -> (usize, usize, usize) {
-        self.count()
-    }
-
-    async fn status(&self, wanted: &Glob) -> Status {
-        let mut status = Status { deployables: self.statuses(wanted).await, paused: None };
-        self.pauses.tell(&mut status);
-        status
-    }
-
-    async fn host_key(&self, name: &str, jump: bool) -> Result<HostKey, Refused> {
-        self.look_at_key(name, jump).await
-    }
-
-    async fn command(&self, command: Command, by: String) -> Result<CommandAnswer, Refused> {
-        match command {
-            Command::Start { name } => self.set_desired(&name, journal::Desired::Started).await,
-            Command::Stop { name } => self.set_desired(&name, journal::Desired::Stopped).await,
-            Command::MaintenanceOn { name, for_seconds, reason } => {
-                self.maintenance_on(name, for_seconds, reason, by).await
-            }
-            Command::MaintenanceOff { name } => {
-                let mut said = Vec::new();
-                for place in self.places(&name)? {
-                    said.push(self.maintenance_off(&place, "switched off", &by).await?.message);
-                }
-                Ok(CommandAnswer { message: said.join("; ") })
-            }
-            Command::Pause { name, reason } => {
-                let mut said = Vec::new();
-                for name in self.paused_by(name)? {
-                    said.push(self.pause(name, &reason, &by).await?.message);
-                }
-                Ok(CommandAnswer { message: said.join("; ") })
-            }
-            Command::Resume { name, reason } => {
-                let mut said = Vec::new();
-                for name in self.paused_by(name)? {
-                    said.push(self.resume(name, &reason, &by).await?.message);
-                }
-                Ok(CommandAnswer { message: said.join("; ") })
-            }
-            Command::Recover { name, rung, reason } => self.recover(&name, rung, &reason, &by).await,
-            Command::ConfirmFenced { name, reason } => self.confirm_fenced(&name, &reason, &by).await,
-            Command::Trust { name, fingerprint, jump } => self.trust(&name, &fingerprint, jump, &by).await,
-            Command::Retry { name } => self.retry(&name, &by).await,
-            Command::Ack { name } => self.acknowledge(&name, &by).await,
-        }
-    }
-}
-
-/// The assembly's part of `deployable` or `deployable/assembly`, if the first part is that deployable.
-fn assembly_of<'a>(name: &'a str, deployable: &str) -> Option<Option<&'a str>> {
-    match name.split_once('/') {
-        None => (name == deployable).then_some(None),
-        Some((first, assembly)) => (first == deployable).then_some(Some(assembly)),
-    }
-}
-
 fn counted(count: usize, one: &str, more: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { more })
-}
-
-pub(crate) fn unknown(name: &str) -> Refused {
-    Refused::not_found(format!("there is no {name:?} here; `cpe status` lists what there is"))
-}
-
-fn unwritable(error: &JournalError) -> Refused {
-    Refused::unavailable(format!("{error}; without a journal nothing is ordered"))
 }

@@ -1,0 +1,173 @@
+//! What operators order over the API: start and stop, pause and resume, retry, ack. What of it must outlive the controller is durable
+//! before an engine is told. What NAME means is in `select.rs`; recoveries by hand are in `by_hand.rs`, host keys in `trust.rs`.
+
+use std::sync::Arc;
+
+use cpe_proto::api::{Command, CommandAnswer, HostKey, Status};
+use cpe_proto::id::Name;
+use dped::Order;
+
+use super::{Fleet, unknown};
+use crate::api::{Controller, Refused};
+use crate::glob::Glob;
+use crate::journal::{self, JournalError, WhyQuery};
+use crate::pauses;
+
+impl Fleet {
+    async fn set_desired(&self, name: &str, desired: journal::Desired) -> Result<CommandAnswer, Refused> {
+        let name = self.deployable(name)?;
+        self.shared.journal.set_desired(name.clone(), desired).await.map_err(|error| unwritable(&error))?;
+        self.wishes().insert(name.clone(), desired);
+        let (order, word) = match desired {
+            journal::Desired::Started => (Order::Start, "start"),
+            journal::Desired::Stopped => (Order::Stop, "stop"),
+        };
+        self.order(&name, order).await?;
+        Ok(CommandAnswer {
+            message: format!("{name}: {word} ordered; `cpe events {name} --follow` shows it"),
+        })
+    }
+
+    async fn pause(&self, name: Option<String>, reason: &str, by: &str) -> Result<CommandAnswer, Refused> {
+        let deployable = name.map(|name| self.deployable(&name)).transpose()?;
+        let begun = self.pauses.begin(&self.shared, deployable.as_ref(), reason, by).await;
+        begun.map_err(|error| unwritable(&error))?;
+        match &deployable {
+            Some(name) => {
+                let reason = pauses::said(reason, by).into();
+                self.order(name, Order::Pause { on: true, reason }).await?;
+            }
+            None => self.order_all(&Order::FleetPause { on: true }).await,
+        }
+        let what = deployable.as_ref().map_or("everything", Name::as_str);
+        let again = deployable.as_ref().map_or(String::new(), |name| format!(" {name}"));
+        Ok(CommandAnswer {
+            message: format!(
+                "{what}: recovery is paused; what was begun finishes; `cpe resume{again}` ends it"
+            ),
+        })
+    }
+
+    async fn resume(&self, name: Option<String>, reason: &str, by: &str) -> Result<CommandAnswer, Refused> {
+        let deployable = match name {
+            // What is not defined any more may still be paused.
+            Some(name) if self.pauses.contains(&name) => {
+                Some(Name::parse(&name).map_err(|error| Refused::bad(error.to_string()))?)
+            }
+            name => name.map(|name| self.deployable(&name)).transpose()?,
+        };
+        let ended = self.pauses.end(&self.shared, deployable.as_ref(), reason, by).await;
+        let was = ended.map_err(|error| unwritable(&error))?;
+        if let Some(name) = deployable.as_ref().filter(|name| was && self.members().contains_key(*name)) {
+            self.order(name, Order::Pause { on: false, reason: pauses::said(reason, by).into() }).await?;
+        }
+        if deployable.is_none() && was {
+            self.order_all(&Order::FleetPause { on: false }).await;
+        }
+        let what = deployable.as_ref().map_or("everything", Name::as_str);
+        let message = if was {
+            format!("{what}: recovery goes on")
+        } else {
+            format!("{what}: was not paused; `cpe status` shows what is")
+        };
+        Ok(CommandAnswer { message })
+    }
+
+    async fn retry(&self, name: &str, by: &str) -> Result<CommandAnswer, Refused> {
+        // The counts of a service and of its machine are one ladder.
+        let machine: Vec<&str> = name.splitn(3, '/').take(2).collect();
+        let (deployable, assembly) = self.place(&machine.join("/"))?;
+        if let (Some(service), Some(index)) = (name.splitn(3, '/').nth(2), assembly) {
+            let members = self.members();
+            let definition = members.get(&deployable).map(|member| Arc::clone(&member.definition));
+            drop(members);
+            definition
+                .and_then(|definition| definition.service_named(index, service))
+                .ok_or_else(|| unknown(name))?;
+        }
+        if self.unpark(&deployable, &format!("ordered by {by}")) {
+            let message = format!("{deployable}: its policy engine goes on from its last snapshot");
+            return Ok(CommandAnswer { message });
+        }
+        self.order(&deployable, Order::Retry { assembly }).await?;
+        Ok(CommandAnswer {
+            message: format!("{}: counts are forgotten, tried anew from the first rung", machine.join("/")),
+        })
+    }
+
+    async fn acknowledge(&self, name: &str, by: &str) -> Result<CommandAnswer, Refused> {
+        let wanted = WhyQuery::parse(name).map_err(Refused::bad)?;
+        let open = self.shared.journal.open_incidents(wanted).await.map_err(|error| unwritable(&error))?;
+        if open.is_empty() {
+            return Err(Refused::not_found(format!(
+                "{name}: no incident is open; `cpe status` shows what is"
+            )));
+        }
+        let mut told = Vec::with_capacity(open.len());
+        for (deployable, incident) in open {
+            let kept = self.shared.journal.acknowledge(deployable.clone(), incident, by).await;
+            kept.map_err(|error| unwritable(&error))?;
+            self.shared.notifier.acknowledge(&deployable, incident);
+            told.push(format!("{deployable}#{incident}"));
+        }
+        Ok(CommandAnswer {
+            message: format!("{}: acknowledged by {by}; no more notifications of it", told.join(", ")),
+        })
+    }
+}
+
+impl Controller for Fleet {
+    fn size(&self) -> (usize, usize, usize) {
+        self.count()
+    }
+
+    async fn status(&self, wanted: &Glob) -> Status {
+        let mut status = Status { deployables: self.statuses(wanted).await, paused: None };
+        self.pauses.tell(&mut status);
+        status
+    }
+
+    async fn host_key(&self, name: &str, jump: bool) -> Result<HostKey, Refused> {
+        self.look_at_key(name, jump).await
+    }
+
+    async fn command(&self, command: Command, by: String) -> Result<CommandAnswer, Refused> {
+        match command {
+            Command::Start { name } => self.set_desired(&name, journal::Desired::Started).await,
+            Command::Stop { name } => self.set_desired(&name, journal::Desired::Stopped).await,
+            Command::MaintenanceOn { name, for_seconds, reason } => {
+                self.maintenance_on(name, for_seconds, reason, by).await
+            }
+            Command::MaintenanceOff { name } => {
+                let mut said = Vec::new();
+                for place in self.places(&name)? {
+                    said.push(self.maintenance_off(&place, "switched off", &by).await?.message);
+                }
+                Ok(CommandAnswer { message: said.join("; ") })
+            }
+            Command::Pause { name, reason } => {
+                let mut said = Vec::new();
+                for name in self.paused_by(name)? {
+                    said.push(self.pause(name, &reason, &by).await?.message);
+                }
+                Ok(CommandAnswer { message: said.join("; ") })
+            }
+            Command::Resume { name, reason } => {
+                let mut said = Vec::new();
+                for name in self.paused_by(name)? {
+                    said.push(self.resume(name, &reason, &by).await?.message);
+                }
+                Ok(CommandAnswer { message: said.join("; ") })
+            }
+            Command::Recover { name, rung, reason } => self.recover(&name, rung, &reason, &by).await,
+            Command::ConfirmFenced { name, reason } => self.confirm_fenced(&name, &reason, &by).await,
+            Command::Trust { name, fingerprint, jump } => self.trust(&name, &fingerprint, jump, &by).await,
+            Command::Retry { name } => self.retry(&name, &by).await,
+            Command::Ack { name } => self.acknowledge(&name, &by).await,
+        }
+    }
+}
+
+pub(super) fn unwritable(error: &JournalError) -> Refused {
+    Refused::unavailable(format!("{error}; without a journal nothing is ordered"))
+}

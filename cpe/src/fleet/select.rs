@@ -1,0 +1,90 @@
+//! What NAME means among the deployables that are managed now: names, globs and failure domains.
+
+use std::sync::Arc;
+
+use cpe_proto::definition::{Assembly, Deployable};
+use cpe_proto::id::{AssemblyIndex, Name};
+
+use super::{Fleet, Member};
+use crate::api::Refused;
+use crate::glob::{Glob, GlobError};
+
+impl Fleet {
+    pub(super) fn deployable(&self, name: &str) -> Result<Name, Refused> {
+        let parsed = Name::parse(name).map_err(|error| Refused::bad(error.to_string()))?;
+        if self.members().contains_key(&parsed) { Ok(parsed) } else { Err(unknown(name)) }
+    }
+
+    /// What a glob, or the name of a failure domain, stands for among deployables and assemblies. A name stands for itself.
+    pub(super) fn places(&self, name: &str) -> Result<Vec<String>, Refused> {
+        let wanted: Glob = name.parse().map_err(|error: GlobError| Refused::bad(error.to_string()))?;
+        if wanted.is_literal() {
+            return Ok(vec![name.to_owned()]);
+        }
+        let members = self.members();
+        let assemblies = || {
+            let all =
+                members.values().flat_map(|it| it.definition.assemblies.iter().map(move |part| (it, part)));
+            all.map(|(it, part)| (format!("{}/{}", it.definition.name, part.name), it, part))
+        };
+        let found: Vec<String> = match (wanted.domain(), wanted.segments().len()) {
+            (Some(domain), _) => {
+                let inside =
+                    |part: &Assembly| part.failure_domains.iter().any(|it| domain.matches(it.as_str()));
+                assemblies().filter(|(_, _, part)| inside(part)).map(|(place, ..)| place).collect()
+            }
+            (None, 1) => {
+                members.keys().filter(|it| wanted.may_match(it.as_str())).map(ToString::to_string).collect()
+            }
+            (None, 2) => {
+                let meant = |it: &Member, part: &Assembly| {
+                    wanted.matches(&[it.definition.name.as_str(), part.name.as_str()])
+                };
+                assemblies().filter(|(_, it, part)| meant(it, part)).map(|(place, ..)| place).collect()
+            }
+            _ => return Err(Refused::bad(format!("{name} means services; name deployables or assemblies"))),
+        };
+        if found.is_empty() { Err(unknown(name)) } else { Ok(found) }
+    }
+
+    /// Deployables that a glob stands for, or everything.
+    pub(super) fn paused_by(&self, name: Option<String>) -> Result<Vec<Option<String>>, Refused> {
+        let Some(name) = name else { return Ok(vec![None]) };
+        if name.starts_with("domain:") {
+            let text = format!(
+                "a pause is of deployables or of everything; `cpe maintenance on {name}` holds a failure domain back"
+            );
+            return Err(Refused::bad(text));
+        }
+        if !name.contains(['*', '?']) {
+            return Ok(vec![Some(name)]);
+        }
+        let places = self.places(&name)?;
+        if places.iter().any(|place| place.contains('/')) {
+            return Err(Refused::bad(format!(
+                "{name} means assemblies; a pause is of deployables or of everything"
+            )));
+        }
+        Ok(places.into_iter().map(Some).collect())
+    }
+
+    /// `deployable` or `deployable/assembly`, as far as there is such.
+    pub(crate) fn place(&self, name: &str) -> Result<(Name, Option<AssemblyIndex>), Refused> {
+        let Some((deployable, assembly)) = name.split_once('/') else {
+            return Ok((self.deployable(name)?, None));
+        };
+        let deployable = self.deployable(deployable)?;
+        let members = self.members();
+        let index = members.get(&deployable).and_then(|member| member.definition.assembly_named(assembly));
+        index.map(|index| (deployable, Some(index))).ok_or_else(|| unknown(name))
+    }
+
+    /// What runs under that name.
+    pub(crate) fn definition_of(&self, name: &Name) -> Option<Arc<Deployable>> {
+        self.members().get(name).map(|member| Arc::clone(&member.definition))
+    }
+}
+
+pub(crate) fn unknown(name: &str) -> Refused {
+    Refused::not_found(format!("there is no {name:?} here; `cpe status` lists what there is"))
+}
