@@ -201,6 +201,11 @@ impl Fleet {
         if self.pauses.of_everything() {
             let _ = mailbox.try_send(Message::Input(Input::Order(Order::FleetPause { on: true })));
         }
+        let domains = self.pauses.domains();
+        if !domains.is_empty() {
+            let order = Order::DomainPause { domains, on: true };
+            let _ = mailbox.try_send(Message::Input(Input::Order(order)));
+        }
         if let Some(order) = order {
             // The first message of an empty queue: taken before any probe has answered, so before anything is admitted.
             let _ = mailbox.try_send(Message::Input(order));

@@ -18,7 +18,7 @@ pub struct Glob {
 }
 
 /// Before the name of a failure domain.
-const DOMAIN: &str = "domain:";
+pub(crate) const DOMAIN: &str = "domain:";
 
 /// One segment: `a-z`, `0-9`, `-`, `*` (any number of characters, none included) and `?` (one character).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
-//! Pauses that operators ordered, of everything or of one deployable: kept in the journal, so they outlive the controller. The pause of
-//! everything works through the guard, at once for all engines; that of one deployable through its engine. `fleet.rs` takes the orders.
+//! Pauses that operators ordered, of everything, of a failure domain or of one deployable: kept in the journal, so they outlive the
+//! controller. Those of everything and of a domain work through the guard, at once for all engines; that of one deployable through its
+//! engine. `fleet/orders.rs` takes the orders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cpe_proto::api::{Paused, Status};
@@ -11,18 +13,52 @@ use dped::{Input, Order};
 
 use crate::clock;
 use crate::event::plain;
+use crate::glob::DOMAIN;
 use crate::journal::{JournalError, Pause};
 use crate::shared::Shared;
+
+/// What is paused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Every recovery.
+    Everything,
+    /// That of assemblies in this failure domain, whatever deployable they are of.
+    Domain(Name),
+    /// That of one deployable.
+    Deployable(Name),
+}
+
+impl Scope {
+    /// The journal's name: no deployable has a colon in its own.
+    fn key(&self) -> String {
+        match self {
+            Self::Everything => EVERYTHING.to_owned(),
+            Self::Domain(name) => format!("{DOMAIN}{name}"),
+            Self::Deployable(name) => name.to_string(),
+        }
+    }
+}
+
+/// As operators write it.
+impl fmt::Display for Scope {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everything => out.write_str("everything"),
+            Self::Domain(_) | Self::Deployable(_) => out.write_str(&self.key()),
+        }
+    }
+}
 
 /// The journal's name for everything.
 const EVERYTHING: &str = "";
 
-/// What is paused now, by deployable; the empty name is everything.
+/// What is paused now, by the journal's names.
 #[derive(Debug, Default)]
 pub struct Pauses(Mutex<BTreeMap<String, Pause>>);
 
 impl Pauses {
-    /// Those of the journal. Before any engine is added: from here on the guard admits nothing if everything is paused.
+    /// Those of the journal. Before any engine is added: from here on the guard admits nothing of what is paused by domain or with
+    /// everything.
     #[must_use]
     pub fn restored(shared: &Shared) -> Self {
         let kept = &shared.journal.start_state().pauses;
@@ -32,7 +68,20 @@ impl Pauses {
         if let Some(pause) = pauses.get(EVERYTHING) {
             tracing::warn!(reason = pause.reason, by = pause.by, "all recovery is paused, as it was ordered");
         }
-        Self(Mutex::new(pauses))
+        let pauses = Self(Mutex::new(pauses));
+        for domain in pauses.domains() {
+            tracing::warn!(%domain, "all recovery in a failure domain is paused, as it was ordered");
+            shared.guard().set_domain_paused(&domain, true);
+        }
+        pauses
+    }
+
+    /// The failure domains that are paused.
+    #[must_use]
+    pub fn domains(&self) -> BTreeSet<Name> {
+        let pauses = self.lock();
+        let domains = pauses.keys().filter_map(|key| key.strip_prefix(DOMAIN));
+        domains.filter_map(|domain| Name::parse(domain).ok()).collect()
     }
 
     /// What an engine must be told before anything else.
@@ -46,13 +95,13 @@ impl Pauses {
     /// Whether everything is paused.
     #[must_use]
     pub fn of_everything(&self) -> bool {
-        self.contains(EVERYTHING)
+        self.contains(&Scope::Everything)
     }
 
     /// Whether that was paused by its own name.
     #[must_use]
-    pub fn contains(&self, deployable: &str) -> bool {
-        self.lock().contains_key(deployable)
+    pub fn contains(&self, scope: &Scope) -> bool {
+        self.lock().contains_key(&scope.key())
     }
 
     /// Writes into a status who paused what.
@@ -66,41 +115,39 @@ impl Pauses {
             })
         };
         status.paused = paused(EVERYTHING);
+        let domains = pauses.keys().filter_map(|key| {
+            let domain = Name::parse(key.strip_prefix(DOMAIN)?).ok()?;
+            Some((domain, paused(key)?))
+        });
+        status.paused_domains = domains.collect();
         for deployable in &mut status.deployables {
             deployable.paused = paused(deployable.name.as_str());
         }
     }
 
-    /// Pauses; durable when it returns. The pause of everything holds at once, that of a deployable when its engine is told.
+    /// Pauses; durable when it returns. That of everything and of a domain holds at once, that of a deployable when its engine is told.
     ///
     /// # Errors
     /// [`JournalError`]: it would not outlive the controller, so nothing was done.
     pub async fn begin(
         &self,
         shared: &Shared,
-        deployable: Option<&Name>,
+        scope: &Scope,
         reason: &str,
         by: &str,
     ) -> Result<(), JournalError> {
-        let name = deployable.map_or(EVERYTHING, Name::as_str);
-        if deployable.is_none() {
-            // In a storm what counts is that it stops now; whether that outlives us comes after.
-            shared.guard().set_paused(true);
-            // Before the pause itself: what is made durable takes with it what came before.
-            let reason = format!("paused: {}", said(reason, by));
-            shared.report(None, plain(EventKind::BreakerChanged, &reason));
-        }
+        // In a storm what counts is that it stops now; whether that outlives us comes after. It is told before the pause itself: what is made
+        // durable takes with it what came before.
+        apply(shared, scope, true, &said(reason, by));
         let (reason, by) = (reason.to_owned(), by.to_owned());
-        let pause = Pause { name: name.to_owned(), since: clock::wall_ms(), reason, by };
+        let pause = Pause { name: scope.key(), since: clock::wall_ms(), reason, by };
         if let Err(error) = shared.journal.set_pause(pause.clone()).await {
-            if deployable.is_none() && !self.contains(EVERYTHING) {
-                let reason = "resumed: the pause cannot be kept in the journal";
-                shared.report(None, plain(EventKind::BreakerChanged, reason));
-                shared.guard().set_paused(false);
+            if !self.contains(scope) {
+                apply(shared, scope, false, "the pause cannot be kept in the journal");
             }
             return Err(error);
         }
-        self.lock().insert(name.to_owned(), pause);
+        self.lock().insert(scope.key(), pause);
         Ok(())
     }
 
@@ -111,27 +158,45 @@ impl Pauses {
     pub async fn end(
         &self,
         shared: &Shared,
-        deployable: Option<&Name>,
+        scope: &Scope,
         reason: &str,
         by: &str,
     ) -> Result<bool, JournalError> {
-        let name = deployable.map_or(EVERYTHING, Name::as_str);
-        if !self.contains(name) {
+        if !self.contains(scope) {
             return Ok(false);
         }
-        shared.journal.end_pause(name, by).await?;
-        if deployable.is_none() {
-            // Told first: what is admitted from here on is later than the event.
-            let reason = format!("resumed: {}", said(reason, by));
-            shared.report(None, plain(EventKind::BreakerChanged, &reason));
-            shared.guard().set_paused(false);
-        }
-        self.lock().remove(name);
+        shared.journal.end_pause(&scope.key(), by).await?;
+        apply(shared, scope, false, &said(reason, by));
+        self.lock().remove(&scope.key());
         Ok(true)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Pause>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the guard and the journal. A deployable's own engine tells and holds its pause.
+fn apply(shared: &Shared, scope: &Scope, on: bool, why: &str) {
+    let word = if on { "paused" } else { "resumed" };
+    let reason = match scope {
+        Scope::Everything => format!("{word}: {why}"),
+        // `cpe audit` reads an event that begins with the word as one of everything.
+        Scope::Domain(_) => format!("{scope} {word}: {why}"),
+        Scope::Deployable(_) => return,
+    };
+    let set = || match scope {
+        Scope::Domain(domain) => shared.guard().set_domain_paused(domain, on),
+        Scope::Everything | Scope::Deployable(_) => shared.guard().set_paused(on),
+    };
+    let tell = || shared.report(None, plain(EventKind::BreakerChanged, &reason));
+    // Whatever is admitted is before the event of a pause and after that of its end.
+    if on {
+        set();
+        tell();
+    } else {
+        tell();
+        set();
     }
 }
 

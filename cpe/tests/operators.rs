@@ -179,10 +179,46 @@ fn a_failure_domain_and_globs_select_what_is_shown_and_held_back() {
     site.wait_for("shop/db/pg", "healthy");
     assert!(site.cpe(&["pause", "s*", "--reason", "storm"]).done().starts_with("shop: recovery is paused"));
     assert!(site.cpe(&["resume", "sh?p"]).done().starts_with("shop: recovery goes on"));
-    let refused = site.cpe(&["pause", "domain:az2", "--reason", "storm"]);
+}
+
+#[test]
+fn a_pause_of_a_failure_domain_outlives_a_restart_and_covers_what_comes_into_it() {
+    let mut site = shop();
+    assert!(site.cpe(&["pause", "domain:az9", "--reason", "storm"]).stderr.contains("there is no"));
+    assert!(site.cpe(&["pause", "shop/db", "--reason", "storm"]).stderr.contains("domain:NAME"));
+    let said = site.cpe(&["pause", "domain:az2", "--reason", "power work"]).done();
+    assert!(said.contains("`cpe resume domain:az2` ends it"), "{said}");
+    site.kill_controller();
+    site.start_controller();
+    site.wait_for("shop/web/nginx", "healthy");
+    site.wait_for("shop/db/pg", "healthy");
+    let refused = |assembly: &'static str| {
+        move |event: &serde_json::Value| {
+            event["kind"] == "recovery_refused"
+                && event["reason"] == "paused"
+                && event["assembly"] == assembly
+        }
+    };
+    site.machine("db").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(refused("db"));
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait("what is elsewhere is restarted", || {
+        (site.machine("web").counts().unit_starts == 1).then_some(())
+    });
+    site.wait_for("shop/web/nginx", "healthy");
+    let moved = SHOP.replace("address = \"{web}\"", "address = \"{web}\"\nfailure_domains = [\"az2\"]");
+    site.define("shop.toml", &moved);
+    site.wait_for_event(|event| event["kind"] == "definition_loaded" && event["reason"] == "changed");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait_for_event(refused("web"));
     assert!(
-        refused.code == 1 && refused.stderr.contains("cpe maintenance on domain:az2"),
-        "{}",
-        refused.stderr
+        site.cpe(&["status"]).stdout.contains("all recovery in domain:az2 is paused: power work (by uid")
     );
+    let why_not = site.cpe(&["why-not", "shop/db"]).done();
+    assert!(why_not.contains("domain:az2 is paused: power work"), "{why_not}");
+    assert_eq!(site.machine("db").counts().unit_starts, 0);
+    assert!(site.cpe(&["resume", "domain:az?"]).done().starts_with("domain:az2: recovery goes on"));
+    site.wait_for("shop/db/pg", "healthy");
+    site.wait_for("shop/web/nginx", "healthy");
+    assert!(site.cpe(&["resume", "domain:az2"]).done().contains("was not paused"));
 }

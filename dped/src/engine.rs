@@ -1,14 +1,14 @@
 //! The engine of one deployable: its four methods, the calling contract, bookkeeping. Policy lies beside it: `observe.rs` (what probes
 //! mean), `fault.rs` (scopes and counting), `recover.rs` (the gate and actions), `verify.rs`, `plan.rs` (ordered start and stop).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_proto::definition::Deployable;
 use cpe_proto::event::{Event, EventKind};
-use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
+use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, Name, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
 pub use cpe_proto::snapshot::Desired;
@@ -62,6 +62,8 @@ pub struct Engine {
     pub(crate) paused: bool,
     /// Every recovery of the fleet is stopped.
     pub(crate) fleet_paused: bool,
+    /// Every recovery in these failure domains is stopped.
+    pub(crate) paused_domains: BTreeSet<Name>,
     pub(crate) maintenance: bool,
     pub(crate) state: State,
     pub(crate) since: Timestamp,
@@ -101,6 +103,7 @@ impl Engine {
             desired: seed.desired,
             paused: false,
             fleet_paused: false,
+            paused_domains: BTreeSet::new(),
             maintenance: seed.maintenance.contains(&None),
             state,
             since: now,
@@ -258,6 +261,10 @@ impl Engine {
             Order::Maintenance { assembly, on, reason } => self.order_maintenance(assembly, on, &reason, now),
             Order::Pause { on, reason } => self.order_pause(on, &reason, now),
             Order::FleetPause { on } => self.fleet_paused = on,
+            Order::DomainPause { domains, on: true } => self.paused_domains.extend(domains),
+            Order::DomainPause { domains, on: false } => {
+                self.paused_domains.retain(|it| !domains.contains(it))
+            }
             Order::Retry { assembly } => self.order_retry(assembly, now),
             Order::Recover(wanted) => self.order_recover(wanted, now),
             Order::ConfirmFenced { order, assembly, by } => self.confirm_fenced(order, assembly, &by, now),

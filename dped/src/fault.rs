@@ -521,7 +521,13 @@ impl Engine {
         if self.in_maintenance(index) {
             return Some(Refusal::Maintenance);
         }
-        (self.paused || self.fleet_paused).then_some(Refusal::Paused)
+        self.is_paused(index).then_some(Refusal::Paused)
+    }
+
+    /// Whether an operator stopped its recovery: by its deployable, one of its failure domains, or with everything.
+    pub(crate) fn is_paused(&self, index: AssemblyIndex) -> bool {
+        let domains = &self.definition().assembly(index).failure_domains;
+        self.paused || self.fleet_paused || domains.iter().any(|it| self.paused_domains.contains(it))
     }
 
     /// The window of the service scope.

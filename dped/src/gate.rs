@@ -41,7 +41,7 @@ impl Engine {
         vec![
             value("mode", mode),
             value("maintenance", word(self.in_maintenance(index))),
-            value("paused", word(self.paused || self.fleet_paused)),
+            value("paused", word(self.is_paused(index))),
             value("in flight, assembly", if self.busy(index) { "1 of 1" } else { "0 of 1" }),
         ]
     }

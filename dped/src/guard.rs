@@ -10,6 +10,7 @@ mod population;
 mod snapshot;
 mod trust;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cpe_proto::decision::{Answer, ChannelFact, Refusal, Value};
@@ -124,6 +125,7 @@ pub struct Guard {
     distrust: Option<(Timestamp, bool)>,
     journal_writable: bool,
     paused: bool,
+    paused_domains: BTreeSet<Name>,
     /// What must outlive this process has changed.
     changed: bool,
 }
@@ -150,6 +152,7 @@ impl Guard {
             distrust: None,
             journal_writable: true,
             paused: false,
+            paused_domains: BTreeSet::new(),
             changed: false,
         }
     }
@@ -162,6 +165,15 @@ impl Guard {
     /// An operator stopped, or allowed again, every recovery of the fleet.
     pub const fn set_paused(&mut self, paused: bool) {
         self.paused = paused;
+    }
+
+    /// An operator stopped, or allowed again, every recovery in a failure domain.
+    pub fn set_domain_paused(&mut self, domain: &Name, paused: bool) {
+        if paused {
+            self.paused_domains.insert(domain.clone());
+        } else {
+            self.paused_domains.remove(domain);
+        }
     }
 
     /// Whether every recovery of the fleet is stopped.
@@ -326,8 +338,14 @@ impl Guard {
         now: Timestamp,
         gates: &mut Vec<Value>,
     ) -> Option<Refusal> {
-        gates.push(value("fleet", if self.paused { "paused" } else { "not paused" }));
-        if self.paused {
+        let domain = place.domains.iter().find(|it| self.paused_domains.contains(*it));
+        let paused = match domain {
+            _ if self.paused => "paused".to_owned(),
+            Some(domain) => format!("paused in {domain}"),
+            None => "not paused".to_owned(),
+        };
+        gates.push(value("fleet", paused));
+        if self.paused || domain.is_some() {
             return Some(Refusal::Paused);
         }
         if self.untrusted(request, now, gates) {

@@ -1,6 +1,7 @@
 //! What comes into the engine. Everything from outside has a number or a time by which an old message is told from a new one.
 //! The other direction is `output.rs`; the calling contract is on [`Engine`](crate::Engine).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cpe_proto::decision::{Answer, Value};
@@ -132,6 +133,14 @@ pub enum Order {
     },
     /// Every recovery of the fleet is stopped or allowed again. The guard admits nothing meanwhile; the engine counts nothing.
     FleetPause {
+        /// On or off.
+        on: bool,
+    },
+    /// Every recovery of assemblies of these failure domains is stopped or allowed again, whatever assemblies a changed definition has in
+    /// them. The guard admits nothing there meanwhile; the engine counts nothing. The shell says it again to each new engine.
+    DomainPause {
+        /// Which.
+        domains: BTreeSet<Name>,
         /// On or off.
         on: bool,
     },

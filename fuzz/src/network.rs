@@ -53,7 +53,7 @@ struct Nobody;
 
 impl Controller for Nobody {
     async fn status(&self, _: &Glob) -> Status {
-        Status { deployables: Vec::new(), paused: None }
+        Status { deployables: Vec::new(), paused: None, paused_domains: std::collections::BTreeMap::new() }
     }
 
     async fn command(&self, _: Command, by: String) -> Result<CommandAnswer, Refused> {

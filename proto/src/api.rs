@@ -1,5 +1,7 @@
 //! The types of the HTTP API and of `--json`: stable field names (design.md section 6).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::decision::Decision;
@@ -16,6 +18,9 @@ pub struct Status {
     /// Every recovery is stopped by an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Paused>,
+    /// Every recovery in these failure domains is stopped by an operator.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub paused_domains: BTreeMap<Name, Paused>,
 }
 
 /// Recovery that an operator stopped.
@@ -339,7 +344,7 @@ pub enum Command {
     },
     /// Stop recovery until it is resumed. What was begun finishes.
     Pause {
-        /// A deployable; none: everything.
+        /// A deployable, or `domain:NAME`; none: everything.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// Why.
@@ -347,7 +352,7 @@ pub enum Command {
     },
     /// Allow recovery again.
     Resume {
-        /// A deployable; none: everything. What was paused by its own name stays so.
+        /// A deployable, or `domain:NAME`; none: everything. What was paused by its own name stays so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// Why.

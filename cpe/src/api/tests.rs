@@ -1,5 +1,6 @@
 //! The API over a real socket, asked by the real client; only the fleet behind it is a stand-in.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -56,7 +57,11 @@ impl Controller for Fleet {
             parked: None,
             assemblies: vec![assembly("db"), assembly("web")],
         };
-        Status { deployables: vec![deployable("shop"), deployable("wiki")], paused: None }
+        Status {
+            deployables: vec![deployable("shop"), deployable("wiki")],
+            paused: None,
+            paused_domains: BTreeMap::new(),
+        }
     }
 
     async fn command(&self, command: Command, by: String) -> Result<CommandAnswer, Refused> {

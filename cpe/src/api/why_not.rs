@@ -29,6 +29,7 @@ struct Part<'a> {
     since: u64,
     reason: &'a str,
     waits: &'a [Waiting],
+    domains: &'a [Name],
     drift: Option<&'a str>,
 }
 
@@ -46,6 +47,7 @@ pub(super) fn why_not(status: &Status, known: &Known) -> WhyNot {
                 since: assembly.since,
                 reason: &assembly.reason,
                 waits: &assembly.waits,
+                domains: &assembly.domains,
                 drift: assembly.drift.as_deref(),
             };
             let services = assembly.services.iter().map(|service| Part {
@@ -161,6 +163,12 @@ impl Part<'_> {
         }
         if let Some(pause) = &self.of.paused {
             because.push(said(Obstacle::Paused, &format!("{} is paused: {}", self.of.name, paused(pause))));
+        }
+        for domain in self.domains {
+            if let Some(pause) = status.paused_domains.get(domain) {
+                because
+                    .push(said(Obstacle::Paused, &format!("domain:{domain} is paused: {}", paused(pause))));
+            }
         }
         let whole = self.of.name.as_str().to_owned();
         let own = format!("{whole}/{}", self.assembly);

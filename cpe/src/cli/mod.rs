@@ -209,7 +209,7 @@ pub struct Ack {
 /// `cpe pause`.
 #[derive(Clone, Debug, Args)]
 pub struct Pause {
-    /// A deployable, or a glob of these; without one: everything
+    /// A deployable, a glob of these, or domain:NAME; without one: everything
     name: Option<String>,
     /// Why; it is recorded and shown
     #[arg(long)]
@@ -219,7 +219,7 @@ pub struct Pause {
 /// `cpe resume`.
 #[derive(Clone, Debug, Args)]
 pub struct Resume {
-    /// A deployable; without one: everything, but not what was paused by its own name
+    /// A deployable, a glob of these, or domain:NAME; without one: everything, but not what was paused by its own name
     name: Option<String>,
     /// Why; it is recorded
     #[arg(long, default_value = "")]

@@ -1,17 +1,17 @@
 //! What operators order over the API: start and stop, pause and resume, retry, ack. What of it must outlive the controller is durable
 //! before an engine is told. What NAME means is in `select.rs`; recoveries by hand are in `by_hand.rs`, host keys in `trust.rs`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cpe_proto::api::{Command, CommandAnswer, HostKey, Status};
-use cpe_proto::id::Name;
 use dped::Order;
 
 use super::{Fleet, unknown};
 use crate::api::{Controller, Refused};
 use crate::glob::Glob;
 use crate::journal::{self, JournalError, WhyQuery};
-use crate::pauses;
+use crate::pauses::{self, Scope};
 
 impl Fleet {
     async fn set_desired(&self, name: &str, desired: journal::Desired) -> Result<CommandAnswer, Refused> {
@@ -29,48 +29,47 @@ impl Fleet {
     }
 
     async fn pause(&self, name: Option<String>, reason: &str, by: &str) -> Result<CommandAnswer, Refused> {
-        let deployable = name.map(|name| self.deployable(&name)).transpose()?;
-        let begun = self.pauses.begin(&self.shared, deployable.as_ref(), reason, by).await;
-        begun.map_err(|error| unwritable(&error))?;
-        match &deployable {
-            Some(name) => {
-                let reason = pauses::said(reason, by).into();
-                self.order(name, Order::Pause { on: true, reason }).await?;
-            }
-            None => self.order_all(&Order::FleetPause { on: true }).await,
+        let mut told = Vec::new();
+        for scope in self.paused_by(name)? {
+            let begun = self.pauses.begin(&self.shared, &scope, reason, by).await;
+            begun.map_err(|error| unwritable(&error))?;
+            self.order_pause(&scope, true, pauses::said(reason, by)).await?;
+            let again = if scope == Scope::Everything { String::new() } else { format!(" {scope}") };
+            told.push(format!(
+                "{scope}: recovery is paused; what was begun finishes; `cpe resume{again}` ends it"
+            ));
         }
-        let what = deployable.as_ref().map_or("everything", Name::as_str);
-        let again = deployable.as_ref().map_or(String::new(), |name| format!(" {name}"));
-        Ok(CommandAnswer {
-            message: format!(
-                "{what}: recovery is paused; what was begun finishes; `cpe resume{again}` ends it"
-            ),
-        })
+        Ok(CommandAnswer { message: told.join("; ") })
     }
 
     async fn resume(&self, name: Option<String>, reason: &str, by: &str) -> Result<CommandAnswer, Refused> {
-        let deployable = match name {
-            // What is not defined any more may still be paused.
-            Some(name) if self.pauses.contains(&name) => {
-                Some(Name::parse(&name).map_err(|error| Refused::bad(error.to_string()))?)
+        let mut told = Vec::new();
+        for scope in self.paused_by(name)? {
+            let ended = self.pauses.end(&self.shared, &scope, reason, by).await;
+            if ended.map_err(|error| unwritable(&error))? {
+                self.order_pause(&scope, false, pauses::said(reason, by)).await?;
+                told.push(format!("{scope}: recovery goes on"));
+            } else {
+                told.push(format!("{scope}: was not paused; `cpe status` shows what is"));
             }
-            name => name.map(|name| self.deployable(&name)).transpose()?,
-        };
-        let ended = self.pauses.end(&self.shared, deployable.as_ref(), reason, by).await;
-        let was = ended.map_err(|error| unwritable(&error))?;
-        if let Some(name) = deployable.as_ref().filter(|name| was && self.members().contains_key(*name)) {
-            self.order(name, Order::Pause { on: false, reason: pauses::said(reason, by).into() }).await?;
         }
-        if deployable.is_none() && was {
-            self.order_all(&Order::FleetPause { on: false }).await;
+        Ok(CommandAnswer { message: told.join("; ") })
+    }
+
+    /// Tells the engines that it concerns.
+    async fn order_pause(&self, scope: &Scope, on: bool, reason: String) -> Result<(), Refused> {
+        match scope {
+            Scope::Everything => self.order_all(&Order::FleetPause { on }).await,
+            Scope::Domain(domain) => {
+                self.order_all(&Order::DomainPause { domains: BTreeSet::from([domain.clone()]), on }).await;
+            }
+            // What is not defined any more may still have been paused.
+            Scope::Deployable(name) if on || self.members().contains_key(name) => {
+                self.order(name, Order::Pause { on, reason: reason.into() }).await?;
+            }
+            Scope::Deployable(_) => {}
         }
-        let what = deployable.as_ref().map_or("everything", Name::as_str);
-        let message = if was {
-            format!("{what}: recovery goes on")
-        } else {
-            format!("{what}: was not paused; `cpe status` shows what is")
-        };
-        Ok(CommandAnswer { message })
+        Ok(())
     }
 
     async fn retry(&self, name: &str, by: &str) -> Result<CommandAnswer, Refused> {
@@ -122,7 +121,11 @@ impl Controller for Fleet {
     }
 
     async fn status(&self, wanted: &Glob) -> Status {
-        let mut status = Status { deployables: self.statuses(wanted).await, paused: None };
+        let mut status = Status {
+            deployables: self.statuses(wanted).await,
+            paused: None,
+            paused_domains: BTreeMap::new(),
+        };
         self.pauses.tell(&mut status);
         status
     }
@@ -145,20 +148,8 @@ impl Controller for Fleet {
                 }
                 Ok(CommandAnswer { message: said.join("; ") })
             }
-            Command::Pause { name, reason } => {
-                let mut said = Vec::new();
-                for name in self.paused_by(name)? {
-                    said.push(self.pause(name, &reason, &by).await?.message);
-                }
-                Ok(CommandAnswer { message: said.join("; ") })
-            }
-            Command::Resume { name, reason } => {
-                let mut said = Vec::new();
-                for name in self.paused_by(name)? {
-                    said.push(self.resume(name, &reason, &by).await?.message);
-                }
-                Ok(CommandAnswer { message: said.join("; ") })
-            }
+            Command::Pause { name, reason } => self.pause(name, &reason, &by).await,
+            Command::Resume { name, reason } => self.resume(name, &reason, &by).await,
             Command::Recover { name, rung, reason } => self.recover(&name, rung, &reason, &by).await,
             Command::ConfirmFenced { name, reason } => self.confirm_fenced(&name, &reason, &by).await,
             Command::Trust { name, fingerprint, jump } => self.trust(&name, &fingerprint, jump, &by).await,

@@ -1,5 +1,6 @@
 //! What NAME means among the deployables that are managed now: names, globs and failure domains.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cpe_proto::definition::{Assembly, Deployable};
@@ -8,6 +9,7 @@ use cpe_proto::id::{AssemblyIndex, Name};
 use super::{Fleet, Member};
 use crate::api::Refused;
 use crate::glob::{Glob, GlobError};
+use crate::pauses::Scope;
 
 impl Fleet {
     pub(super) fn deployable(&self, name: &str) -> Result<Name, Refused> {
@@ -47,25 +49,39 @@ impl Fleet {
         if found.is_empty() { Err(unknown(name)) } else { Ok(found) }
     }
 
-    /// Deployables that a glob stands for, or everything.
-    pub(super) fn paused_by(&self, name: Option<String>) -> Result<Vec<Option<String>>, Refused> {
-        let Some(name) = name else { return Ok(vec![None]) };
-        if name.starts_with("domain:") {
-            let text = format!(
-                "a pause is of deployables or of everything; `cpe maintenance on {name}` holds a failure domain back"
-            );
-            return Err(Refused::bad(text));
+    /// What a pause of that name is of: everything, the failure domains or the deployables that a glob stands for now. What was paused by
+    /// its name can be resumed by it, whether there is such a thing still or not.
+    pub(super) fn paused_by(&self, name: Option<String>) -> Result<Vec<Scope>, Refused> {
+        let Some(name) = name else { return Ok(vec![Scope::Everything]) };
+        let wanted: Glob = name.parse().map_err(|error: GlobError| Refused::bad(error.to_string()))?;
+        if let Some(domain) = wanted.domain() {
+            let all = self.domains().into_iter().chain(self.pauses.domains());
+            let found: BTreeSet<Name> = all.filter(|it| domain.matches(it.as_str())).collect();
+            return if found.is_empty() {
+                Err(unknown(&name))
+            } else {
+                Ok(found.into_iter().map(Scope::Domain).collect())
+            };
         }
-        if !name.contains(['*', '?']) {
-            return Ok(vec![Some(name)]);
-        }
-        let places = self.places(&name)?;
-        if places.iter().any(|place| place.contains('/')) {
+        if wanted.segments().len() > 1 {
             return Err(Refused::bad(format!(
-                "{name} means assemblies; a pause is of deployables or of everything"
+                "{name} means assemblies; a pause is of deployables, of a failure domain (domain:NAME) or of everything"
             )));
         }
-        Ok(places.into_iter().map(Some).collect())
+        if let Some(scope) = Name::parse(&name).ok().map(Scope::Deployable)
+            && self.pauses.contains(&scope)
+        {
+            return Ok(vec![scope]);
+        }
+        let deployable = |name: String| self.deployable(&name).map(Scope::Deployable);
+        self.places(&name)?.into_iter().map(deployable).collect()
+    }
+
+    /// Every failure domain of a definition.
+    fn domains(&self) -> BTreeSet<Name> {
+        let members = self.members();
+        let assemblies = members.values().flat_map(|member| &member.definition.assemblies);
+        assemblies.flat_map(|assembly| assembly.failure_domains.iter().cloned()).collect()
     }
 
     /// `deployable` or `deployable/assembly`, as far as there is such.

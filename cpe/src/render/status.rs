@@ -49,6 +49,11 @@ pub fn status(status: &Status, reader: &Reader) -> String {
         let line = format!("all recovery is {}, since {}", paused(everything), reader.time(everything.since));
         let _ = writeln!(out, "{}; `cpe resume` ends it", plain(&line));
     }
+    for (domain, pause) in &status.paused_domains {
+        let since = reader.time(pause.since);
+        let line = format!("all recovery in domain:{domain} is {}, since {since}", paused(pause));
+        let _ = writeln!(out, "{}; `cpe resume domain:{domain}` ends it", plain(&line));
+    }
     let _ = writeln!(out, "{}", summary(status));
     out
 }

@@ -266,6 +266,7 @@ fn shop() -> Status {
             deployable("wiki", State::Healthy, "observe", wiki),
         ],
         paused: None,
+        paused_domains: std::collections::BTreeMap::new(),
     }
 }
 
@@ -282,6 +283,7 @@ fn a_pause_is_shown_with_who_ordered_it_and_why() {
     let mut shop = shop();
     shop.deployables[1].paused = Some(paused("migration"));
     shop.paused = Some(paused("storm in \x1b[31maz1"));
+    shop.paused_domains.insert(Name::parse("az2").unwrap(), paused("power"));
     expect_file!["snapshots/status-paused.txt"].assert_eq(&status(&shop, &reader()));
 }
 

@@ -2,7 +2,7 @@
 
 use cpe_proto::decision::{Answer, Refusal};
 use cpe_proto::event::EventKind;
-use cpe_proto::id::ActionId;
+use cpe_proto::id::{ActionId, Name};
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
@@ -250,6 +250,25 @@ fn a_pause_neither_counts_nor_acts_and_a_resume_acts_on_what_still_fails() {
     site.pause(false);
     site.until("it is restarted", 5.0, |site| site.rungs() == [Rung::RestartService]);
     assert!(site.reasons(EventKind::RecoveryStarted)[0].ends_with("failure 1 of 3 in 1 h"));
+}
+
+#[test]
+fn a_pause_of_a_failure_domain_holds_back_what_is_in_it_and_what_comes_into_it() {
+    let inside = WEB.replace("[assemblies.web]", "[assemblies.web]\nfailure_domains = [\"az1\"]");
+    let mut site = Site::with(&inside.replace("az1", "az2"));
+    let domains = std::collections::BTreeSet::from([Name::parse("az1").expect("a name")]);
+    site.order(Order::DomainPause { domains: domains.clone(), on: true });
+    site.kill("web/nginx");
+    site.until("what is elsewhere is restarted", 60.0, |site| {
+        site.kinds(EventKind::RecoveryFinished).len() == 1
+    });
+    site.redefine(&inside);
+    let before = site.acts.len();
+    site.break_for_good("web/nginx");
+    site.run(600.0);
+    assert_eq!((site.acts.len(), site.refusals()), (before, vec![Refusal::Paused]));
+    site.order(Order::DomainPause { domains, on: false });
+    site.until("it is restarted", 5.0, |site| site.acts.len() > before);
 }
 
 #[test]

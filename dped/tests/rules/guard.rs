@@ -115,6 +115,13 @@ fn nothing_is_admitted_without_a_journal_on_old_evidence_untrusted_or_paused() {
     guard.set_paused(true);
     assert_eq!(ask(&mut guard, "shop", 1, Some(Rung::RestartService), 0), Answer::Refused(Refusal::Paused));
     guard.set_paused(false);
+    let az1 = [name("az1")];
+    let inside = Place { infrastructure: None, domains: &az1 };
+    guard.set_domain_paused(&az1[0], true);
+    let (answer, gates) = guard.ask(&name("shop"), &request(1, Some(Rung::RestartService)), &inside, at(0));
+    assert_eq!(answer, Answer::Refused(Refusal::Paused));
+    assert_eq!(gates.last().map(|gate| &*gate.value), Some("paused in az1"));
+    guard.set_domain_paused(&az1[0], false);
     let place = Place { infrastructure: None, domains: &[] };
     let mut old = request(1, Some(Rung::RestartService));
     old.evidence_age = Duration::from_millis(4001);

@@ -392,7 +392,11 @@ impl Site {
             Order::Maintenance { assembly, on: false, .. } => drop(self.maintained.remove(assembly)),
             Order::Pause { on, .. } => self.paused = *on,
             Order::FleetPause { on } => self.fleet_paused = *on,
-            Order::Retry { .. } | Order::Recover(_) | Order::ConfirmFenced { .. } | Order::Look { .. } => {}
+            Order::DomainPause { .. }
+            | Order::Retry { .. }
+            | Order::Recover(_)
+            | Order::ConfirmFenced { .. }
+            | Order::Look { .. } => {}
         }
         self.input(Input::Order(order));
     }
