@@ -45,7 +45,7 @@ pub struct Cli {
 }
 
 const EXIT_STATUS: &str = "NAME is deployable, deployable/assembly or deployable/assembly/service, or a glob of these: 'shop/*/nginx'; or domain:az1,
-the assemblies of a failure domain (status, events, why-not, maintenance).
+the assemblies of a failure domain (status, events, why-not, maintenance, pause).
 Exit status: 0 done, 1 the answer is no (invalid, unhealthy, refused), 2 wrong usage, 3 the controller cannot be reached.";
 
 /// What to do.
