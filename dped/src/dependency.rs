@@ -70,9 +70,10 @@ impl Engine {
         }
     }
 
-    /// Whether a service must wait before it may be started: each dependency is healthy.
+    /// Whether a service must wait before it may be started: each dependency is healthy, and what it is set up with is known.
     pub(crate) fn waits_to_start(&mut self, index: ServiceIndex, now: Timestamp) -> bool {
         let missing = self.dependency_of(index, Timestamp::ZERO);
+        let missing = missing.or_else(|| self.address_missing(index).map(Target::Channel));
         self.note_wait(Part::Service(index), missing, now)
     }
 

@@ -117,7 +117,7 @@ impl Engine {
                 self.begin_grace(service, now);
                 continue;
             }
-            if self.waits_to_start(service, now) || self.setup_unknown(service) {
+            if self.waits_to_start(service, now) {
                 continue;
             }
             return self.ask_step(index, service, Act::StartService(service), now);

@@ -133,9 +133,12 @@ impl Engine {
         self.service(service).setup.as_ref().is_some_and(|setup| setup.due)
     }
 
-    /// An address that it needs is not known yet, so it cannot be set up.
-    pub(crate) fn setup_unknown(&self, service: ServiceIndex) -> bool {
-        self.service(service).setup.is_some() && self.rendered(service).is_none()
+    /// The assembly whose address a service needs and that has none yet, so that it cannot be set up.
+    pub(crate) fn address_missing(&self, service: ServiceIndex) -> Option<AssemblyIndex> {
+        self.service(service).setup.as_ref()?;
+        let parameters = &self.definition().service(service).parameters;
+        let mut references = parameters.iter().flat_map(|(_, value)| value.references());
+        references.find(|reference| self.attribute(**reference).is_none()).map(|reference| reference.assembly)
     }
 
     /// The service whose turn it is, and what forbids it, if anything does.

@@ -88,7 +88,7 @@ const FAULTS: [&str; 60] = [
 ];
 
 /// What the rest of that list is: it did not fit a line of thought above, and must occur all the same.
-const MORE_FAULTS: [&str; 7] = [
+const MORE_FAULTS: [&str; 8] = [
     "acknowledged",
     "engine panics",
     "engine panics within a step",
@@ -96,14 +96,20 @@ const MORE_FAULTS: [&str; 7] = [
     "stopped by a person",
     "stuck activating",
     "unit not found",
+    "warns",
 ];
 
 /// What must follow from these, or they show nothing.
-const EFFECTS: [(&str, &str); 6] = [
+const EFFECTS: [(&str, &str); 11] = [
     ("panic", "an action was in flight"),
     ("panic", "goes on from its snapshot"),
     ("panic", "parked"),
     ("panic", "started again"),
+    ("restart of", "lsb"),
+    ("restart of", "nagios"),
+    ("restart of", "ocf"),
+    ("set up", "configured anew"),
+    ("told", "a warning"),
     ("told", "acknowledged"),
     ("told", "withheld, because it is acknowledged"),
 ];

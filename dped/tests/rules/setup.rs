@@ -103,6 +103,17 @@ fn nobody_is_touched_where_the_address_is_the_same() {
     assert_eq!(steps(&site), ["recreate"]);
 }
 
+/// What it is set up with has no address yet: it cannot be started, and that is not silent.
+#[test]
+fn a_start_that_waits_for_an_address_is_told() {
+    let mut site = Site::cold(&SHOP.replace(", after = [\"app/app\"]", ""));
+    site.machine("db", Machine::Gone);
+    site.unit("web/shop", Unit::Failed);
+    site.run(900.0);
+    let told = site.notified();
+    assert!(told.contains(&"shop/web/shop has waited for db for 5 min"), "{told:?}");
+}
+
 #[test]
 fn dependents_wait_until_what_they_are_told_of_is_healthy() {
     let mut site = site(SHOP);

@@ -29,7 +29,7 @@ const fn usage(verb: &'static str, usage: &'static str, about: &'static str) -> 
 }
 
 /// Everything that can happen. SERVICE and MACHINE are `shop/web/nginx` and `shop/web`, with `*` for any part of a name.
-pub const GRAMMAR: [Usage; 28] = [
+pub const GRAMMAR: [Usage; 29] = [
     usage("kill", "kill SERVICE", "it dies, once"),
     usage("crash-loop", "crash-loop SERVICE every SPAN", "it dies, and again so long after each start"),
     usage("break", "break SERVICE", "it dies, and no start helps"),
@@ -41,6 +41,11 @@ pub const GRAMMAR: [Usage; 28] = [
     usage("slow", "slow SERVICE|MACHINE by SPAN for SPAN", "its answers take that much longer"),
     usage("flap", "flap SERVICE every SPAN for SPAN", "it comes and goes"),
     usage("lie", "lie SERVICE passes|fails for SPAN", "its probes say the contrary of what is so"),
+    usage(
+        "warn",
+        "warn SERVICE for SPAN",
+        "it works, and its plugin or resource agent says that a person should look at it",
+    ),
     usage("mask", "mask SERVICE", "somebody masks the unit"),
     usage("uninstall", "uninstall SERVICE", "its unit file vanishes"),
     usage("stall", "stall SERVICE", "it stays activating"),
@@ -101,6 +106,7 @@ pub(super) fn happenings(
             let lie = line.one_of(&[("passes", Lie::Passes), ("fails", Lie::Fails)])?;
             Ok(ServiceFault::Lie(lie, line.lasts()?))
         }),
+        "warn" => services(line, names, |line| line.lasts().map(ServiceFault::Warns)),
         "mask" => services(line, names, |_| Ok(ServiceFault::Masked)),
         "uninstall" => services(line, names, |_| Ok(ServiceFault::NotFound)),
         "stall" => services(line, names, |_| Ok(ServiceFault::Activating)),

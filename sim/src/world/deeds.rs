@@ -13,7 +13,8 @@ use dped::{Act, Action, ActionOutcome};
 use super::happening::Fate;
 use super::journal::Record;
 use super::machine::{Power, Running, Who};
-use super::queue::{Item, Message, OnUnit, Operate};
+use super::queue::{Deed, Item, Message, OnUnit, Operate};
+use super::setup::wanted;
 use super::{What, World};
 
 impl World {
@@ -28,9 +29,14 @@ impl World {
         if let Some(rung) = intent.rung {
             self.coverage.count("rung", rung.as_str());
         }
+        if let (Act::RestartService(service), Some(it)) = (action.act, self.member(member)) {
+            let kind = it.engine.definition().service(service).check.kind();
+            self.coverage.count("restart of", kind);
+        }
         if let Some(it) = self.member_mut(member) {
             it.acting.insert(action.action);
-            it.acts.insert(action.action, action);
+            let with = wanted(it, &action);
+            it.acts.insert(action.action, (action, with));
         }
         let record = Record::Intent(intent, self.now);
         self.keep(record);
@@ -105,14 +111,15 @@ impl World {
         if !self.truth.begins(member, id) {
             self.broken(format!("{} !{id}: begun twice", self.files[member].0));
         }
-        let Some(action) = self.body_mut(member).and_then(|it| it.acts.remove(&id)) else { return };
+        let taken = self.body_mut(member).and_then(|it| it.acts.remove(&id));
+        let Some((action, with)) = taken else { return };
         let until = self.now.after(action.timeout);
         let Some(it) = self.body(member) else { return };
         let Some(machine) = it.machines.get(usize::from(action.assembly.0)).copied() else {
             let detail = "it is not defined any more".into();
             return self.answer_at(self.now, life, member, id, ActionOutcome::NotBegun { detail });
         };
-        let (service, stop) = match action.act {
+        let (service, deed) = match action.act {
             Act::Machine(rung) => {
                 let operation = match rung {
                     Rung::Start => Operation::Start,
@@ -134,23 +141,23 @@ impl World {
                 };
                 return self.send_operation(operate);
             }
-            Act::RestartService(service) | Act::StartService(service) | Act::Reconfigure(service) => {
-                (service, false)
-            }
-            Act::StopService(service) => (service, true),
+            Act::RestartService(service) => (service, Deed::Restart),
+            Act::StartService(service) => (service, Deed::Start),
+            Act::Reconfigure(service) => (service, Deed::Reconfigure),
+            Act::StopService(service) => (service, Deed::Stop),
         };
         let Some((machine, unit)) = it.units.get(usize::from(service.0)).copied() else {
             let detail = "it is not defined any more".into();
             return self.answer_at(self.now, life, member, id, ActionOutcome::NotBegun { detail });
         };
         let takes = Duration::from_millis(100 + self.dice.roll(900));
-        let act = OnUnit { life, member, action: id, machine, unit, stop, until };
+        let act = OnUnit { life, member, action: id, machine, unit, deed, with, until };
         self.queue.push(self.now.after(takes), Item::OnUnit(Box::new(act)));
     }
 
     /// An act on a unit takes effect, if its machine can still be reached.
     pub(super) fn on_unit(&mut self, act: &OnUnit) {
-        let OnUnit { life, member, action, machine, unit, stop, until } = *act;
+        let OnUnit { life, member, action, machine, unit, deed, until, .. } = *act;
         if !self.answers(machine) || self.machines[machine].units.len() <= unit {
             let detail = "the session was lost".into();
             return self.answer_at(
@@ -161,13 +168,16 @@ impl World {
                 ActionOutcome::Unresolved { detail },
             );
         }
-        let worked = if stop {
+        let worked = if deed == Deed::Stop {
+            // One that does not run is stopped.
             self.machines[machine].units[unit].end(Running::Stopped);
             self.units_fall(machine, unit);
             self.note();
             true
         } else {
-            self.start_unit(machine, unit)
+            self.sets_up((machine, unit), (member, action), act.with.clone(), deed == Deed::Reconfigure);
+            // What is configured has what it is to run with; whether it runs, probes say.
+            self.start_unit(machine, unit) || deed == Deed::Reconfigure
         };
         let outcome = if worked {
             ActionOutcome::Done { detail: "".into() }
@@ -247,6 +257,8 @@ impl World {
         let state = self.take_effect(operate.machine, operate.operation, operate.fenced);
         let waits = operate.life == self.process.life && self.now <= operate.until;
         if !waits {
+            // Of a disk that is made anew when nobody waits for it any more nothing tells.
+            self.machines[operate.machine].units.iter_mut().for_each(|unit| unit.set_up.fresh = false);
             return;
         }
         self.machines[operate.machine].booted_by = Some((operate.member, operate.action));
@@ -299,7 +311,8 @@ impl World {
             Some(matches!(definition.assembly(index).machine, cpe_proto::definition::Machine::Address(_)))
         });
         let address = (named == Some(false)).then(|| machine.address(operate.machine));
-        let message = Box::new(Message::Seen { member, assembly, state, address, ordered: false });
+        let instance = machine.instance;
+        let message = Box::new(Message::Seen { member, assembly, state, address, instance, ordered: false });
         self.queue.push(now, Item::Tell { life, natural: now, message });
         self.answer_at(now, life, member, operate.action, outcome);
     }

@@ -1,12 +1,17 @@
 //! Who is told what, as `cpe/src/notify/` decides it: nothing of an incident that somebody has acknowledged. What was not told for that
 //! reason is kept in the transcript, where it counts as known.
 
+use std::time::Duration;
+
 use cpe_proto::id::{IncidentId, Name};
 use dped::Notices;
 use dped::audit::Notified;
 
 use super::journal::{Record, millis};
 use super::{What, World};
+
+/// A warning is told again only after it was gone for longer than this.
+pub(super) const WARNED_AGAIN: Duration = Duration::from_secs(10);
 
 impl World {
     /// What the journal has of who knows what.
@@ -24,6 +29,15 @@ impl World {
             }
             if known {
                 self.broken(format!("{name}#{incident} is acknowledged, and a person is told: {message}"));
+            }
+        }
+        if message.contains(" passes with a ") {
+            self.coverage.count("told", "a warning");
+            if self.truth.warned(&message, self.now) {
+                self.broken(format!(
+                    "a warning is told twice within {} s: {message}",
+                    WARNED_AGAIN.as_secs()
+                ));
             }
         }
         self.keep(Record::Notified(Notified { time: millis(self.now), deployable: name.clone(), incident }));

@@ -17,7 +17,7 @@ use super::happening::{
     ControllerFault, Fate, Happening, InfrastructureFault, MachineFault, Operator, Place, ServiceFault, Side,
 };
 use super::machine::Lie;
-use super::more::more;
+use super::more::{decorated, more};
 
 /// Something that is to happen at a time since the beginning.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +35,7 @@ pub struct Planned {
 #[must_use]
 pub fn draw(seed: u64, lasts: Duration) -> (Fleet, Vec<Planned>) {
     let dice = Dice::new(seed);
-    let (fleet, texts) = fleet(&mut dice.fork(1));
+    let (fleet, texts) = fleet(&mut dice.fork(1), &dice.fork(4));
     let mut planner = Planner::new(&fleet, &texts, dice.fork(2), lasts);
     let mut plan = planner.plan();
     plan.extend(more(&fleet, &mut dice.fork(3), lasts));
@@ -47,7 +47,7 @@ pub fn draw(seed: u64, lasts: Duration) -> (Fleet, Vec<Planned>) {
 
 const DOMAINS: [&str; 6] = ["az1", "az2", "rack1", "rack2", "rack3", "net1"];
 
-fn fleet(dice: &mut Dice) -> (Fleet, Vec<String>) {
+fn fleet(dice: &mut Dice, more: &Dice) -> (Fleet, Vec<String>) {
     // Sites of one to five machines are the most; some are large enough for every breaker.
     let (deployables, machines) = match dice.roll(10) {
         0..=3 => (1, 1 + dice.roll(3)),
@@ -59,7 +59,8 @@ fn fleet(dice: &mut Dice) -> (Fleet, Vec<String>) {
     let mut texts = Vec::new();
     for index in 0..deployables {
         let of = machines / deployables + u64::from(index < machines % deployables);
-        texts.push(definition(dice, index, of.max(1), domains, large));
+        let text = definition(dice, index, of.max(1), domains, large);
+        texts.push(decorated(&text, &mut more.fork(index)));
     }
     let definitions: Vec<Arc<Deployable>> = texts.iter().map(|text| parse(text)).collect();
     let mut infrastructures = BTreeMap::new();

@@ -12,7 +12,10 @@ use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId};
 use cpe_proto::observation::{ChannelFailure, Observation};
 use cpe_proto::time::Timestamp;
 use dped::guard::DEFAULT_PATH;
-use dped::{Action, Engine, HealthClass, Input, Output, Place, Prover, Request, Surroundings, Target};
+use dped::{
+    Action, ActionOutcome, Engine, HealthClass, Input, Output, Parameters, Place, Prover, Request,
+    Surroundings, Target,
+};
 
 use super::journal::{Record, Written};
 use super::process::LAG_BUDGET;
@@ -39,6 +42,8 @@ pub(super) struct Member {
     pub(super) units: Vec<(usize, usize)>,
     /// Whether the address of each assembly is known.
     pub(super) addressed: Vec<bool>,
+    /// The instance at whose address it is reached, where an address can change.
+    pub(super) instances: Vec<Option<u32>>,
     pub(super) flights: BTreeMap<ProbeId, Flight>,
     /// The actions that were given out and have not ended.
     pub(super) acting: BTreeSet<ActionId>,
@@ -47,7 +52,7 @@ pub(super) struct Member {
     /// It panics at what it is told after so many more things; 0: it has.
     pub(super) panics_after: Option<u32>,
     /// Actions that wait for their intents.
-    pub(super) acts: BTreeMap<ActionId, Action>,
+    pub(super) acts: BTreeMap<ActionId, (Action, Option<Parameters>)>,
     classes: Vec<Option<HealthClass>>,
     restated: bool,
     /// The engine was told something since it was last asked whether it is to be written down.
@@ -58,6 +63,8 @@ pub(super) struct Member {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flight {
     pub(super) aim: Aim,
+    /// At the address of that instance; none: at one that does not change.
+    pub(super) instance: Option<u32>,
     pub(super) sent: Timestamp,
     /// Nothing comes of it before that.
     pub(super) due: Timestamp,
@@ -80,6 +87,12 @@ pub(super) enum How {
     Port,
     /// A program is run.
     Program,
+    /// A monitoring plugin is run.
+    Plugin,
+    /// A resource agent is asked.
+    Resource,
+    /// An init script is asked.
+    Script,
     /// cpe looks itself, from outside, whatever becomes of the session.
     Outside,
 }
@@ -91,6 +104,7 @@ impl Member {
         Self {
             wake: None,
             addressed: definition.assemblies.iter().map(|it| known(&it.machine)).collect(),
+            instances: vec![None; machines.len()],
             classes: vec![None; machines.len()],
             machines,
             units,
@@ -195,15 +209,21 @@ impl World {
             Message::Probed { member, probe, observation } => {
                 self.landed(member, probe, observation, natural);
             }
-            Message::Seen { member, assembly, state, address, ordered } => {
+            Message::Seen { member, assembly, state, address, instance, ordered } => {
                 let Some(it) = self.member_mut(member) else { return };
                 let Some(assembly) = it.engine.definition().assembly_named(assembly.as_str()) else { return };
                 it.addressed[usize::from(assembly.0)] |= address.is_some();
+                if address.is_some() {
+                    it.instances[usize::from(assembly.0)] = Some(instance);
+                }
                 self.input(member, Input::Instance { assembly, state, address, ordered });
             }
             Message::Acted { member, action, outcome } => {
                 let name = self.files[member].0.clone();
                 self.keep(Record::Outcome(name, action, now));
+                if matches!(outcome, ActionOutcome::Done { .. }) && self.member(member).is_some() {
+                    self.truth.told_done(member, action);
+                }
                 self.input(member, Input::Acted { action, outcome });
                 self.acted_for_fallen(member, action);
             }
@@ -245,6 +265,9 @@ impl World {
         let same = kept.count() == before.assemblies.len() && before.assemblies.len() == machines.len();
         let known: Vec<usize> =
             it.machines.iter().zip(&it.addressed).filter(|(_, known)| **known).map(|(it, _)| *it).collect();
+        let reached: BTreeMap<usize, Option<u32>> =
+            it.machines.iter().copied().zip(it.instances.iter().copied()).collect();
+        it.instances = machines.iter().map(|it| reached.get(it).copied().flatten()).collect();
         let fixed = definition.assemblies.iter().map(|it| matches!(it.machine, Machine::Address(_)));
         it.addressed =
             fixed.zip(&machines).map(|(fixed, machine)| fixed || known.contains(machine)).collect();
@@ -359,6 +382,9 @@ impl World {
                     _ if service.check.direct().is_some() => How::Outside,
                     "systemd" => How::Systemd,
                     "tcp" => How::Port,
+                    "nagios" => How::Plugin,
+                    "ocf" => How::Resource,
+                    "lsb" => How::Script,
                     _ => How::Program,
                 };
                 (service.assembly, Aim::Service { machine, unit, how })
@@ -376,7 +402,10 @@ impl World {
         let takes = self.latency(aim);
         let Some(it) = self.member_mut(member) else { return };
         let due = now.after(takes.min(timeout));
-        it.flights.insert(probe, Flight { aim, sent: now, due, timeout });
+        it.flights.insert(
+            probe,
+            Flight { aim, instance: it.instances[usize::from(assembly.0)], sent: now, due, timeout },
+        );
         let item = if takes >= timeout {
             Item::Silence { life, member, probe }
         } else {

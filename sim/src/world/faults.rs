@@ -116,6 +116,10 @@ impl World {
                 }
                 self.machines[machine].units[unit].lie = Some((lie, until));
             }
+            ServiceFault::Warns(lasts) => {
+                let until = until(self, lasts);
+                self.machines[machine].units[unit].warns_until = until;
+            }
             ServiceFault::Masked => {
                 self.unit_dies(machine, unit, Running::Stopped);
                 self.machines[machine].units[unit].installed = Installed::Masked;
@@ -321,7 +325,7 @@ impl World {
             for unit in &mut machine.units {
                 (unit.dies_after, unit.flaps, unit.slow, unit.lie) = (None, None, None, None);
                 unit.broken &= left == Left::Broken;
-                unit.hangs_until = zero;
+                (unit.hangs_until, unit.warns_until) = (zero, zero);
             }
         }
         self.note();

@@ -78,6 +78,8 @@ pub enum ServiceFault {
     Flap(Duration, Duration),
     /// It dies or works as before, and its probes say the contrary for so long.
     Lie(Lie, Duration),
+    /// It works, and its probes say that a person should look at it, for so long. Only of plugins and resources.
+    Warns(Duration),
     /// Somebody masks it.
     Masked,
     /// Its unit file vanishes.
@@ -249,6 +251,7 @@ impl ServiceFault {
             Self::Flap(..) => "flap",
             Self::Lie(Lie::Passes, _) => "probe passes a broken service",
             Self::Lie(Lie::Fails, _) => "probe fails a working service",
+            Self::Warns(_) => "warns",
             Self::Masked => "masked",
             Self::NotFound => "unit not found",
             Self::Activating => "stuck activating",
@@ -382,7 +385,9 @@ impl fmt::Display for Happening {
 impl ServiceFault {
     const fn spans(&self) -> [Option<Duration>; 2] {
         match self {
-            Self::CrashLoop(span) | Self::Hang(span) | Self::Lie(_, span) => [Some(*span), None],
+            Self::CrashLoop(span) | Self::Hang(span) | Self::Lie(_, span) | Self::Warns(span) => {
+                [Some(*span), None]
+            }
             Self::Slow(one, two) | Self::Flap(one, two) => [Some(*one), Some(*two)],
             _ => [None, None],
         }

@@ -82,11 +82,13 @@ fn heal(world: &mut World, fleet: &Fleet, left: Left) -> Option<(Duration, Durat
     let took = world.now().saturating_sub(at);
     world.mend();
     at = world.now();
-    if !until(world, at + MENDED_WITHIN + bound, World::is_healthy) {
+    let whole = |world: &World| world.is_healthy() && world.ill_set_up().is_empty();
+    if !until(world, at + MENDED_WITHIN + bound, whole) {
         let left: Vec<String> = world
             .unwell()
             .into_iter()
             .map(|it| format!("{} is {} ({})", it.name, it.state, it.reason))
+            .chain(world.ill_set_up())
             .collect();
         world.broken(format!("rule 5: everything is mended, and not healthy: {}", left.join("; ")));
     }

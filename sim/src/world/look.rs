@@ -152,7 +152,7 @@ impl World {
             return;
         }
         let Some(flight) = self.flight_due(member, probe) else { return };
-        match self.observe(flight.aim) {
+        match self.observe(flight) {
             Some(observation) => {
                 self.tell(life, self.now, Message::Probed { member, probe, observation });
             }
@@ -184,13 +184,15 @@ impl World {
     }
 
     /// What a probe that arrives now is answered; none: nothing by its deadline.
-    fn observe(&self, aim: Aim) -> Option<Observation> {
-        let now = self.now;
+    fn observe(&self, flight: Flight) -> Option<Observation> {
+        let (now, aim) = (self.now, flight.aim);
         let machine = match aim {
             Aim::Channel(machine) | Aim::Service { machine, .. } => machine,
         };
         let it = &self.machines[machine];
-        if !self.path_open(machine) || !it.runs() {
+        // Nobody is at the address of an instance that is no more.
+        let elsewhere = flight.instance.is_some_and(|instance| instance != it.instance);
+        if !self.path_open(machine) || !it.runs() || elsewhere {
             return None;
         }
         let outside = matches!(aim, Aim::Service { how: How::Outside, .. });
@@ -235,6 +237,7 @@ impl World {
             assembly: assembly.name.clone(),
             state,
             address: addressed.then(|| it.address(machine)),
+            instance: it.instance,
             ordered: known && ordered,
         };
         let at = now.after(takes);
@@ -266,7 +269,7 @@ fn seen(unit: &Unit, how: How, now: Timestamp) -> Option<Observation> {
     let systemd = |load: &str, active: &str, sub: &str| {
         Observation::Unit(UnitState { load: load.into(), active: active.into(), sub: sub.into() })
     };
-    let runs = running == Running::Active;
+    let (runs, warns) = (running == Running::Active, now < unit.warns_until);
     Some(match (how, installed, running) {
         (How::Systemd, Installed::Masked, _) => systemd("masked", "inactive", "dead"),
         (How::Systemd, Installed::NotFound, _) => systemd("not-found", "inactive", "dead"),
@@ -278,7 +281,20 @@ fn seen(unit: &Unit, how: How, now: Timestamp) -> Option<Observation> {
         (How::Port, ..) => Observation::NotConnected("connection refused".into()),
         (How::Outside, ..) if runs => Observation::Expected("".into()),
         (How::Outside, ..) => Observation::NotConnected("connection refused".into()),
-        (How::Program, Installed::NotFound, _) => Observation::Exited(127, "not found".into()),
+        (How::Program | How::Plugin | How::Script, Installed::NotFound, _) => {
+            Observation::Exited(127, "not found".into())
+        }
         (How::Program, ..) => Observation::Exited(i32::from(!runs), "".into()),
+        // The Monitoring Plugins: 1 is a warning, 2 is critical.
+        (How::Plugin, ..) if runs && warns => Observation::Exited(1, "DISK WARNING".into()),
+        (How::Plugin, ..) => Observation::Exited(if runs { 0 } else { 2 }, "".into()),
+        // OCF: 5 is not installed, 7 is not running, 190 is running and degraded.
+        (How::Resource, Installed::NotFound, _) => Observation::Exited(5, "".into()),
+        (How::Resource, ..) if runs && warns => Observation::Exited(190, "".into()),
+        (How::Resource, ..) => Observation::Exited(if runs { 0 } else { 7 }, "".into()),
+        // LSB: 1 is dead and its pid file is there, 3 is not running.
+        (How::Script, _, Running::Active) => Observation::Exited(0, "".into()),
+        (How::Script, _, Running::Failed) => Observation::Exited(1, "".into()),
+        (How::Script, ..) => Observation::Exited(3, "".into()),
     })
 }

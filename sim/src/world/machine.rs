@@ -9,6 +9,8 @@ use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::time::Timestamp;
 
+use super::setup::SetUp;
+
 /// Whether a machine has power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
@@ -161,6 +163,7 @@ impl Machine {
         for unit in &mut self.units {
             (unit.broken, unit.dies_after, unit.installed, unit.enabled) =
                 (false, None, Installed::Loaded, true);
+            unit.set_up.fresh = true;
         }
     }
 }
@@ -216,6 +219,10 @@ pub struct Unit {
     pub(super) slow: Option<(Duration, Timestamp)>,
     /// Its probes say this instead of the truth, until then.
     pub(super) lie: Option<(Lie, Timestamp)>,
+    /// It works, and says until then that a person should look at it.
+    pub(super) warns_until: Timestamp,
+    /// What it is set up with.
+    pub(super) set_up: SetUp,
     /// Healthy, seen truly and reachable without a break since.
     pub(super) well_since: Option<Timestamp>,
 }
@@ -244,6 +251,8 @@ impl Unit {
             hangs_until: Timestamp::ZERO,
             slow: None,
             lie: None,
+            warns_until: Timestamp::ZERO,
+            set_up: SetUp::default(),
             well_since: None,
         }
     }

@@ -7,7 +7,7 @@
 //! healing, [`shrink`] makes a failing plan small.
 //!
 //! Files, the shell: `process.rs` life and death of cpe and orders to it, `supervision.rs` those of its engines; `driver.rs` the loop around one engine; `deeds.rs` actions;
-//! `desk.rs` who is told; `journal.rs`. The world: `machine.rs` what is true; `faults.rs` what changes it; `look.rs` who sees what. The judges: `truth.rs` every
+//! `desk.rs` who is told; `journal.rs`. The world: `machine.rs` what is true; `faults.rs` what changes it; `look.rs` who sees what; `setup.rs` what services are set up with. The judges: `truth.rs` every
 //! action against what is true, `checks.rs` the auditor and what must be so in the end, `coverage.rs` what occurred.
 
 mod checks;
@@ -27,6 +27,7 @@ mod machine;
 mod more;
 mod process;
 mod queue;
+mod setup;
 mod shrink;
 mod supervision;
 mod transcript;
@@ -125,6 +126,7 @@ impl World {
         };
         for definition in &fleet.definitions {
             world.settle_machines(definition);
+            world.settle_set_up(definition);
             world.files.push((definition.name.clone(), Some(Arc::clone(definition))));
         }
         world.note();

@@ -1,5 +1,6 @@
-//! More that happens in a drawn world, each kind from a stream of its own: what is added here leaves the rest of a seed's world as it was.
+//! More of a drawn world: kinds of services, and what happens, each kind from a stream of its own: what is added here leaves the rest of a seed's world as it was.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::Planned;
@@ -13,6 +14,8 @@ pub(super) fn more(fleet: &Fleet, dice: &mut Dice, lasts: Duration) -> Vec<Plann
     more.acknowledged(&mut dice.fork(1));
     more.panics(&mut dice.fork(2));
     more.node_reboots(&mut dice.fork(3));
+    more.warnings(&mut dice.fork(4));
+    more.moves(&mut dice.fork(5));
     more.plan
 }
 
@@ -60,6 +63,46 @@ impl More<'_> {
         }
     }
 
+    /// Plugins and resources say that a person should look at them.
+    fn warnings(&mut self, dice: &mut Dice) {
+        let all =
+            self.fleet.definitions.iter().flat_map(|it| it.services.iter().map(move |service| (it, service)));
+        let warn = all.filter(|(_, service)| matches!(service.check.kind(), "nagios" | "ocf"));
+        let places: Vec<Place> = warn
+            .map(|(it, service)| Place {
+                deployable: it.name.clone(),
+                assembly: it.assembly(service.assembly).name.clone(),
+                service: Some(service.name.clone()),
+            })
+            .collect();
+        if places.is_empty() || !dice.one_in(3) {
+            return;
+        }
+        let at = dice.between(Duration::from_secs(30), self.lasts);
+        let lasts = dice.seconds(20, 900);
+        self.add(at, Happening::Service(dice.of(&places), ServiceFault::Warns(lasts)));
+    }
+
+    /// Machines to which others refer are lost, and come back elsewhere.
+    fn moves(&mut self, dice: &mut Dice) {
+        let all =
+            self.fleet.definitions.iter().flat_map(|it| it.services.iter().map(move |service| (it, service)));
+        let referred = all.flat_map(|(it, service)| {
+            let others = service.referred().filter(|other| *other != service.assembly);
+            others.map(|other| (it.name.clone(), it.assembly(other).name.clone())).collect::<Vec<_>>()
+        });
+        let places: Vec<_> = referred.collect();
+        if places.is_empty() || dice.one_in(3) {
+            return;
+        }
+        for _ in 0..=dice.roll(2) {
+            let (deployable, assembly) = dice.of(&places);
+            let at = dice.between(Duration::from_secs(30), self.lasts);
+            let place = Place { deployable, assembly, service: None };
+            self.add(at, Happening::Machine(place, MachineFault::Vanishes));
+        }
+    }
+
     /// The management node reboots.
     fn node_reboots(&mut self, dice: &mut Dice) {
         if dice.one_in(5) {
@@ -96,4 +139,42 @@ impl More<'_> {
             self.add(known, Happening::Operator(Operator::Ack(place.deployable.clone(), assembly)));
         }
     }
+}
+
+/// A drawn definition with some of its units as services of other kinds, and some services set up with what others are.
+pub(super) fn decorated(text: &str, dice: &mut Dice) -> String {
+    let mut movable: Vec<u64> = Vec::new();
+    let (mut machine, mut out) = (0, String::with_capacity(text.len()));
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("[assemblies.m") {
+            machine = name.split([']', '.']).next().and_then(|number| number.parse().ok()).unwrap_or(machine);
+        }
+        if line.starts_with("image = ") || line.starts_with("instance = ") {
+            movable.push(machine);
+        }
+        let unit = line.strip_prefix("systemd = \"s").and_then(|rest| rest.strip_suffix(".service\""));
+        let Some(unit) = unit else {
+            let _ = writeln!(out, "{line}");
+            continue;
+        };
+        let earlier: Vec<u64> = movable.iter().copied().filter(|it| *it < machine).collect();
+        let refers = (!earlier.is_empty() && dice.one_in(2)).then(|| dice.of(&earlier));
+        let parameters = refers.map(|it| {
+            format!("parameters = {{ peer = \"{{m{it}.address}}\", me = \"{{m{machine}.name}}\" }}")
+        });
+        let kind = dice.roll(8);
+        let _ = match kind {
+            0 => writeln!(out, "nagios = \"check_s{unit}\"\nrestart = {{ lsb = \"s{unit}\" }}"),
+            1 => writeln!(out, "ocf = \"ocf:heartbeat:s{unit}\""),
+            2 => writeln!(out, "lsb = \"s{unit}\""),
+            _ => writeln!(out, "{line}"),
+        };
+        if kind != 1 && (parameters.is_some() || dice.one_in(8)) {
+            out.push_str("configure = \"/usr/local/sbin/set-up\"\n");
+        }
+        if let Some(parameters) = parameters {
+            let _ = writeln!(out, "{parameters}");
+        }
+    }
+    out
 }

@@ -259,7 +259,9 @@ impl World {
 
     pub(super) fn remove(&mut self, name: &Name) {
         let Some(member) = self.files.iter().position(|(known, _)| known == name) else { return };
-        self.files[member].1 = None;
+        if let Some(definition) = self.files[member].1.take() {
+            self.forget_set_up(&definition);
+        }
         if !self.process.up {
             return;
         }

@@ -6,7 +6,7 @@ use cpe_proto::id::{ActionId, Name, ProbeId};
 use cpe_proto::infrastructure::{InstanceState, Operation};
 use cpe_proto::observation::Observation;
 use cpe_proto::time::Timestamp;
-use dped::ActionOutcome;
+use dped::{ActionOutcome, Parameters};
 
 use super::happening::{Fate, Happening};
 
@@ -87,6 +87,8 @@ pub(super) enum Message {
         assembly: Name,
         state: InstanceState,
         address: Option<std::sync::Arc<str>>,
+        /// The instance that has it.
+        instance: u32,
         ordered: bool,
     },
     Acted {
@@ -94,6 +96,16 @@ pub(super) enum Message {
         action: ActionId,
         outcome: ActionOutcome,
     },
+}
+
+/// What is done to a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Start,
+    Stop,
+    Restart,
+    /// It is set up, and restarted with that.
+    Reconfigure,
 }
 
 /// An act on a unit.
@@ -104,7 +116,9 @@ pub(super) struct OnUnit {
     pub(super) action: ActionId,
     pub(super) machine: usize,
     pub(super) unit: usize,
-    pub(super) stop: bool,
+    pub(super) deed: Deed,
+    /// What it is set up with before that.
+    pub(super) with: Option<Parameters>,
     /// When the shell gives it up.
     pub(super) until: Timestamp,
 }

@@ -14,6 +14,7 @@ use cpe_proto::time::Timestamp;
 use dped::{Act, Action, Desired, GuardSettings, IncidentKey, Request};
 
 use super::World;
+use super::desk::WARNED_AGAIN;
 use super::machine::{Power, Who};
 
 /// Beyond the age that evidence may have: for what was under way when it changed.
@@ -46,6 +47,10 @@ pub(super) struct Truth {
     machine_rungs: BTreeMap<Name, VecDeque<Timestamp>>,
     maintained: BTreeSet<(Name, Option<Name>)>,
     paused: BTreeSet<Option<Name>>,
+    /// When a warning was told last.
+    warned: BTreeMap<String, Timestamp>,
+    /// What is done, and its engine was told.
+    done: BTreeSet<(usize, ActionId)>,
     /// Incidents that a person knows of.
     acknowledged: BTreeSet<IncidentKey>,
     /// What a person ordered to be recovered, and when.
@@ -106,6 +111,7 @@ impl Truth {
 
     /// Of an engine that panicked only what its successor goes on with is still in flight.
     pub(super) fn engine_ended(&mut self, member: usize, carried: &BTreeSet<ActionId>) {
+        self.warned.clear();
         self.open.retain(|(of, action), _| *of != member || carried.contains(action));
         self.requests.retain(|(of, _), _| *of != member);
     }
@@ -114,6 +120,7 @@ impl Truth {
     pub(super) fn process_ended(&mut self, carried: &BTreeSet<(usize, ActionId)>) {
         self.open.retain(|key, _| carried.contains(key));
         self.requests.clear();
+        self.warned.clear();
     }
 
     pub(super) fn maintained(&mut self, key: (Name, Option<Name>)) {
@@ -122,6 +129,20 @@ impl Truth {
 
     pub(super) fn maintained_no_more(&mut self, key: &(Name, Option<Name>)) {
         self.maintained.remove(key);
+    }
+
+    /// A warning is told; true: it was just before, by the same process.
+    pub(super) fn warned(&mut self, message: &str, now: Timestamp) -> bool {
+        let before = self.warned.insert(message.to_owned(), now);
+        before.is_some_and(|at| now.since(at) < WARNED_AGAIN)
+    }
+
+    pub(super) fn told_done(&mut self, member: usize, action: ActionId) {
+        self.done.insert((member, action));
+    }
+
+    pub(super) fn was_told_done(&self, member: usize, action: ActionId) -> bool {
+        self.done.contains(&(member, action))
     }
 
     pub(super) fn acknowledged(&mut self, incident: IncidentKey) {
