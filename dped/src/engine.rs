@@ -263,7 +263,7 @@ impl Engine {
             Order::FleetPause { on } => self.fleet_paused = on,
             Order::DomainPause { domains, on: true } => self.paused_domains.extend(domains),
             Order::DomainPause { domains, on: false } => {
-                self.paused_domains.retain(|it| !domains.contains(it))
+                self.paused_domains.retain(|it| !domains.contains(it));
             }
             Order::Retry { assembly } => self.order_retry(assembly, now),
             Order::Recover(wanted) => self.order_recover(wanted, now),
