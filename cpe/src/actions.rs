@@ -1,6 +1,7 @@
 //! Actions: intent first, then the deed, then what came of it. Each runs in its own task, so that nothing waits for a slow one;
 //! the engine bounds how many there are. Services are acted on over the assembly's session (`services.rs`), machines through an adapter.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Work {
     pub address: Option<Arc<str>>,
     /// The parameters of the service that is acted on.
     pub given: Given,
+    /// The parameters of the assembly, and why some have no value, if some have none.
+    pub made_with: (BTreeMap<String, String>, Option<String>),
     /// The driver.
     pub reply: mpsc::Sender<Message>,
 }
@@ -122,6 +125,11 @@ impl Work {
         let Some(adapter) = &self.adapter else {
             return ActionOutcome::Failed { detail: "the deployable has no infrastructure".into() };
         };
+        // With half of what it is to be made with it would be another machine.
+        let made = matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate);
+        if let (true, Some(missing)) = (made, &self.made_with.1) {
+            return ActionOutcome::NotBegun { detail: detail(&format!("it is not made anew: {missing}")) };
+        }
         let request = self.request(self.action_id(action.action));
         let operation = match rung {
             Rung::Start => Operation::Start,
@@ -205,7 +213,7 @@ impl Work {
             assembly: assembly.name.to_string(),
             instance: self.instance.as_deref().map(str::to_owned).or(named),
             address: self.address.as_deref().map(str::to_owned),
-            parameters: assembly.parameters.clone(),
+            parameters: self.made_with.0.clone(),
             fence: assembly.fence.clone(),
         }
     }

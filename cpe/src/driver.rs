@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cpe_monitor::ssh::Answer as Landed;
+use cpe_monitor::ssh::{Answer as Landed, Probe};
 use cpe_proto::decision::{Answer, Refusal};
 use cpe_proto::definition::{Check, Deployable};
 use cpe_proto::event::{Event, EventKind};
@@ -24,7 +24,7 @@ use crate::direct;
 use crate::event::plain;
 use crate::metrics::Tally;
 use crate::past::{Kept, Past};
-use crate::services::Given;
+use crate::services::{self, Given};
 use crate::sessions::{Sessions, same_machines};
 use crate::shared::Shared;
 use crate::view;
@@ -394,13 +394,11 @@ impl Driver {
     fn probe(&mut self, probe: ProbeId, target: Target, timeout: Duration) {
         let now = clock::now();
         let definition = Arc::clone(self.engine.definition());
-        let parameters = match target {
-            Target::Service(service) if matches!(definition.service(service).check, Check::Ocf(_)) => {
-                self.engine.parameters(service)
-            }
-            _ => None,
+        let what = match target {
+            Target::Channel(_) => Ok(Probe::Channel),
+            Target::Service(service) => services::probe(&self.engine, service),
         };
-        let unsent = self.sessions.add(&definition, (probe, target, parameters), timeout, now);
+        let unsent = self.sessions.add(&definition, (probe, target, what), timeout, now);
         if let Some(observation) = unsent {
             self.tell(Input::Probed { probe, observation, void: false }, now);
         }
@@ -496,6 +494,7 @@ impl Driver {
             instance: self.instances[usize::from(assembly.0)].clone(),
             address: self.sessions.address(assembly).cloned(),
             given: Given::default(),
+            made_with: self.engine.made_with(assembly),
             reply: self.sender.clone(),
         }
     }

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use cpe_monitor::ssh::{Act, ActError, Configuration, Deed, Resource, ServiceAct, Session, Subject};
-use cpe_proto::definition::{Deployable, OcfAgent, Restart, Service};
+use cpe_monitor::ssh::{Act, ActError, Configuration, Deed, Probe, Resource, ServiceAct, Session, Subject};
+use cpe_proto::definition::{Check, Deployable, OcfAgent, Restart, Service};
 use cpe_proto::id::ServiceIndex;
 use cpe_proto::observation::detail;
 use dped::{ActionOutcome, Engine, Parameters};
+
+const UNKNOWN: &str = "an address that its parameters need is not known yet";
 
 /// The parameters of the service that an action is for; none where an address that they need is not known yet.
 #[derive(Clone, Debug, Default)]
@@ -121,9 +123,19 @@ pub fn resource(service: &Service, agent: &OcfAgent, parameters: &Parameters) ->
     Arc::new(Resource { agent, instance, parameters: parameters.to_vec() })
 }
 
+/// What a service is asked now: a resource with what it was set up with, all else with the newest values.
+///
+/// # Errors
+/// Why nothing can be asked, for a person.
+pub fn probe(engine: &Engine, service: ServiceIndex) -> Result<Probe, String> {
+    let definition = engine.definition().service(service);
+    let Check::Ocf(agent) = &definition.check else { return engine.check(service).map(Probe::Check) };
+    let parameters = engine.parameters(service).ok_or(UNKNOWN)?;
+    Ok(Probe::Resource(resource(definition, agent, &parameters)))
+}
+
 fn known(parameters: &Option<Parameters>) -> Result<&Parameters, ActError> {
-    let why = "an address that its parameters need is not known yet";
-    parameters.as_ref().ok_or_else(|| ActError::NotRunnable(why.to_owned()))
+    parameters.as_ref().ok_or_else(|| ActError::NotRunnable(UNKNOWN.to_owned()))
 }
 
 fn outcome(ended: Result<String, ActError>) -> ActionOutcome {

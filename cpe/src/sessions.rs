@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_monitor::ssh::{Answer, Endpoint, Identity, Probe, ProbeRequest, Session};
-use cpe_proto::definition::{Assembly, Check, Deployable, Direct, HostOf, Machine, Monitor};
+use cpe_proto::definition::{Assembly, Deployable, Direct, HostOf, Machine, Monitor};
 use cpe_proto::id::{AssemblyIndex, ProbeId};
 use cpe_proto::observation::{ChannelFailure, Observation};
 use cpe_proto::time::Timestamp;
-use dped::{Parameters, Target};
+use dped::Target;
 use tokio::sync::mpsc;
 
 use crate::direct::{self, DirectProbes};
-use crate::services::resource;
 use crate::shared::Shared;
 
 /// A probe that was sent.
@@ -149,33 +148,25 @@ impl Sessions {
             flights.filter_map(|(probe, flight)| Some((probe, flight.follow(before, after)?))).collect();
     }
 
-    /// Adds a probe to its assembly's batch, with the parameters of an OCF resource. A probe that cannot be sent is answered at once by the observation returned.
+    /// Adds a probe to its assembly's batch: what is asked there, or why nothing can be. A probe that cannot be sent is answered at once by
+    /// the observation returned.
     pub fn add(
         &mut self,
         definition: &Deployable,
-        (probe, target, parameters): (ProbeId, Target, Option<Parameters>),
+        (probe, target, what): (ProbeId, Target, Result<Probe, String>),
         timeout: Duration,
         now: Timestamp,
     ) -> Option<Observation> {
         if let Some(what) = direct::of(definition, target) {
             return self.ask_directly(definition, probe, target, what, timeout, now);
         }
-        let (assembly, what) = match target {
-            Target::Channel(assembly) => (assembly, Probe::Channel),
-            Target::Service(service) => {
-                let service = definition.service(service);
-                let what = match (&service.check, &parameters) {
-                    (Check::Ocf(agent), Some(parameters)) => {
-                        Probe::Resource(resource(service, agent, parameters))
-                    }
-                    (Check::Ocf(_), None) => {
-                        let why = "an address that its parameters need is not known yet";
-                        return Some(Observation::NotAsked(why.into()));
-                    }
-                    (check, _) => Probe::Check(check.clone()),
-                };
-                (service.assembly, what)
-            }
+        let what = match what {
+            Ok(what) => what,
+            Err(why) => return Some(Observation::NotAsked(why.into())),
+        };
+        let assembly = match target {
+            Target::Channel(assembly) => assembly,
+            Target::Service(service) => definition.service(service).assembly,
         };
         self.renew(definition, assembly);
         let machine = &mut self.machines[usize::from(assembly.0)];

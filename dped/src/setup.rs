@@ -3,10 +3,14 @@
 //! and restarted, in order, as uncounted steps of its incident. The steps themselves are `plan.rs`'s. One whose outcome a restart of
 //! this process lost is done again: nothing in the guest tells what it was configured with, and to configure twice is harmless.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cpe_proto::decision::{Refusal, Value};
-use cpe_proto::definition::{Attribute, Deployable, Machine, Mode, ParameterName, Reference, Service};
+use cpe_proto::definition::{
+    Attribute, Check, CommandLine, Deployable, Machine, Mode, ParameterName, Reference, Referring, Service,
+};
+use cpe_proto::document::Host;
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::rung::Rung;
@@ -59,11 +63,71 @@ impl Engine {
     #[must_use]
     pub fn rendered(&self, service: ServiceIndex) -> Option<Parameters> {
         let parameters = &self.definition().service(service).parameters;
-        let one = |(name, value): &(ParameterName, cpe_proto::definition::Referring)| {
+        let one = |(name, value): &(ParameterName, Referring)| {
             let value = value.render(|reference| self.attribute(*reference)).ok()?;
             Some((name.clone(), value))
         };
         parameters.iter().map(one).collect()
+    }
+
+    /// A text of the definition with what its references mean now. An address is nothing but an address or a host name there, whatever
+    /// an infrastructure says: to a shell, a URL and a program it is one plain word that begins with no hyphen.
+    ///
+    /// # Errors
+    /// Which address is not known yet, or is none, for a person.
+    pub fn fill(&self, text: &Referring) -> Result<String, String> {
+        let mut wrong = None;
+        let filled = text.render(|reference| {
+            let value = self.attribute(*reference)?;
+            if reference.attribute == Attribute::Name {
+                return Some(value.to_string());
+            }
+            let host = Host::parse(&value);
+            if host.is_err() {
+                wrong = Some(value);
+            }
+            host.ok().map(|host| host.as_str().to_owned())
+        });
+        filled.map_err(|reference| {
+            let name = &self.definition().assembly(reference.assembly).name;
+            match wrong {
+                None => format!("the address of {name} is not known yet"),
+                Some(said) => {
+                    let shown: String = said.chars().take(64).flat_map(char::escape_debug).collect();
+                    format!("the address of {name} is \"{shown}\", expected an IP address or a host name")
+                }
+            }
+        })
+    }
+
+    /// How a service is probed now: as its definition says, with what its line refers to.
+    ///
+    /// # Errors
+    /// Why it cannot be probed, for a person.
+    pub fn check(&self, service: ServiceIndex) -> Result<Check, String> {
+        let service = self.definition().service(service);
+        let Some(line) = &service.line else { return Ok(service.check.clone()) };
+        let line = CommandLine::parse(&self.fill(line)?)
+            .map_err(|expected| format!("with its references it is no command line, expected {expected}"))?;
+        Ok(match &service.check {
+            Check::Nagios(_) => Check::Nagios(line),
+            _ => Check::Command(line),
+        })
+    }
+
+    /// What an assembly is made with now.
+    ///
+    /// # Errors
+    /// Why some of its parameters have no value, beside those that have one.
+    pub fn made_with(&self, assembly: AssemblyIndex) -> (BTreeMap<String, String>, Option<String>) {
+        let (mut known, mut missing) = (BTreeMap::new(), None);
+        for (name, value) in &self.definition().assembly(assembly).parameters {
+            match self.fill(value) {
+                Ok(value) => _ = known.insert(name.clone(), value),
+                Err(why) => missing = missing.or_else(|| Some(format!("parameter {name}: {why}"))),
+            }
+        }
+        (known, missing)
     }
 
     /// Where an assembly is reached, as far as that is more than its definition says: kept over restarts.
@@ -316,8 +380,7 @@ pub(crate) fn written(definition: &Deployable, service: &Service) -> Vec<(Parame
         let assembly = &definition.assembly(reference.assembly).name;
         Some(format!("{{{assembly}.{}}}", reference.attribute.as_str()))
     };
-    let one = |(key, value): &(ParameterName, cpe_proto::definition::Referring)| {
-        (key.clone(), value.render(name).unwrap_or_default())
-    };
+    let one =
+        |(key, value): &(ParameterName, Referring)| (key.clone(), value.render(name).unwrap_or_default());
     service.parameters.iter().map(one).collect()
 }

@@ -1,9 +1,10 @@
 //! policy.md section 4, its last sentence: an assembly that comes back with another address, and who is told of it.
 
-use cpe_proto::definition::ParameterName;
+use cpe_proto::definition::{Check, ParameterName};
 use cpe_proto::event::EventKind;
+use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::state::State;
-use dped::{Act, Parameters};
+use dped::{Act, Input, Parameters};
 
 use crate::site::{Machine, Outcome, Site, Unit};
 
@@ -241,9 +242,9 @@ fn a_service_is_not_started_with_an_address_that_nobody_knows() {
     assert!(site.acts.is_empty(), "{}", site.transcript());
     site.later(
         std::time::Duration::ZERO,
-        dped::Input::Instance {
+        Input::Instance {
             assembly: site.assembly_index("db"),
-            state: cpe_proto::infrastructure::InstanceState::Active,
+            state: InstanceState::Active,
             address: Some("10.0.0.1".into()),
             ordered: false,
         },
@@ -274,4 +275,87 @@ fn another_name_for_an_address_of_the_definition_is_no_change() {
     site.until("both are reconfigured", 600.0, |site| {
         steps(site).iter().any(|it| it == "reconfigure web/shop")
     });
+}
+
+/// Probes of the shop that refer to its database, and what the web machine is made with.
+const ASKED: &str = r#"
+    name = "shop"
+    infrastructure = "prod"
+    [assemblies.db]
+    instance = "db"
+    services.mariadb.systemd = "mariadb.service"
+    [assemblies.web]
+    address = "192.0.2.3"
+    parameters = { seed = "db={db.address} of {db.name}", size = "small" }
+    services.ping = { command = "nc -z {db.address} 3306 && awk '{print $1}' /proc/uptime", restart = { systemd = "a.service" } }
+    services.plugin = { nagios = "check_tcp -H \"{db.address}\" -p 3306", restart = { systemd = "a.service" } }
+"#;
+
+/// The infrastructure says where the database is.
+fn say_address(site: &mut Site, address: &str) {
+    let assembly = site.engine.definition().assembly_named("db").expect("it is there");
+    let (state, address) = (InstanceState::Active, Some(address.into()));
+    site.engine.handle_input(Input::Instance { assembly, state, address, ordered: false }, site.now);
+}
+
+fn asked(site: &Site, name: &str) -> Result<String, String> {
+    match site.engine.check(site.service_index(name))? {
+        Check::Command(line) | Check::Nagios(line) => Ok(line.as_str().to_owned()),
+        other => panic!("{name} is probed as {other:?}"),
+    }
+}
+
+#[test]
+fn probes_and_machines_are_given_the_newest_address_and_nothing_while_there_is_none() {
+    let mut site = Site::cold(ASKED);
+    let web = site.engine.definition().assembly_named("web").expect("it is there");
+    let unknown = "the address of db is not known yet";
+    assert_eq!(asked(&site, "web/ping"), Err(unknown.to_owned()));
+    let (known, missing) = site.engine.made_with(web);
+    assert_eq!(known.into_iter().collect::<Vec<_>>(), [("size".to_owned(), "small".to_owned())]);
+    assert_eq!(missing.as_deref(), Some("parameter seed: the address of db is not known yet"));
+    for address in ["10.0.0.1", "10.0.0.2", "2001:db8::1", "db.example.com"] {
+        say_address(&mut site, address);
+        let line = format!("nc -z {address} 3306 && awk '{{print $1}}' /proc/uptime");
+        assert_eq!(asked(&site, "web/ping"), Ok(line));
+        assert_eq!(asked(&site, "web/plugin"), Ok(format!("check_tcp -H \"{address}\" -p 3306")));
+        let (known, missing) = site.engine.made_with(web);
+        assert_eq!((known["seed"].as_str(), missing), (&*format!("db={address} of db"), None));
+    }
+}
+
+/// What an infrastructure calls an address is not the operator's own text.
+#[test]
+fn an_address_that_is_none_never_reaches_a_shell_or_an_infrastructure() {
+    let mut site = Site::cold(ASKED);
+    let web = site.engine.definition().assembly_named("web").expect("it is there");
+    for hostile in [
+        "10.0.0.1; reboot",
+        "$(reboot)",
+        "`reboot`",
+        "a b",
+        "'",
+        "\"",
+        "a\nreboot",
+        "-oProxyCommand=reboot",
+        "a|b",
+        "a&b",
+        "a>b",
+        "../x",
+        "",
+        "{web.address}",
+        "fe80::1%$(id)",
+        "\\",
+        "*",
+        "~",
+    ] {
+        say_address(&mut site, hostile);
+        for service in ["web/ping", "web/plugin"] {
+            let said = asked(&site, service).expect_err(hostile);
+            assert!(said.contains("expected an IP address or a host name"), "{hostile:?}: {said}");
+            assert!(!said.contains('\n'), "{said}");
+        }
+        let (known, missing) = site.engine.made_with(web);
+        assert!(!known.contains_key("seed") && missing.is_some(), "{hostile:?}");
+    }
 }

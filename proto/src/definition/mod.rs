@@ -97,8 +97,8 @@ pub struct Assembly {
     pub after: Vec<AssemblyIndex>,
     /// Its services in [`Deployable::services`]: first and one past the last.
     pub services: (ServiceIndex, ServiceIndex),
-    /// Given to the infrastructure as it is.
-    pub parameters: BTreeMap<String, String>,
+    /// Given to the infrastructure.
+    pub parameters: BTreeMap<String, Referring>,
     /// The options that tell its outlet from others, for an infrastructure that is a fence agent.
     pub fence: FenceOptions,
 }
@@ -181,6 +181,8 @@ pub struct Service {
     pub assembly: AssemblyIndex,
     /// How it is probed.
     pub check: Check,
+    /// The line of a `command` or a `nagios` that refers to something, for `check` has it as it is written. None: that is all of it.
+    pub line: Option<Referring>,
     /// What to restart. For a unit, a resource and an init script that itself; none: there is no service rung.
     pub restart: Option<Restart>,
     /// What it is set up with: for a resource its agent's parameters, for others its configure script's. By name, sorted.

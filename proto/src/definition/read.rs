@@ -8,7 +8,7 @@ use super::maintenance::{WindowTemplate, read_maintenance};
 use super::numbers::{ProbeKeys, read_escalation, read_timing};
 use super::places::{KeyPlaces, written};
 use super::schema::{ADOPT, ASSEMBLY, ESCALATION, MACHINE_KEYS, PROBE, SSH, TIMING};
-use super::service::{Home, ServiceTemplate, read_service};
+use super::service::{Home, ReferringTemplate, ServiceTemplate, read_referring, read_service};
 use super::{Data, Escalation, Machine, Mode, ProbeSettings, SshOverride, Timing};
 use crate::document::{Host, Table, Text, plain_text};
 use crate::fence::{self, FenceOptions};
@@ -55,7 +55,7 @@ pub(super) struct AssemblyTemplate<'t> {
     pub(super) monitor: MonitorTemplate,
     pub(super) ssh: SshOverride,
     pub(super) after: Vec<Text<'t>>,
-    pub(super) parameters: Vec<(Text<'t>, Text<'t>)>,
+    pub(super) parameters: Vec<(Text<'t>, ReferringTemplate<'t>)>,
     pub(super) fence: FenceOptions,
     pub(super) services: Vec<ServiceTemplate<'t>>,
     pub(super) keys: KeyPlaces,
@@ -308,18 +308,18 @@ fn read_failure_domains(table: &Table<'_>) -> Vec<Name> {
     domains
 }
 
-fn read_parameters<'t>(table: &Table<'t>) -> Vec<(Text<'t>, Text<'t>)> {
+fn read_parameters<'t>(table: &Table<'t>) -> Vec<(Text<'t>, ReferringTemplate<'t>)> {
     let parameters = table.text_table("parameters").unwrap_or_default();
     let (most, longest) = PARAMETERS_MAX;
     limit(table, "parameters", parameters.len(), most);
     for (key, value) in &parameters {
-        refuse_reference(table, *value);
         if key.text.len() > longest || value.text.len() > longest {
             let message = format!("a parameter of {} bytes, expected at most {longest}", value.text.len());
             table.report().error(key.at, message);
         }
     }
-    parameters
+    let read = |(key, value)| read_referring(table, value).map(|value| (key, value));
+    parameters.into_iter().filter_map(read).collect()
 }
 
 /// The options of the machine's outlet. One outlet has one machine, so that `count` cannot be beside it.
@@ -351,18 +351,5 @@ fn read_fence(table: &Table<'_>, has_infrastructure: bool) -> FenceOptions {
 pub(super) fn limit(table: &Table<'_>, key: &str, is: usize, most: usize) {
     if is > most {
         table.report().error(table.at_key(key), format!("`{key}` has {is} entries, expected at most {most}"));
-    }
-}
-
-/// A text that asks for another assembly's attribute would otherwise be taken as it is.
-pub(super) fn refuse_reference(table: &Table<'_>, text: Text<'_>) {
-    let found =
-        text.text.split('{').skip(1).filter_map(|rest| rest.split_once('}')).find_map(|(inside, _)| {
-            let (assembly, attribute) = inside.split_once('.')?;
-            (Name::parse(assembly).is_ok() && matches!(attribute, "address" | "name")).then_some(inside)
-        });
-    if let Some(inside) = found {
-        let message = format!("`{{{inside}}}` is not supported yet, expected the value itself");
-        table.report().error(text.at, message);
     }
 }

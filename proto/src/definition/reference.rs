@@ -86,6 +86,21 @@ impl Referring<Arc<str>> {
         Ok(Self { pieces: pieces.into() })
     }
 
+    /// Whether there is anything in it that is or looks like a reference.
+    pub(super) fn may_refer(&self) -> bool {
+        self.references().next().is_some() || self.lookalikes().next().is_some()
+    }
+
+    /// What looks like a reference but for its attribute: the words of `{db.port}`. Whether it was meant as one is seen from the first.
+    pub(super) fn lookalikes(&self) -> impl Iterator<Item = (&str, &str)> {
+        let texts = self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(text) => Some(&**text),
+            Piece::Reference(_) => None,
+        });
+        let inside = texts.flat_map(|text| text.split('{').skip(1)).filter_map(|rest| rest.split_once('}'));
+        inside.filter_map(|(inside, _)| inside.rsplit_once('.'))
+    }
+
     /// The same with the assemblies that `find` says the words mean. None where it has none; it has said why.
     pub fn resolve(
         &self,

@@ -8,12 +8,12 @@ use super::cycle::find_cycles;
 use super::direct_read;
 use super::places::KeyPlaces;
 use super::read::{ASSEMBLIES_MAX, AssemblyTemplate, MonitorTemplate, Template};
-use super::service::{CheckTemplate, ServiceTemplate};
+use super::service::{CheckTemplate, ReferringTemplate, ServiceTemplate};
 use super::{
     Assembly, Attribute, Check, Deployable, Direct, Machine, MaintenanceWindow, Monitor, ParameterName, Part,
-    Reference, Referring, Service,
+    Referring, Service,
 };
-use crate::document::{Report, Text, glob, nearest};
+use crate::document::{Report, Text, glob, joined, nearest};
 use crate::id::{AssemblyIndex, NAME_MAX_BYTES, Name, ServiceIndex};
 
 /// The most services of one deployable.
@@ -42,6 +42,9 @@ pub(super) struct Plan<'r, 't> {
     /// The parameters of each service; and the assemblies, other than its own, that they refer to.
     parameters: Vec<Vec<(ParameterName, Referring)>>,
     refers: Vec<Vec<u16>>,
+    /// The parameters that each assembly is made with; and the assemblies whose addresses they need.
+    made_with: Vec<BTreeMap<String, Referring>>,
+    needs: Vec<Vec<u16>>,
     order: usize,
 }
 
@@ -77,10 +80,13 @@ impl<'r, 't> Plan<'r, 't> {
             service_after: Vec::new(),
             parameters: Vec::new(),
             refers: Vec::new(),
+            made_with: Vec::new(),
+            needs: Vec::new(),
             order: 0,
         };
         plan.expand();
         plan.resolve()?;
+        plan.resolve_made_with()?;
         plan.check_order();
         plan.check_references();
         Some(plan)
@@ -134,6 +140,11 @@ impl<'r, 't> Plan<'r, 't> {
             CheckTemplate::Guest(check) => Some(check.clone()),
             CheckTemplate::Direct(direct) => self.direct(own, direct).map(Check::Direct),
         }
+    }
+
+    fn line(&self, own: usize, service: &ServiceTemplate<'t>) -> Option<Referring> {
+        let line = self.resolve_text(own, service.line.as_ref()?, false)?;
+        line.plain().is_none().then_some(line)
     }
 
     fn monitor(&self, own: usize, monitor: &MonitorTemplate) -> Option<Monitor> {
@@ -225,17 +236,7 @@ impl<'r, 't> Plan<'r, 't> {
     fn resolve_parameters(&mut self, own: usize, service: &ServiceTemplate<'t>, tell: bool) -> Option<()> {
         let (mut parameters, mut refers) = (Vec::new(), Vec::new());
         for parameter in &service.parameters {
-            let at = parameter.text.at;
-            let find = |it: &Reference<Arc<str>>| match self.meant(own, &it.assembly, it.attribute) {
-                Ok(found) => Some(found),
-                Err(problem) => {
-                    if tell {
-                        self.report.absent(at, problem);
-                    }
-                    None
-                }
-            };
-            let Some(value) = parameter.value.resolve(find) else { continue };
+            let Some(value) = self.resolve_text(own, &parameter.value, tell) else { continue };
             let others = value.references().map(|it| it.assembly.0).filter(|it| usize::from(*it) != own);
             refers.extend(others);
             parameters.push((parameter.name.clone(), value));
@@ -245,6 +246,63 @@ impl<'r, 't> Plan<'r, 't> {
         self.grow(refers.len())?;
         self.parameters.push(parameters);
         self.refers.push(refers);
+        if tell && let Some(line) = &service.line {
+            self.resolve_text(own, line, true);
+        }
+        Some(())
+    }
+
+    /// A text with the assemblies that it means. None where one means none; it is reported if that is wanted.
+    fn resolve_text(&self, own: usize, text: &ReferringTemplate<'t>, tell: bool) -> Option<Referring> {
+        for (word, attribute) in text.value.lookalikes().filter(|_| tell) {
+            if self.names.contains_key(word) {
+                let all = joined(&Attribute::ALL.map(Attribute::as_str), '`', "or");
+                let message = format!(
+                    "assembly \"{word}\" has no attribute \"{}\" to refer to, expected {all}",
+                    cut(attribute)
+                );
+                self.report.error(text.text.at, message);
+            }
+        }
+        text.value.resolve(|it| match self.meant(own, &it.assembly, it.attribute) {
+            Ok(found) => Some(found),
+            Err(problem) => {
+                if tell {
+                    self.report.absent(text.text.at, problem);
+                }
+                None
+            }
+        })
+    }
+
+    /// The parameters that an infrastructure is given. It is asked to make a machine with them, which has no address before.
+    fn resolve_made_with(&mut self) -> Option<()> {
+        let template = self.template;
+        for own in 0..self.places.len() {
+            let first = own == 0 || self.places[own - 1].template != self.places[own].template;
+            let (mut made_with, mut needs) = (BTreeMap::new(), Vec::new());
+            for (key, text) in &template.assemblies[self.places[own].template].parameters {
+                let Some(value) = self.resolve_text(own, text, first) else { continue };
+                let addresses = value.references().filter(|it| it.attribute == Attribute::Address);
+                needs.extend(addresses.map(|it| it.assembly.0));
+                made_with.insert(key.text.to_owned(), value);
+            }
+            needs.sort_unstable();
+            needs.dedup();
+            if first && needs.iter().any(|it| usize::from(*it) == own) {
+                let assembly = &template.assemblies[self.places[own].template];
+                let message = format!(
+                    "`parameters` of \"{}\" refer to its own address, which is not known before it is made; the infrastructure is told it as `address`",
+                    assembly.name.text
+                );
+                let at = assembly.parameters.first().map_or(assembly.name.at, |(key, _)| key.at);
+                self.report.error(at, message);
+            }
+            needs.retain(|it| usize::from(*it) != own);
+            self.grow(needs.len())?;
+            self.made_with.push(made_with);
+            self.needs.push(needs);
+        }
         Some(())
     }
 
@@ -326,14 +384,19 @@ impl<'r, 't> Plan<'r, 't> {
 
     /// Three kinds of places in the order: an assembly (it is up), an assembly as a whole (it and its services are healthy),
     /// a service. A whole is after its parts; an assembly is after the wholes it names; a service is after its own assembly, and
-    /// after the wholes that its parameters refer to, since it is set up anew once they are healthy again.
+    /// after the wholes that its parameters refer to, since it is set up anew once they are healthy again. An assembly is made after those whose
+    /// addresses it is made with.
     fn check_order(&self) {
         let (assemblies, services) = (self.places.len(), self.service_after.len());
         let whole = |assembly: usize| assemblies + assembly;
         let service = |index: usize| 2 * assemblies + index;
         let mut after: Vec<Vec<u32>> = Vec::with_capacity(2 * assemblies + services);
         let wholes = |list: &[u16]| list.iter().map(|index| wide(whole(usize::from(*index)))).collect();
-        after.extend(self.assembly_after.iter().map(|list| wholes(list)));
+        for (list, needs) in self.assembly_after.iter().zip(&self.needs) {
+            let mut before: Vec<u32> = wholes(list);
+            before.extend(needs.iter().map(|other| u32::from(*other)));
+            after.push(before);
+        }
         for (index, place) in self.places.iter().enumerate() {
             let own = self.services_at(place);
             after.push(std::iter::once(index).chain(own.map(service)).map(wide).collect());
@@ -375,7 +438,7 @@ impl<'r, 't> Plan<'r, 't> {
             names.pop();
         }
         names.extend(names.first().cloned());
-        let refers = self.refers.iter().any(|refers| !refers.is_empty());
+        let refers = self.refers.iter().chain(&self.needs).any(|refers| !refers.is_empty());
         let what = if refers { "`after` and references go" } else { "`after` goes" };
         let message = format!("{what} round in a circle: {}", names.join(" -> "));
         self.report.error(at.unwrap_or(self.template.name_at), message);
@@ -387,8 +450,8 @@ impl<'r, 't> Plan<'r, 't> {
         // Of several places that begin there only the last has services.
         let place = &self.places[nth];
         let service = &self.template.assemblies[place.template].services[index - place.first_service];
-        let referring = service.parameters.iter().find(|it| it.value.references().next().is_some());
-        let at = service.after.first().or(referring.map(|it| &it.text)).map(|text| text.at);
+        let referring = service.parameters.iter().find(|it| it.value.value.references().next().is_some());
+        let at = service.after.first().or(referring.map(|it| &it.value.text)).map(|text| text.at);
         (format!("{}/{}", place.name, service.name.text), at)
     }
 
@@ -407,6 +470,7 @@ impl<'r, 't> Plan<'r, 't> {
                     name: Name::parse(service.name.text).ok()?,
                     assembly: AssemblyIndex(narrow(index)),
                     check: self.check(index, service.check.as_ref()?)?,
+                    line: self.line(index, service),
                     restart: service.restart.clone(),
                     parameters: self.parameters[nth].clone(),
                     configure: service.configure.clone(),
@@ -417,7 +481,8 @@ impl<'r, 't> Plan<'r, 't> {
             let range = (ServiceIndex(narrow(own.start)), ServiceIndex(narrow(own.end)));
             let after = self.assembly_after[index].iter().copied().map(AssemblyIndex).collect();
             let monitor = self.monitor(index, &template.monitor)?;
-            assemblies.push(assembly(template, &place.name, monitor, after, range)?);
+            let made = assembly(template, &place.name, monitor, after, range)?;
+            assemblies.push(Assembly { parameters: self.made_with[index].clone(), ..made });
         }
         Some(Deployable {
             name: self.template.name.clone()?,
@@ -504,11 +569,7 @@ fn assembly(
         ssh: template.ssh.clone(),
         after,
         services,
-        parameters: template
-            .parameters
-            .iter()
-            .map(|(key, value)| (key.text.into(), value.text.into()))
-            .collect(),
+        parameters: BTreeMap::new(),
         fence: template.fence.clone(),
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::direct_read::{self, read_direct};
 use super::numbers::ProbeKeys;
 use super::places::{KeyPlaces, written};
-use super::read::{check_name, limit, read_after, refuse_reference};
+use super::read::{check_name, limit, read_after};
 use super::schema::{PROBE, RESTART, SERVICE_KINDS};
 use super::{
     Check, CommandLine, OcfAgent, ParameterName, ProbeSettings, ProcessName, ProgramPath, Referring, Restart,
@@ -19,6 +19,11 @@ const PARAMETERS_MAX: (usize, usize) = (64, 1024);
 /// A parameter whose references are still words.
 pub(super) struct ParameterTemplate<'t> {
     pub(super) name: ParameterName,
+    pub(super) value: ReferringTemplate<'t>,
+}
+
+/// A text whose references are still words.
+pub(super) struct ReferringTemplate<'t> {
     pub(super) text: Text<'t>,
     pub(super) value: Referring<Arc<str>>,
 }
@@ -28,6 +33,7 @@ pub(super) struct ServiceTemplate<'t> {
     pub(super) name: Text<'t>,
     pub(super) check: Option<CheckTemplate>,
     pub(super) check_at: usize,
+    pub(super) line: Option<ReferringTemplate<'t>>,
     pub(super) restart: Option<Restart>,
     pub(super) parameters: Vec<ParameterTemplate<'t>>,
     pub(super) configure: Option<ProgramPath>,
@@ -99,6 +105,7 @@ pub(super) fn read_service<'t>(name: Text<'t>, table: &Table<'t>, home: Home<'t>
         name,
         check,
         check_at: kind.map_or(table.at(), |kind| table.at_key(kind)),
+        line: kind.and_then(|kind| read_line(table, kind)),
         parameters,
         configure,
         restart: given.or(own),
@@ -124,7 +131,7 @@ fn read_parameters<'t>(table: &Table<'t>) -> Vec<ParameterTemplate<'t>> {
         }
         let value = Referring::parse(text.text).map_err(|expected| wrong(text.at, &expected));
         if let (Ok(name), Ok(value)) = (parsed, value) {
-            parameters.push(ParameterTemplate { name, text, value });
+            parameters.push(ParameterTemplate { name, value: ReferringTemplate { text, value } });
         }
     }
     parameters.sort_by(|one, other| one.name.cmp(&other.name));
@@ -167,16 +174,24 @@ fn read_check(table: &Table<'_>, kind: &str, home: Home<'_>) -> Option<CheckTemp
         "tcp" => read_tcp(table),
         "ocf" => table.parse("ocf", OcfAgent::parse).map(Check::Ocf),
         "lsb" => table.parse("lsb", ScriptName::parse).map(Check::Lsb),
-        "nagios" => read_command(table, "nagios").map(Check::Nagios),
-        _ => read_command(table, "command").map(Check::Command),
+        "nagios" => table.parse("nagios", CommandLine::parse).map(Check::Nagios),
+        _ => table.parse("command", CommandLine::parse).map(Check::Command),
     };
     check.map(CheckTemplate::Guest)
 }
 
-fn read_command(table: &Table<'_>, key: &str) -> Option<CommandLine> {
-    let text = table.text(key)?;
-    refuse_reference(table, text);
-    table.parse(key, CommandLine::parse)
+/// The line of a `command` or a `nagios`, if it refers to something.
+fn read_line<'t>(table: &Table<'t>, kind: &str) -> Option<ReferringTemplate<'t>> {
+    let text = matches!(kind, "command" | "nagios").then(|| table.text(kind)).flatten()?;
+    read_referring(table, text).filter(|line| line.value.may_refer())
+}
+
+/// A text that may refer to something. What is wrong with it is reported.
+pub(super) fn read_referring<'t>(table: &Table<'t>, text: Text<'t>) -> Option<ReferringTemplate<'t>> {
+    let wrong = |expected: String| {
+        table.report().error(text.at, format!("a reference in {}, expected {expected}", table.title()));
+    };
+    Referring::parse(text.text).map_err(wrong).ok().map(|value| ReferringTemplate { text, value })
 }
 
 /// `tcp = 5432` is a port of the guest itself; `tcp = "db:5432"` is one that it must reach.
