@@ -102,6 +102,9 @@ impl World {
         action: ActionId,
         outcome: ActionOutcome,
     ) {
+        if matches!(outcome, ActionOutcome::NotBegun { .. }) {
+            self.truth.once.not_begun(&self.files[member].0, action);
+        }
         let message = Box::new(Message::Acted { member, action, outcome });
         self.queue.push(at, Item::Tell { life, natural: at, message });
     }

@@ -12,7 +12,7 @@ use cpe_proto::time::Timestamp;
 
 use super::World;
 use super::driver::{Aim, Flight, How};
-use super::machine::{Installed, Lie, Machine, Power, Running, Unit, Who};
+use super::machine::{Fell, Installed, Lie, Machine, Power, Running, Unit, Who};
 use super::queue::{Item, Message};
 
 /// As in cpe: an infrastructure that does not say its state by then is not waited for.
@@ -103,6 +103,7 @@ impl World {
             let answers = self.answers(machine);
             let it = &mut self.machines[machine];
             let well = answers && it.slow_at(now).is_none();
+            fell(&mut it.fell, it.well_since.filter(|_| !well), now);
             since(&mut it.well_since, well, now);
             let works = it.runs();
             since(&mut it.works_since, works, now);
@@ -115,7 +116,9 @@ impl World {
                     && unit.flaps_at(now).is_none()
                     && now >= unit.hangs_until;
                 let runs = unit.running == Running::Active && unit.installed == Installed::Loaded;
-                since(&mut unit.well_since, well && true_to_see && runs, now);
+                let well = well && true_to_see && runs;
+                fell(&mut unit.fell, unit.well_since.filter(|_| !well), now);
+                since(&mut unit.well_since, well, now);
             }
         }
         // What a canary proves is proven; where there is none, or none answers, nothing is.
@@ -253,6 +256,12 @@ fn since(mark: &mut Option<Timestamp>, is_so: bool, now: Timestamp) {
         mark.get_or_insert(now);
     } else {
         *mark = None;
+    }
+}
+
+fn fell(mark: &mut Option<Fell>, was_well: Option<Timestamp>, now: Timestamp) {
+    if let Some(since) = was_well {
+        *mark = Some(Fell { at: now, after: now.since(since) });
     }
 }
 

@@ -61,12 +61,23 @@ pub struct Machine {
     pub(super) booted_by: Option<(usize, ActionId)>,
     /// Reachable, running and quick without a break since.
     pub(super) well_since: Option<Timestamp>,
+    /// When it was well last.
+    pub(super) fell: Option<Fell>,
     /// Running, whether or not anything reaches it, without a break since.
     pub(super) works_since: Option<Timestamp>,
     /// When a person stopped or deleted it last.
     pub(super) stopped_at: Option<Timestamp>,
     /// When it was last lied about.
     pub(super) lied_at: Option<Timestamp>,
+}
+
+/// The last time that something was well.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fell {
+    /// When that ended.
+    pub(super) at: Timestamp,
+    /// How long it had been so.
+    pub(super) after: Duration,
 }
 
 /// Who stopped a machine on purpose.
@@ -97,6 +108,7 @@ impl Machine {
             claims: None,
             booted_by: None,
             well_since: None,
+            fell: None,
             works_since: None,
             stopped_at: None,
             lied_at: None,
@@ -225,6 +237,8 @@ pub struct Unit {
     pub(super) set_up: SetUp,
     /// Healthy, seen truly and reachable without a break since.
     pub(super) well_since: Option<Timestamp>,
+    /// When it was well last.
+    pub(super) fell: Option<Fell>,
 }
 
 /// How a probe lies.
@@ -254,6 +268,7 @@ impl Unit {
             warns_until: Timestamp::ZERO,
             set_up: SetUp::default(),
             well_since: None,
+            fell: None,
         }
     }
 

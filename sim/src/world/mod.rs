@@ -8,7 +8,7 @@
 //!
 //! Files, the shell: `process.rs` life and death of cpe and orders to it, `supervision.rs` those of its engines; `driver.rs` the loop around one engine; `deeds.rs` actions;
 //! `desk.rs` who is told; `journal.rs`. The world: `machine.rs` what is true; `faults.rs` what changes it; `look.rs` who sees what; `setup.rs` what services are set up with. The judges: `truth.rs` every
-//! action against what is true, `checks.rs` the auditor and what must be so in the end, `coverage.rs` what occurred.
+//! action against what is true, `grounds.rs` what must have come before it, `checks.rs` the auditor and what must be so in the end, `coverage.rs` what occurred.
 
 mod checks;
 mod coverage;
@@ -19,6 +19,7 @@ mod draw;
 mod driver;
 mod faults;
 mod fleet;
+mod grounds;
 mod happening;
 mod journal;
 mod lived;

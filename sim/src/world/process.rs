@@ -293,6 +293,7 @@ impl World {
             Operator::Pause(name) => self.pause(name.as_ref()),
             Operator::Resume(name) => self.resume(name.as_ref()),
             Operator::Retry(name, assembly) => {
+                self.truth.once.again(name);
                 let Some((member, assembly)) = self.find(name, assembly.as_ref()) else { return };
                 if !self.unpark(member) {
                     self.input(member, Input::Order(Order::Retry { assembly }));
@@ -501,7 +502,10 @@ impl World {
         self.keep_guard();
         while let Some(output) = self.process.guard.poll_output() {
             match output {
-                GuardOutput::BreakerChanged { reason, .. } => self.report_own(&reason),
+                GuardOutput::BreakerChanged { scope, reason } => {
+                    self.judge_hold(&scope, &reason);
+                    self.report_own(&reason);
+                }
                 GuardOutput::Notify { message } => {
                     if let Ok(name) = Name::parse("cpe") {
                         self.notify(&name, None, message);

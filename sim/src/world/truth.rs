@@ -15,6 +15,7 @@ use dped::{Act, Action, Desired, GuardSettings, IncidentKey, Request};
 
 use super::World;
 use super::desk::WARNED_AGAIN;
+use super::grounds::Once;
 use super::machine::{Power, Who};
 
 /// Beyond the age that evidence may have: for what was under way when it changed.
@@ -57,8 +58,10 @@ pub(super) struct Truth {
     by_hand: BTreeMap<(usize, AssemblyIndex), Timestamp>,
     /// Since when nothing is reached at all.
     cut_since: Option<Timestamp>,
+    /// What is done once in an incident, and where it was done (`grounds.rs`).
+    pub(super) once: Once,
     /// Since when no canary answers, where there are some.
-    canaries_since: Option<Timestamp>,
+    pub(super) canaries_since: Option<Timestamp>,
 }
 
 impl Truth {
@@ -195,10 +198,14 @@ impl World {
             _ if by_hand => {}
             Act::RestartService(service) | Act::StartService(service) => {
                 self.judge_service(member, &definition, service, &mut wrong);
+                if matches!(action.act, Act::RestartService(_)) {
+                    self.judge_confirmed_service(member, &definition, service, &mut wrong);
+                }
             }
             Act::StopService(_) | Act::Reconfigure(_) => {}
             Act::Machine(rung) => {
                 self.judge_machine(member, &definition, action.assembly, rung, &request, &mut wrong);
+                self.judge_grounds(member, &definition, action, rung, &request, &mut wrong);
             }
         }
         for wrong in wrong {
@@ -310,7 +317,7 @@ impl World {
         }
     }
 
-    fn slack(&self) -> Duration {
+    pub(super) fn slack(&self) -> Duration {
         // What is late with everything is late with this, too.
         SLACK + self.process.lag_at(self.now)
     }

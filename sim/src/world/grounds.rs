@@ -1,0 +1,145 @@
+//! What must have come before an action, in truth: a fault that lasted as long as its confirmation takes, a path that something else proves,
+//! a milder rung that was tried. And before a hold: as many losses as it says. Beside `truth.rs`, which looks at the moment itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use cpe_proto::decision::{ChannelFact, Verdict};
+use cpe_proto::definition::{Deployable, ProbeSettings};
+use cpe_proto::id::{ActionId, IncidentId, Name, ServiceIndex};
+use cpe_proto::rung::Rung;
+use dped::guard::Scope;
+use dped::{Action, GuardSettings, Request};
+
+use super::World;
+use super::machine::{Fell, Machine};
+
+/// What left health this long before the guard's window may still count: it was seen later.
+const SEEN_LATER: Duration = Duration::from_secs(120);
+
+/// What is done once in an incident.
+#[derive(Debug, Default)]
+pub(super) struct Once {
+    done: BTreeMap<(Name, IncidentId, Rung), ActionId>,
+    /// Machines that were rebuilt at any time, by their places: a ladder outlives its incident.
+    rebuilt: BTreeSet<usize>,
+}
+
+impl Once {
+    /// A person wants its ladders to begin anew.
+    pub(super) fn again(&mut self, deployable: &Name) {
+        self.done.retain(|(name, ..), _| name != deployable);
+    }
+
+    /// It was admitted, and could not be begun.
+    pub(super) fn not_begun(&mut self, deployable: &Name, action: ActionId) {
+        self.done.retain(|(name, ..), by| name != deployable || *by != action);
+    }
+}
+
+impl World {
+    /// Two probes say so before a restart: it takes a while.
+    pub(super) fn judge_confirmed_service(
+        &self,
+        member: usize,
+        definition: &Deployable,
+        service: ServiceIndex,
+        wrong: &mut Vec<String>,
+    ) {
+        let Some(it) = self.member(member) else { return };
+        let (machine, unit) = it.units[usize::from(service.0)];
+        let unit = &self.machines[machine].units[unit];
+        let probe = definition.service(service).probe;
+        if unit.well_since.is_none() {
+            wrong.extend(self.too_soon(unit.fell, &probe));
+        }
+    }
+
+    /// What was well for long and is acted upon before as many probes as it takes can have failed.
+    fn too_soon(&self, fell: Option<Fell>, probe: &ProbeSettings) -> Option<String> {
+        let patience = probe.interval * 2 + probe.timeout + self.slack();
+        let fell = fell.filter(|fell| fell.after > patience)?;
+        let ill = self.now.since(fell.at);
+        let takes = probe.confirm_interval * (probe.failure_threshold.get() - 1);
+        (ill < takes)
+            .then(|| format!("it has been ill for {:.2} s, and nobody confirmed it", ill.as_secs_f64()))
+    }
+
+    /// Grounds for a rung of a machine.
+    pub(super) fn judge_grounds(
+        &mut self,
+        member: usize,
+        definition: &Deployable,
+        action: &Action,
+        rung: Rung,
+        request: &Request,
+        wrong: &mut Vec<String>,
+    ) {
+        let Some(place) = self.member(member).map(|it| it.machines[usize::from(action.assembly.0)]) else {
+            return;
+        };
+        let (assembly, machine) = (definition.assembly(action.assembly), &self.machines[place]);
+        let dead = matches!(request.facts.channel, ChannelFact::Dead(_));
+        if dead && machine.well_since.is_none() {
+            wrong.extend(self.too_soon(machine.fell, &assembly.probe));
+        }
+        if request.verdict == Verdict::Hung && !self.path_was_proven(place, &assembly.probe) {
+            wrong.push("it is called hung, and nothing else answered on its path".to_owned());
+        }
+        if !matches!(rung, Rung::Rebuild | Rung::Recreate) {
+            return;
+        }
+        let again = action.incident.is_some_and(|incident| {
+            let key = (definition.name.clone(), incident, rung);
+            self.truth.once.done.insert(key, action.action).is_some()
+        });
+        if again {
+            wrong.push(format!("a second {rung} in one incident"));
+        }
+        let can = definition.infrastructure.as_ref().and_then(|name| self.infrastructures.get(name));
+        let milder = can.is_some_and(|it| it.kind.capabilities.can(Rung::Rebuild));
+        let untried = rung == Rung::Recreate && milder && !self.truth.once.rebuilt.contains(&place);
+        if untried && request.verdict != Verdict::Gone {
+            wrong.push("it is replaced, and was never rebuilt".to_owned());
+        }
+        if rung == Rung::Rebuild {
+            self.truth.once.rebuilt.insert(place);
+        }
+    }
+
+    /// Whether a canary, or another machine, could be heard a moment ago.
+    fn path_was_proven(&self, place: usize, probe: &ProbeSettings) -> bool {
+        let patience = probe.interval * 2 + probe.timeout * 2 + self.slack();
+        let lately =
+            |at: Option<cpe_proto::time::Timestamp>| at.is_none_or(|at| self.now.since(at) <= patience);
+        if self.canaries > 1 && lately(self.truth.canaries_since) || self.canaries == 1 {
+            return true;
+        }
+        let heard =
+            |it: &Machine| it.well_since.is_some() || it.fell.is_some_and(|fell| lately(Some(fell.at)));
+        self.machines.iter().enumerate().any(|(other, it)| other != place && heard(it))
+    }
+
+    /// A hold that opens has as many losses as policy.md section 6 wants.
+    pub(super) fn judge_hold(&mut self, scope: &Scope, reason: &str) {
+        if !reason.contains(" left health within ") {
+            return;
+        }
+        let settings = GuardSettings::default();
+        let since = settings.window + SEEN_LATER;
+        let lately = |fell: Option<Fell>| fell.is_some_and(|fell| self.now.since(fell.at) <= since);
+        let ill = |it: &&Machine| {
+            let unit = it.units.iter().any(|unit| unit.well_since.is_none() || lately(unit.fell));
+            it.well_since.is_none() || lately(it.fell) || unit
+        };
+        let inside = |it: &&Machine| match scope {
+            Scope::Domain(name) => it.domains.contains(name),
+            Scope::Fleet | Scope::Itself => true,
+        };
+        let lost = self.machines.iter().filter(inside).filter(ill).count();
+        let least = if *scope == Scope::Fleet { settings.fleet_count } else { settings.domain_count };
+        if lost < least {
+            self.broken(format!("{scope} is held, and {lost} of its machines are or were ill"));
+        }
+    }
+}
