@@ -8,13 +8,14 @@ use cpe_proto::decision::{ChannelFact, Verdict};
 use cpe_proto::definition::{Deployable, ProbeSettings};
 use cpe_proto::id::{ActionId, IncidentId, Name, ServiceIndex};
 use cpe_proto::rung::Rung;
+use cpe_proto::time::Timestamp;
 use dped::guard::Scope;
 use dped::{Action, GuardSettings, Request};
 
 use super::World;
 use super::machine::{Fell, Machine};
 
-/// What left health this long before the guard's window may still count: it was seen later.
+/// What was ill this long before the guard's window may still count: it was seen later.
 const SEEN_LATER: Duration = Duration::from_secs(120);
 
 /// What is done once in an incident.
@@ -110,8 +111,7 @@ impl World {
     /// Whether a canary, or another machine, could be heard a moment ago.
     fn path_was_proven(&self, place: usize, probe: &ProbeSettings) -> bool {
         let patience = probe.interval * 2 + probe.timeout * 2 + self.slack();
-        let lately =
-            |at: Option<cpe_proto::time::Timestamp>| at.is_none_or(|at| self.now.since(at) <= patience);
+        let lately = |at: Option<Timestamp>| at.is_none_or(|at| self.now.since(at) <= patience);
         if self.canaries > 1 && lately(self.truth.canaries_since) || self.canaries == 1 {
             return true;
         }
@@ -127,11 +127,9 @@ impl World {
         }
         let settings = GuardSettings::default();
         let since = settings.window + SEEN_LATER;
-        let lately = |fell: Option<Fell>| fell.is_some_and(|fell| self.now.since(fell.at) <= since);
-        let ill = |it: &&Machine| {
-            let unit = it.units.iter().any(|unit| unit.well_since.is_none() || lately(unit.fell));
-            it.well_since.is_none() || lately(it.fell) || unit
-        };
+        let lately = |well: Option<Timestamp>| well.is_none_or(|well| self.now.since(well) <= since);
+        let ill =
+            |it: &&Machine| lately(it.well_since) || it.units.iter().any(|unit| lately(unit.well_since));
         let inside = |it: &&Machine| match scope {
             Scope::Domain(name) => it.domains.contains(name),
             Scope::Fleet | Scope::Itself => true,
