@@ -330,12 +330,19 @@ impl Driver {
         self.tell(input, now);
     }
 
-    /// Does what the engine wants until it wants nothing more.
+    /// Does what the engine wants until it wants nothing more. What it tells goes first: some of what it asks is answered at once, and a
+    /// panic at that answer must not take along what is written down already, as that an incident was opened.
     fn carry_out(&mut self) {
         loop {
             self.write_down();
-            let Some(output) = self.engine.poll_output() else { break };
-            self.obey(output);
+            let mut asked = Vec::new();
+            while let Some(output) = self.engine.poll_output() {
+                if output.only_tells() { self.obey(output) } else { asked.push(output) }
+            }
+            if asked.is_empty() && !self.touched {
+                break;
+            }
+            asked.into_iter().for_each(|output| self.obey(output));
         }
         self.tell_health();
         self.sessions.flush();

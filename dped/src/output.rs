@@ -51,6 +51,14 @@ pub enum Output {
     },
 }
 
+impl Output {
+    /// Whether it only tells what is so already, and nothing is answered to it.
+    #[must_use]
+    pub const fn only_tells(&self) -> bool {
+        matches!(self, Self::Report(_) | Self::Record(_) | Self::Answer { .. } | Self::Notify { .. })
+    }
+}
+
 /// What a probe is aimed at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {

@@ -291,20 +291,28 @@ impl World {
                 return self.panics(member);
             }
             self.write_down(member);
-            let Some(output) = self.member_mut(member).and_then(|it| it.engine.poll_output()) else { break };
+            let wanted = self.wanted(member);
+            if wanted.is_empty() {
+                break;
+            }
             if round > OUTPUTS_MAX {
-                let what = format!("{} never ends asking: {output:?}", self.files[member].0);
+                let what = format!("{} never ends asking: {wanted:?}", self.files[member].0);
                 return self.broken(what);
             }
-            if let Some((left, down)) = self.process.dies {
-                if left == 0 {
-                    return self.crash(down);
+            for output in wanted {
+                if let Some((left, down)) = self.process.dies {
+                    if left == 0 {
+                        return self.crash(down);
+                    }
+                    self.process.dies = Some((left - 1, down));
                 }
-                self.process.dies = Some((left - 1, down));
-            }
-            self.obey(member, output);
-            if life != self.process.life {
-                return;
+                self.obey(member, output);
+                if life != self.process.life {
+                    return;
+                }
+                if self.member(member).is_some_and(Member::has_panicked) {
+                    return self.panics(member);
+                }
             }
         }
         self.tell_health(member);
@@ -313,6 +321,15 @@ impl World {
         if let Some(it) = self.member_mut(member) {
             it.wake = wake;
         }
+    }
+
+    /// What the engine wants now, as cpe does it: what it tells goes first.
+    fn wanted(&mut self, member: usize) -> Vec<Output> {
+        let Some(it) = self.member_mut(member) else { return Vec::new() };
+        let all: Vec<Output> = std::iter::from_fn(|| it.engine.poll_output()).collect();
+        let (mut wanted, asked): (Vec<_>, Vec<_>) = all.into_iter().partition(Output::only_tells);
+        wanted.extend(asked);
+        wanted
     }
 
     /// What is begun must be known to whoever comes after us, so this goes before the outputs of each input.
