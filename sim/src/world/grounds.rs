@@ -126,6 +126,10 @@ impl World {
             return;
         }
         let settings = GuardSettings::default();
+        // A start takes what was down before for a loss until it has looked: a restart in an outage must not take it for quiet.
+        if self.now.since(self.process.began) <= settings.window {
+            return;
+        }
         let since = settings.window + SEEN_LATER;
         let lately = |well: Option<Timestamp>| well.is_none_or(|well| self.now.since(well) <= since);
         let ill =

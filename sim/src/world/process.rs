@@ -34,6 +34,7 @@ pub(super) const LAG_BUDGET: Duration = Duration::from_millis(250);
 pub(super) struct Process {
     /// Each process has another number; what is on its way to an earlier one is nothing to a later one.
     pub(super) life: u32,
+    pub(super) began: Timestamp,
     pub(super) up: bool,
     pub(super) guard: Guard,
     pub(super) notices: Notices,
@@ -56,6 +57,7 @@ impl Process {
     pub(super) fn down() -> Self {
         Self {
             life: 0,
+            began: Timestamp::ZERO,
             up: false,
             guard: Guard::new(GuardSettings::default()),
             notices: Notices::default(),
@@ -93,7 +95,7 @@ impl World {
     /// cpe is started, and takes up what its journal has.
     pub(super) fn start(&mut self) {
         let life = self.process.life + 1;
-        self.process = Process { life, up: true, ..Process::down() };
+        self.process = Process { life, began: self.now, up: true, ..Process::down() };
         self.process.members.resize_with(self.files.len(), || None);
         self.process.notices = self.notices();
         let (now, at) = (self.now, self.boot_time());
