@@ -142,7 +142,7 @@ impl Engine {
                 if service.is_none() {
                     self.output(Output::Reconnect(index));
                 }
-                if matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate) {
+                if replaces(rung) {
                     self.machine_made_anew(index, incident);
                 }
                 self.begin_verifying(index, now);
@@ -190,7 +190,11 @@ impl Engine {
             return;
         }
         recovery.phase = Phase::Unresolved { until: recovery.began.after(give_up).max(now) };
-        let service = recovery.service;
+        let (service, rung, incident) = (recovery.service, recovery.rung, recovery.incident);
+        // It may have a new disk, and to be set up twice harms nothing.
+        if replaces(rung) {
+            self.machine_made_anew(index, incident);
+        }
         self.drop_evidence(index, now);
         let reason: Box<str> = format!("unresolved: {detail}; looked at").into();
         match service {
@@ -266,4 +270,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// Whether a machine has a new disk after it.
+const fn replaces(rung: Rung) -> bool {
+    matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate)
 }

@@ -341,7 +341,7 @@ fn the_end_of_the_fleets_hold_leaves_to_each_domain_what_is_down_there() {
     let ended: Vec<_> = yard.said.iter().filter(|said| said.contains("held no more")).collect();
     assert_eq!(ended.len(), 3, "{ended:?}");
     let down = |said: &&String| said.contains("3 are still down") || said.contains("6 are still down");
-    assert!(ended.iter().all(|said| down(said)), "{ended:?}");
+    assert!(ended.iter().all(down), "{ended:?}");
 }
 
 #[test]

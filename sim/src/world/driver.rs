@@ -551,16 +551,12 @@ fn guard_phase(reason: &str) -> &'static str {
     words.into_iter().find(|(word, _)| reason.contains(word)).map_or("pause or resume", |(_, name)| name)
 }
 
-/// Whether an observation can only come from a living guest.
+/// Whether an observation can only come from a living guest, over its session.
+/// As in cpe: a service may be looked at anywhere from outside, so that its answer proves no path.
 fn proves_life(observation: &Observation) -> bool {
     matches!(
         observation,
-        Observation::Alive
-            | Observation::Unit(_)
-            | Observation::Exited(..)
-            | Observation::NotRunnable(_)
-            | Observation::Expected(_)
-            | Observation::Unexpected(_)
+        Observation::Alive | Observation::Unit(_) | Observation::Exited(..) | Observation::NotRunnable(_)
     )
 }
 

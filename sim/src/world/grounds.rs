@@ -10,7 +10,7 @@ use cpe_proto::id::{ActionId, IncidentId, Name, ServiceIndex};
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
 use dped::guard::Scope;
-use dped::{Action, GuardSettings, Request};
+use dped::{Act, Action, GuardSettings, Request};
 
 use super::World;
 use super::machine::{Fell, Machine};
@@ -66,6 +66,12 @@ impl World {
             .then(|| format!("it has been ill for {:.2} s, and nobody confirmed it", ill.as_secs_f64()))
     }
 
+    /// Whoever ordered it.
+    pub(super) fn note_rebuild(&mut self, member: usize, action: &Action) {
+        let place = self.member(member).map(|it| it.machines[usize::from(action.assembly.0)]);
+        self.truth.once.rebuilt.extend(place.filter(|_| action.act == Act::Machine(Rung::Rebuild)));
+    }
+
     /// Grounds for a rung of a machine.
     pub(super) fn judge_grounds(
         &mut self,
@@ -103,9 +109,6 @@ impl World {
         if untried && request.verdict != Verdict::Gone {
             wrong.push("it is replaced, and was never rebuilt".to_owned());
         }
-        if rung == Rung::Rebuild {
-            self.truth.once.rebuilt.insert(place);
-        }
     }
 
     /// Whether a canary, or another machine, could be heard a moment ago.
@@ -115,9 +118,11 @@ impl World {
         if self.canaries > 1 && lately(self.truth.canaries_since) || self.canaries == 1 {
             return true;
         }
-        let heard =
-            |it: &Machine| it.well_since.is_some() || it.fell.is_some_and(|fell| lately(Some(fell.at)));
-        self.machines.iter().enumerate().any(|(other, it)| other != place && heard(it))
+        let heard = |other: usize| {
+            let fell = self.machines[other].fell;
+            self.answers(other) || fell.is_some_and(|fell| lately(Some(fell.at)))
+        };
+        (0..self.machines.len()).any(|other| other != place && heard(other))
     }
 
     /// A hold that opens has as many losses as policy.md section 6 wants.

@@ -38,7 +38,7 @@ impl More<'_> {
 
     /// Engines panic, most of them while something is being recovered; some again and again.
     fn panics(&mut self, dice: &mut Dice) {
-        if !dice.one_in(4) {
+        if !dice.one_in(3) {
             return;
         }
         for _ in 0..=dice.roll(2) {

@@ -208,6 +208,7 @@ impl World {
                 self.judge_grounds(member, &definition, action, rung, &request, &mut wrong);
             }
         }
+        self.note_rebuild(member, action);
         for wrong in wrong {
             self.broken(format!("{label}: {wrong}"));
         }
