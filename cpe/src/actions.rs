@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::adapter::Adapter;
 use crate::driver::{Message, Seen};
+use crate::journal::JournalError;
 use crate::services::{Given, Hand};
 use crate::shared::Shared;
 use crate::vital::caught;
@@ -74,14 +75,26 @@ pub async fn perform(work: Work, session: Option<Arc<Session>>, action: Action) 
         work.shared.journal.resolve(&work.definition.name, action.action, &outcome_text(&outcome));
         outcome
     });
-    let input = Input::Acted { action: action.action, outcome };
+    let input = match action.act {
+        Act::Fence(_) => Input::Fenced { action: action.action, outcome },
+        _ => Input::Acted { action: action.action, outcome },
+    };
     let _ = work.reply.send(Message::Input(input)).await;
 }
 
-/// The intent is durable before anything is done.
+/// The intent is durable before anything is done, and that a creation is begun before it is. A creation that was begun before is not
+/// begun again, whatever became of it.
 async fn carry_out(work: &Work, session: Option<Arc<Session>>, action: &Action) -> ActionOutcome {
-    let intent = work.intent(action);
-    match work.shared.journal.intend(intent).await {
+    let (journal, name) = (&work.shared.journal, &work.definition.name);
+    let durable = match action.act {
+        Act::Machine(Rung::Recreate | Rung::Relocate) => journal.create(name, action.action).await,
+        _ => journal.intend(work.intent(action)).await,
+    };
+    match durable {
+        Err(JournalError::Created { .. }) => {
+            let detail = "its creation was begun before cpe ended, and is not begun again".into();
+            ActionOutcome::Unresolved { detail }
+        }
         Err(error) => ActionOutcome::NotBegun { detail: detail(&error.to_string()) },
         Ok(()) => {
             let deed = work.act(session, action);
@@ -91,7 +104,10 @@ async fn carry_out(work: &Work, session: Option<Arc<Session>>, action: &Action) 
                     let seconds = action.timeout.as_secs();
                     ActionOutcome::Unresolved { detail: format!("no answer within {seconds} s").into() }
                 });
-            work.shared.journal.resolve(&work.definition.name, action.action, &outcome_text(&outcome));
+            let goes_on = matches!((action.act, &outcome), (Act::Fence(_), ActionOutcome::Done { .. }));
+            if !goes_on {
+                journal.resolve(name, action.action, &outcome_text(&outcome));
+            }
             outcome
         }
     }
@@ -104,6 +120,7 @@ impl Work {
             | Act::StartService(service)
             | Act::StopService(service)
             | Act::Reconfigure(service) => self.service(session, service, action).await,
+            Act::Fence(_) => self.fence(action).await,
             Act::Machine(rung) => self.machine(rung, action).await,
         }
     }
@@ -136,7 +153,7 @@ impl Work {
             Rung::RebootSoft => Operation::RebootSoft,
             Rung::RebootHard => Operation::RebootHard,
             Rung::Rebuild => Operation::Rebuild,
-            Rung::Recreate | Rung::Relocate => return self.recreate(adapter, request, action).await,
+            Rung::Recreate | Rung::Relocate => Operation::Create,
             Rung::RestartService | Rung::RestartDeployable => {
                 return ActionOutcome::Failed { detail: "not an operation of an infrastructure".into() };
             }
@@ -147,15 +164,20 @@ impl Work {
 
     /// A replacement starts only after the old instance is confirmed off or gone (design.md section 4, rule 3), by the infrastructure
     /// or, where that cannot say, by a person.
-    async fn recreate(&self, adapter: &Adapter, request: InstanceRequest, action: &Action) -> ActionOutcome {
-        let timeout = action.timeout;
+    async fn fence(&self, action: &Action) -> ActionOutcome {
+        let Some(adapter) = &self.adapter else {
+            return ActionOutcome::Failed { detail: "the deployable has no infrastructure".into() };
+        };
         // An id is asked once: a program that remembers it would take the creation for the stop, asked again.
-        let stop = InstanceRequest { action_id: format!("{}-stop", request.action_id), ..request.clone() };
-        match adapter.perform(Operation::Stop, &stop, timeout).await {
-            Ok(answer) if matches!(answer.state, InstanceState::Off | InstanceState::Gone) => {}
+        let request = self.request(format!("{}-stop", self.action_id(action.action)));
+        match adapter.perform(Operation::Stop, &request, action.timeout).await {
+            Ok(answer) if matches!(answer.state, InstanceState::Off | InstanceState::Gone) => {
+                ActionOutcome::Done { detail: format!("the old instance is {}", answer.state).into() }
+            }
             stopped if action.fenced => {
                 let said = stopped.map_or_else(|error| error.to_string(), |answer| answer.state.to_string());
                 tracing::warn!(assembly = %self.label(), said, "the old instance is not verified off: a person confirmed that it is down");
+                ActionOutcome::Done { detail: "a person confirmed that the old instance is down".into() }
             }
             Ok(answer) => {
                 let detail = format!(
@@ -163,12 +185,10 @@ impl Work {
                     answer.state,
                     self.label()
                 );
-                return ActionOutcome::Failed { detail: detail.into() };
+                ActionOutcome::Failed { detail: detail.into() }
             }
-            Err(error) => return failed(&error),
+            Err(error) => failed(&error),
         }
-        let answer = adapter.perform(Operation::Create, &request, timeout).await;
-        self.conclude(answer).await
     }
 
     async fn conclude(&self, answer: Result<InstanceAnswer, InfraError>) -> ActionOutcome {
@@ -227,7 +247,7 @@ impl Work {
             Act::StartService(service) => (Some(service), "start-service", None),
             Act::StopService(service) => (Some(service), "stop-service", None),
             Act::Reconfigure(service) => (Some(service), RECONFIGURE, None),
-            Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
+            Act::Fence(rung) | Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
         };
         Intent {
             deployable: definition.name.clone(),

@@ -8,6 +8,7 @@ use cpe_proto::event::EventKind;
 use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::Stage;
 use cpe_proto::time::Timestamp;
 
 use crate::describe;
@@ -16,6 +17,7 @@ use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::ActionOutcome;
 use crate::output::{Act, Action, Output};
 use crate::parts::{Cause, Demand, Phase, Recovery, Start};
+use crate::replace::replaces;
 
 /// An outcome that is this much later than its action's timeout will not come: the action is unresolved.
 pub const OUTCOME_LOST_AFTER: Duration = Duration::from_secs(10);
@@ -27,6 +29,7 @@ impl Engine {
         let fenced = service.is_none() && self.is_fenced(index);
         let (act, timeout) = match service {
             Some(service) => (Act::RestartService(service), timing.service_action_timeout),
+            None if recovery.stage.is_some() => (Act::Fence(rung), timing.machine_action_timeout),
             None => (Act::Machine(rung), timing.machine_action_timeout),
         };
         recovery.began = now;
@@ -112,11 +115,17 @@ impl Engine {
             if self.assembly(index).step.as_ref().is_some_and(|it| it.action == action && open(it.phase)) {
                 return self.step_acted(index, outcome, now);
             }
-            if self.assembly(index).recovery.as_ref().is_some_and(|it| it.action == action && open(it.phase))
-            {
+            let mine = |it: &Recovery| {
+                it.action == action && open(it.phase) && matches!(it.stage, None | Some(Stage::Creating))
+            };
+            if self.assembly(index).recovery.as_deref().is_some_and(mine) {
                 return self.recovery_acted(index, outcome, now);
             }
         }
+        self.came_late(action, &outcome, now);
+    }
+
+    pub(crate) fn came_late(&mut self, action: ActionId, outcome: &ActionOutcome, now: Timestamp) {
         let detail = match outcome {
             ActionOutcome::Done { detail } => format!("done: {detail}"),
             ActionOutcome::Failed { detail } => format!("failed: {detail}"),
@@ -128,7 +137,7 @@ impl Engine {
         });
     }
 
-    fn recovery_acted(&mut self, index: AssemblyIndex, outcome: ActionOutcome, now: Timestamp) {
+    pub(crate) fn recovery_acted(&mut self, index: AssemblyIndex, outcome: ActionOutcome, now: Timestamp) {
         let Some(recovery) = &self.assembly(index).recovery else { return };
         let (rung, service, incident) = (recovery.rung, recovery.service, recovery.incident);
         if !matches!(outcome, ActionOutcome::NotBegun { .. }) {
@@ -142,7 +151,7 @@ impl Engine {
                 if service.is_none() {
                     self.output(Output::Reconnect(index));
                 }
-                if replaces(rung) {
+                if rung == Rung::Rebuild || replaces(rung) {
                     self.machine_made_anew(index, incident);
                 }
                 self.begin_verifying(index, now);
@@ -160,26 +169,18 @@ impl Engine {
 
     /// Counts the attempt, once.
     fn attempted(&mut self, index: AssemblyIndex, service: Option<ServiceIndex>, rung: Rung) {
-        let unresolved = self
-            .assembly(index)
-            .recovery
-            .as_ref()
-            .is_some_and(|it| matches!(it.phase, Phase::Unresolved { .. }));
-        if unresolved {
-            return;
+        let Some(recovery) = &mut self.assembly_mut(index).recovery else { return };
+        let created = recovery.stage == Some(Stage::Creating);
+        let counted = std::mem::replace(&mut recovery.counted, true);
+        if created {
+            // Whatever it came to, the instance that a person vouched for may have been replaced.
+            self.assembly_mut(index).made_of = None;
+            self.assembly_trouble(index).fenced = None;
         }
         match service {
+            _ if counted => {}
             Some(service) => self.service_trouble(service).ladder.attempted(rung),
-            None => {
-                let trouble = self.assembly_trouble(index);
-                trouble.ladder.attempted(rung);
-                if rung == Rung::Recreate {
-                    self.assembly_mut(index).made_of = None;
-                    let trouble = self.assembly_trouble(index);
-                    // Whatever it came to, the instance that a person vouched for may have been replaced.
-                    trouble.fenced = None;
-                }
-            }
+            None => self.assembly_trouble(index).ladder.attempted(rung),
         }
     }
 
@@ -191,8 +192,8 @@ impl Engine {
         }
         recovery.phase = Phase::Unresolved { until: recovery.began.after(give_up).max(now) };
         let (service, rung, incident) = (recovery.service, recovery.rung, recovery.incident);
-        // It may have a new disk, and to be set up twice harms nothing.
-        if replaces(rung) {
+        // It may have a new disk, and to be set up twice harms nothing. Of a replacement `adopt` says so.
+        if rung == Rung::Rebuild {
             self.machine_made_anew(index, incident);
         }
         self.drop_evidence(index, now);
@@ -241,7 +242,11 @@ impl Engine {
                 self.attempted(index, service, rung);
                 self.unresolved(index, "no outcome by its timeout", now);
             }
-            Phase::Unresolved { .. } if self.looked_at(index, service) => self.begin_verifying(index, now),
+            Phase::Unresolved { .. } if self.may_create(index) => self.create(index, "looked at", now),
+            Phase::Unresolved { .. } if self.looked_at(index, service) => {
+                self.adopt(index);
+                self.begin_verifying(index, now);
+            }
             Phase::Unresolved { until } if now >= until => self.give_up_action(index, service, now),
             _ => {}
         }
@@ -270,9 +275,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// Whether a machine has a new disk after it.
-const fn replaces(rung: Rung) -> bool {
-    matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate)
 }

@@ -141,6 +141,7 @@ impl Auditor {
             Record::Hold(hold) => self.holds.ordered(hold),
             Record::Decision(decision) => self.decided(decision),
             Record::Intent(intent) => self.began(intent),
+            Record::Created(deployable, action, time) => self.created(deployable, action, time),
             Record::Outcome(deployable, action, time) => self.ended(deployable, action, time),
             Record::Notified(notified) => self.incidents.notified(notified),
         }
@@ -154,6 +155,7 @@ impl Auditor {
             EventKind::RecoveryFinished | EventKind::RecoveryRefused => {
                 self.said_of_action(deployable, record);
             }
+            EventKind::Fenced => self.fenced(deployable, record),
             EventKind::StateChanged => self.state_changed(deployable, record),
             EventKind::Ordered => {
                 let Some(incident) = event.incident else { return };

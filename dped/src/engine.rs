@@ -142,6 +142,7 @@ impl Engine {
             }
             Input::Admission { action, answer, gates } => self.admission(action, answer, gates, now),
             Input::Acted { action, outcome } => self.acted(action, outcome, now),
+            Input::Fenced { action, outcome } => self.fenced(action, outcome, now),
             Input::Order(order) => self.order(order, now),
             Input::EvidenceVoid { reason } => self.void_evidence(&reason, now),
             Input::Definition(definition) => self.redefine(&definition, now),

@@ -8,6 +8,7 @@ use cpe_proto::definition::Mode;
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::Stage;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
@@ -16,6 +17,7 @@ use crate::engine::{Desired, Engine, Part};
 use crate::health::ChannelHealth;
 use crate::output::{Output, Request};
 use crate::parts::{Cause, Demand, Phase, Recovery, Standing};
+use crate::replace::replaces;
 
 /// The gate answers at once; after that its answer counts as lost, and it is asked again.
 pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,6 +82,8 @@ impl Engine {
             service,
             incident,
             phase,
+            stage: replaces(rung).then_some(Stage::Fencing),
+            counted: false,
             began: now,
             decision: Some(Box::new(decision)),
             by: None,

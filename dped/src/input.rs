@@ -57,6 +57,13 @@ pub enum Input {
         /// How.
         outcome: ActionOutcome,
     },
+    /// The old instance of an assembly was stopped, as [`Act::Fence`](crate::Act::Fence) wants it: done means that it is down for certain.
+    Fenced {
+        /// The action that it belongs to.
+        action: ActionId,
+        /// How it ended.
+        outcome: ActionOutcome,
+    },
     /// An operator's order.
     Order(Order),
     /// Our own clock had a gap, or the engine was restored: all evidence is void.

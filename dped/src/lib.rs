@@ -119,6 +119,7 @@ mod parts;
 mod plan;
 mod random;
 mod recover;
+mod replace;
 mod setup;
 mod snapshot;
 pub mod systemd;

@@ -321,7 +321,7 @@ impl Engine {
                     step.act = match step.act {
                         Act::StopService(_) => Act::StopService(found),
                         Act::Reconfigure(_) => Act::Reconfigure(found),
-                        Act::StartService(_) | Act::RestartService(_) | Act::Machine(_) => {
+                        Act::StartService(_) | Act::RestartService(_) | Act::Fence(_) | Act::Machine(_) => {
                             Act::StartService(found)
                         }
                     };

@@ -25,7 +25,10 @@ pub enum Output {
     AskSurroundings(AssemblyIndex),
     /// Ask the gate and answer with [`Input::Admission`](crate::Input::Admission).
     AskAdmission(Request),
-    /// Do this, after a durable intent, and answer with [`Input::Acted`](crate::Input::Acted).
+    /// Do this, after a durable intent, and answer with [`Input::Acted`](crate::Input::Acted), or [`Input::Fenced`](crate::Input::Fenced).
+    /// A recovery that makes a new instance is given out twice under one number: [`Act::Fence`], then [`Act::Machine`], which is begun only
+    /// after a durable record that is made once for each number. Where that was made before, it is
+    /// [`Unresolved`](crate::ActionOutcome::Unresolved).
     Act(Action),
     /// An admitted action is over, or is not wanted any more: its lease ends.
     Release(ActionId),
@@ -118,6 +121,8 @@ pub enum Act {
     /// Run its configure script with what its parameters are now, and restart it: what was given to it before has changed. It is done
     /// once it has them, whether or not it then starts: fresh probes judge that.
     Reconfigure(ServiceIndex),
-    /// An operation of the infrastructure.
+    /// Stop the old instance and verify that it is down, as the first step of this rung. Doing it twice does no harm.
+    Fence(Rung),
+    /// An operation of the infrastructure; of a rung that makes a new instance, only its making.
     Machine(Rung),
 }

@@ -11,7 +11,7 @@ use cpe_proto::id::{ActionId, IncidentId, ProbeId, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
-use cpe_proto::snapshot::MadeOf;
+use cpe_proto::snapshot::{MadeOf, Stage};
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
@@ -333,6 +333,10 @@ pub(crate) struct Recovery {
     pub(crate) service: Option<ServiceIndex>,
     pub(crate) incident: IncidentId,
     pub(crate) phase: Phase,
+    /// Where it stands, if it makes a new instance.
+    pub(crate) stage: Option<Stage>,
+    /// Its attempt was counted.
+    pub(crate) counted: bool,
     /// When it was given out.
     pub(crate) began: Timestamp,
     /// What will be recorded with the gate's answer.

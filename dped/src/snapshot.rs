@@ -9,7 +9,7 @@ use cpe_proto::definition::{Deployable, Machine, ParameterName};
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::snapshot::{
     AssemblySnapshot, LadderSnapshot, Past, RecoverySnapshot, SNAPSHOT_VERSION, ServiceSnapshot,
-    SetupSnapshot, Snapshot, Standing, StepSnapshot,
+    SetupSnapshot, Snapshot, Stage, Standing, StepSnapshot,
 };
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
@@ -18,6 +18,7 @@ use crate::engine::{Desired, Engine, Seed};
 use crate::ladder::Ladder;
 use crate::output::{Act, Output};
 use crate::parts::{Cause, Demand, Phase, Recovery, Start, Step};
+use crate::replace::replaces;
 use crate::setup::{Setup, written};
 use crate::window::Failures;
 
@@ -117,7 +118,7 @@ impl Engine {
             }
             (&part.address, part.moved).hash(&mut hash);
             if let Some(it) = part.recovery.as_ref().filter(|it| given_out(it.phase)) {
-                (it.action, matches!(it.phase, Phase::Acting { .. })).hash(&mut hash);
+                (it.action, matches!(it.phase, Phase::Acting { .. }), it.stage).hash(&mut hash);
             }
             if let Some(it) = part.step.as_ref().filter(|it| given_out(it.phase)) {
                 it.action.hash(&mut hash);
@@ -141,7 +142,11 @@ impl Engine {
         let assembly = self.definition().assembly(index);
         let part = self.assembly(index);
         let given_out_recovery = part.recovery.as_ref().filter(|it| given_out(it.phase));
-        let unended = given_out_recovery.filter(|it| matches!(it.phase, Phase::Acting { .. }));
+        // A fence that a crash cuts short is no attempt: nothing was made anew.
+        let uncounted = |it: &&Box<Recovery>| {
+            matches!(it.phase, Phase::Acting { .. }) && !it.counted && it.stage != Some(Stage::Fencing)
+        };
+        let unended = given_out_recovery.filter(uncounted);
         let past = part.trouble.as_ref().map(|trouble| {
             let mut ladder = trouble.ladder.clone();
             if let Some(recovery) = unended.filter(|it| it.service.is_none()) {
@@ -179,6 +184,7 @@ impl Engine {
                 service: it.service.map(|service| self.definition().service(service).name.clone()),
                 incident: it.incident,
                 age: now.since(it.began).into(),
+                stage: it.stage,
             }),
             step: part.step.as_ref().and_then(|step| self.step_snapshot(step, now)),
             services: self
@@ -388,6 +394,13 @@ impl Engine {
             incident: kept.incident,
             // However long nobody looked: it is looked at before it is given up.
             phase: Phase::Unresolved { until: resumed.now.after(give_up.saturating_sub(age).max(look)) },
+            // Whether a creation that was written down was begun says the journal. An older cpe did not write it down: it may have been.
+            stage: match kept.stage {
+                Some(Stage::Creating) => Some(Stage::Fenced),
+                None if replaces(kept.rung) => Some(Stage::Creating),
+                stage => stage,
+            },
+            counted: kept.stage != Some(Stage::Fencing),
             began: resumed.now.before(age),
             decision: None,
             by: None,

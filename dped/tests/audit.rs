@@ -71,7 +71,7 @@ fn intent(time: u64, action: u64, resolved: Option<u64>) -> IntentRecord {
         act: "restart-service".to_owned(),
         rung: Some(Rung::RestartService),
     };
-    IntentRecord { time, intent, outcome: resolved.map(|_| "done: ".to_owned()), resolved }
+    IntentRecord { time, intent, created: None, outcome: resolved.map(|_| "done: ".to_owned()), resolved }
 }
 
 fn event(seq: u64, time: u64, kind: EventKind, reason: &str, action: Option<u64>) -> EventRecord {
@@ -200,6 +200,18 @@ fn rule_2_reconfigured_in_maintenance() {
     let mut records = night();
     records.intents.push(reconfigured(9 * MINUTE));
     assert_eq!(audit(&records), [], "a step needs no decision of its own");
+}
+
+#[test]
+fn rule_3_a_new_instance_is_made_only_after_the_old_one_was_said_to_be_down() {
+    let found = finding(|records| records.intents[0].created = Some(records.intents[0].time + 50));
+    assert_eq!((found.rule, found.records), (3, vec!["intent shop/2".to_owned()]));
+    assert_eq!(found.what, "action 2 began a creation before the old instance was fenced");
+    let mut records = night();
+    let time = records.intents[0].time;
+    records.intents[0].created = Some(time + 50);
+    records.events.push(event(20, time + 40, EventKind::Fenced, "the old instance is off", Some(2)));
+    assert_eq!(audit(&records), []);
 }
 
 #[test]

@@ -128,7 +128,17 @@ fn add_action(dice: &mut Dice, records: &mut Records, number: u64) {
     }
     if !dice.one_in(8) {
         let resolved = (!dice.one_in(6)).then_some(ended);
-        records.intents.push(IntentRecord { time: begun, intent, outcome: None, resolved });
+        let created = dice.one_in(3).then(|| dice.after(begun));
+        if let Some(created) = created.filter(|_| !dice.one_in(4)) {
+            records.events.push(event(
+                number * 10 + 9,
+                dice.after(created.saturating_sub(25)),
+                Fenced,
+                "off",
+                &intent,
+            ));
+        }
+        records.intents.push(IntentRecord { time: begun, intent, created, outcome: None, resolved });
     }
 }
 

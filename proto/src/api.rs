@@ -266,6 +266,9 @@ pub struct IntentRecord {
     /// What was about to be done.
     #[serde(flatten)]
     pub intent: Intent,
+    /// When the making of a new instance was recorded, which is begun once at most; absent: it was not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<u64>,
     /// How it ended, as one clause; absent: not known to have ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,

@@ -40,6 +40,8 @@ pub enum EventKind {
     BreakerChanged,
     /// A person ordered something by hand: a recovery, that a machine counts as down, that a host key is believed.
     Ordered,
+    /// An old instance is down for certain; its replacement is made now.
+    Fenced,
 }
 
 impl EventKind {
@@ -60,6 +62,7 @@ impl EventKind {
             Self::MaintenanceChanged => "maintenance_changed",
             Self::BreakerChanged => "breaker_changed",
             Self::Ordered => "ordered",
+            Self::Fenced => "fenced",
         }
     }
 }

@@ -245,6 +245,22 @@ pub struct RecoverySnapshot {
     pub incident: IncidentId,
     /// How long ago it was given out.
     pub age: Millis,
+    /// Where it stands, if it makes a new instance; none: not known, so that nothing is created again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+}
+
+/// Where a recovery that makes a new instance stands. One that was written down as fenced or creating has been given out up to there at
+/// most: whether its creation was begun is the journal's to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// The old instance is stopped, and that it is off is not verified yet.
+    Fencing,
+    /// The old instance is verified off or gone.
+    Fenced,
+    /// The new instance is made.
+    Creating,
 }
 
 /// A step of an ordered start or stop that was given out.

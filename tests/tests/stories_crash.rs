@@ -74,7 +74,7 @@ fn killed_within_each_rung_of_a_machine_it_climbs_on_and_does_nothing_twice() ->
         )?;
         web.demand("systemctl daemon-reload && systemctl stop app")?;
         let deeds = ["reboot-soft web", "reboot-hard web", "rebuild web", "stop web", "create web"];
-        for done in [1, 2, 3, 5] {
+        for done in [1, 2, 3, 4, 5] {
             wait_for_deeds(site, &cpe, &deeds[..done])?;
             cpe.crash()?;
             cpe = Controller::resume(site)?;

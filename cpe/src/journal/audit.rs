@@ -71,7 +71,8 @@ fn read(connection: &mut Connection, open_max: Duration) -> rusqlite::Result<Rec
         )?,
         intents: all(
             &transaction,
-            "SELECT coalesce(steady, time), body, outcome, coalesce(resolved_steady, resolved)
+            "SELECT coalesce(steady, time), body, outcome, coalesce(resolved_steady, resolved),
+                    coalesce(created_steady, created)
              FROM intents ORDER BY 1, deployable, action",
             intent,
         )?,
@@ -79,7 +80,7 @@ fn read(connection: &mut Connection, open_max: Duration) -> rusqlite::Result<Rec
         events: all(
             &transaction,
             "SELECT seq, coalesce(steady, time), deployable, body FROM events
-             WHERE kind IN ('recovery_finished', 'recovery_refused', 'maintenance_changed', 'breaker_changed', 'ordered')
+             WHERE kind IN ('recovery_finished', 'recovery_refused', 'maintenance_changed', 'breaker_changed', 'ordered', 'fenced')
                 OR (kind = 'state_changed' AND body ->> 'to' = 'exhausted') ORDER BY seq",
             event,
         )?,
@@ -122,6 +123,7 @@ pub(super) fn intent(row: &Row<'_>) -> rusqlite::Result<IntentRecord> {
     Ok(IntentRecord {
         time: uint(row.get(0)?),
         intent: from_json(1, &row.get::<_, String>(1)?)?,
+        created: row.get::<_, Option<i64>>(4)?.map(uint),
         outcome: row.get(2)?,
         resolved: row.get::<_, Option<i64>>(3)?.map(uint),
     })

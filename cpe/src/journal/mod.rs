@@ -107,6 +107,14 @@ pub enum JournalError {
         /// Which action.
         action: ActionId,
     },
+    /// The creation of that action was begun before, or its intent is not known.
+    #[error("the creation of action {action} of {deployable} was begun before, or never intended")]
+    Created {
+        /// Of which deployable.
+        deployable: Name,
+        /// Which action.
+        action: ActionId,
+    },
     /// A person was told of that state of that incident before.
     #[error("told before")]
     Told,
@@ -231,6 +239,15 @@ impl Journal {
         self.durable(Record::Intent { time: clock::wall_ms(), intent: Box::new(intent) }).await?;
         self.0.metrics.journal_durable.observe(started.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    /// Makes durable that the creation of an action is begun, once: its intent is open again until it has ended.
+    ///
+    /// # Errors
+    /// [`JournalError::Created`]: it was begun before. Others: it is not durable. Nothing may be created.
+    pub async fn create(&self, deployable: &Name, action: ActionId) -> Result<(), JournalError> {
+        self.durable(Record::Creation { time: clock::wall_ms(), deployable: deployable.clone(), action })
+            .await
     }
 
     /// Keeps how an action ended, as one clause. Not awaited; kept in memory while the journal cannot be written.

@@ -339,7 +339,7 @@ fn fill(connection: &Connection, incident: &mut Incident) -> rusqlite::Result<()
         .collect::<rusqlite::Result<_>>()?;
     incident.intents = connection
         .prepare_cached(
-            "SELECT time, body, outcome, resolved FROM intents WHERE deployable = ?1 AND incident = ?2 ORDER BY action LIMIT ?3",
+            "SELECT time, body, outcome, resolved, created FROM intents WHERE deployable = ?1 AND incident = ?2 ORDER BY action LIMIT ?3",
         )?
         .query_map(of, intent)?
         .collect::<rusqlite::Result<_>>()?;

@@ -36,6 +36,11 @@ pub(super) enum Record {
         time: u64,
         intent: Box<Intent>,
     },
+    Creation {
+        time: u64,
+        deployable: Name,
+        action: ActionId,
+    },
     Outcome {
         time: u64,
         deployable: Name,

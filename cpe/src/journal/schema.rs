@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Each step from one version to the next; a step that was ever released is never changed.
-const STEPS: [&str; 7] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH];
+const STEPS: [&str; 8] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH];
 
 /// The newest version that is known here.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -94,6 +94,12 @@ ALTER TABLE incidents ADD COLUMN closed_steady INTEGER;
 ALTER TABLE notifications ADD COLUMN steady INTEGER;
 ALTER TABLE acknowledged ADD COLUMN steady INTEGER;
 ALTER TABLE holds ADD COLUMN steady INTEGER;
+";
+
+/// When the creation of a new instance was begun, which is once for each action.
+const EIGHTH: &str = "
+ALTER TABLE intents ADD COLUMN created INTEGER;
+ALTER TABLE intents ADD COLUMN created_steady INTEGER;
 ";
 
 /// The version of a file; 0 for a new one.

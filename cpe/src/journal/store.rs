@@ -141,7 +141,7 @@ pub(super) enum Entry<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     New,
-    /// An intent with a number that was used before, or a notification that was given before.
+    /// An intent with a number that was used before, a creation that was begun before, or a notification that was given before.
     Duplicate,
 }
 
@@ -201,6 +201,15 @@ fn apply_record(
         Record::Intent { time, intent } => {
             raise(ids, &intent.deployable, Some(intent.action), intent.incident);
             return insert_intent(transaction, *time, intent, steady);
+        }
+        Record::Creation { time, deployable, action } => {
+            let changed = transaction
+                .prepare_cached(
+                    "UPDATE intents SET created = ?3, created_steady = ?4, outcome = NULL, resolved = NULL,
+                     resolved_steady = NULL WHERE deployable = ?1 AND action = ?2 AND created IS NULL",
+                )?
+                .execute(params![deployable.as_str(), int(action.0), int(*time), steady])?;
+            return Ok(if changed == 0 { Written::Duplicate } else { Written::New });
         }
         Record::Outcome { time, deployable, action, outcome } => {
             transaction

@@ -449,3 +449,29 @@ async fn a_writer_that_panics_leaves_no_action_possible_and_everybody_who_waits_
     assert_eq!(journal.intend(intent(1)).await, Err(JournalError::Closed));
     assert_eq!(journal.beat().await, Err(JournalError::Closed));
 }
+
+#[tokio::test]
+async fn a_creation_is_begun_once_whatever_was_said_of_its_action_since() {
+    let dir = TempDir::new().unwrap();
+    let (journal, shop) = (open(&dir), name("shop"));
+    let begun_before = Err(JournalError::Created { deployable: shop.clone(), action: ActionId(7) });
+    assert_eq!(
+        journal.create(&shop, ActionId(7)).await,
+        begun_before,
+        "without an intent nothing is created"
+    );
+    journal.intend(intent(7)).await.unwrap();
+    // As after a crash: the outcome of its first step is not known.
+    journal.resolve(&shop, ActionId(7), "not known");
+    assert_eq!(journal.create(&shop, ActionId(7)).await, Ok(()));
+    assert_eq!(journal.create(&shop, ActionId(7)).await, begun_before);
+    journal.close().await.unwrap();
+    drop(journal);
+
+    let journal = open(&dir);
+    let unresolved: Vec<_> = journal.start_state().unresolved.iter().map(|(_, it)| it.action).collect();
+    assert_eq!(unresolved, [ActionId(7)], "its creation is under way, as far as anybody knows");
+    assert_eq!(journal.create(&shop, ActionId(7)).await, begun_before);
+    let records = records(&dir.path().join("journal.sqlite"), Duration::from_secs(3600)).unwrap();
+    assert!(records.intents[0].created.is_some());
+}

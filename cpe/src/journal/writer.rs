@@ -243,6 +243,9 @@ impl Writer {
                     deployable: intent.deployable.clone(),
                     action: intent.action,
                 }),
+                (Some(Written::Duplicate), Record::Creation { deployable, action, .. }) => {
+                    Err(JournalError::Created { deployable: deployable.clone(), action: *action })
+                }
                 (Some(Written::Duplicate), Record::Notified { .. }) => Err(JournalError::Told),
                 _ => Ok(()),
             };

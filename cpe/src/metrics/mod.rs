@@ -438,7 +438,7 @@ fn events(registry: &mut Registry) -> Vec<(EventKind, Counter)> {
     EVENT_KINDS.map(|kind| (kind, handle(&family, &KindLabels { kind: kind.as_str() }))).into()
 }
 
-const EVENT_KINDS: [EventKind; 13] = [
+const EVENT_KINDS: [EventKind; 14] = [
     EventKind::StateChanged,
     EventKind::FaultIsolated,
     EventKind::RecoveryStarted,
@@ -452,6 +452,7 @@ const EVENT_KINDS: [EventKind; 13] = [
     EventKind::MaintenanceChanged,
     EventKind::BreakerChanged,
     EventKind::Ordered,
+    EventKind::Fenced,
 ];
 
 #[cfg(test)]

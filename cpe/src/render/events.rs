@@ -159,6 +159,7 @@ pub(super) fn sentence(record: &EventRecord) -> String {
         EventKind::BreakerChanged if reason.is_empty() => "recovery was held or released".to_owned(),
         EventKind::BreakerChanged => reason.to_owned(),
         EventKind::Ordered => colon("ordered", reason),
+        EventKind::Fenced => colon("fenced", reason),
     }
 }
 

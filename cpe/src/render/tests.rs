@@ -395,6 +395,7 @@ fn an_incident_is_a_timeline_with_its_evidence() {
         intents: vec![IntentRecord {
             time: MORNING + 6_980,
             intent: intent.clone(),
+            created: None,
             outcome: Some("done: restarted".to_owned()),
             resolved: Some(MORNING + 7_180),
         }],
@@ -418,6 +419,7 @@ fn an_incident_is_a_timeline_with_its_evidence() {
         intents: vec![IntentRecord {
             time: MORNING + 8_000,
             intent: Intent { action: ActionId(10), ..intent },
+            created: None,
             outcome: None,
             resolved: None,
         }],

@@ -108,12 +108,17 @@ fn values(title: &str, values: &[Value]) -> Vec<String> {
 }
 
 fn intent(record: &IntentRecord) -> Vec<Step> {
-    let IntentRecord { time, intent, outcome, resolved } = record;
+    let IntentRecord { time, intent, created, outcome, resolved } = record;
     let mut steps = vec![Step {
         time: *time,
         rank: Rank::Begun,
         lines: vec![format!("action {}: {} recorded, begun", intent.action, intent.act)],
     }];
+    steps.extend(created.map(|time| Step {
+        time,
+        rank: Rank::Begun,
+        lines: vec![format!("action {}: its creation recorded, begun", intent.action)],
+    }));
     match (outcome, resolved) {
         (Some(outcome), Some(resolved)) => {
             let took = match resolved.saturating_sub(*time) {

@@ -14,6 +14,10 @@ pub(super) struct Action {
     decisions: Vec<Decided>,
     /// More than one breaks rule 4.
     intents: Vec<Begun>,
+    /// When its old instance was said to be down.
+    fenced: Option<u64>,
+    /// When its making of a new instance was begun; more than one breaks rule 4.
+    created: Vec<u64>,
     ends: Vec<End>,
     /// The events that told a refusal: number and time.
     refusals: Vec<(u64, u64)>,
@@ -109,6 +113,19 @@ impl Auditor {
         }
     }
 
+    /// A new instance is about to be made.
+    pub(super) fn created(&mut self, deployable: &Name, action: ActionId, time: u64) {
+        let key = (deployable.clone(), action);
+        self.schedule_action(&key, time);
+        self.actions.entry(key).or_default().created.push(time);
+    }
+
+    /// An event that tells that the old instance is down.
+    pub(super) fn fenced(&mut self, deployable: &Name, record: &EventRecord) {
+        let Some(action) = record.event.action else { return };
+        self.actions.entry((deployable.clone(), action)).or_default().fenced.get_or_insert(record.time);
+    }
+
     pub(super) fn ended(&mut self, deployable: &Name, action: ActionId, time: u64) {
         let action = self.actions.get_mut(&(deployable.clone(), action));
         if let Some(open) =
@@ -144,6 +161,7 @@ impl Auditor {
             let what = format!("action {} was begun {} times", key.1, action.intents.len());
             found.push(Finding::new(4, what, vec![of_intent(key)]));
         }
+        self.created_once_and_fenced(key, action, &mut found);
         for decided in &action.decisions {
             found.extend(self.admitted_while_held(key, decided));
             found.extend(self.in_an_incident(key, decided));
@@ -204,6 +222,26 @@ impl Auditor {
         }
         let of = ((key.0.clone(), decided.incident), decided.assembly.clone());
         self.reboots.get(&of).is_some_and(|earlier| *earlier < begun.time)
+    }
+
+    /// Rules 3 and 4: a new instance is made once, of an action that was intended, after the old one was said to be down.
+    fn created_once_and_fenced(&self, key: &ActionKey, action: &Action, found: &mut Vec<Finding>) {
+        let Some(first) = action.created.first().copied() else { return };
+        if action.created.len() > 1 {
+            let what = format!("action {} began {} creations", key.1, action.created.len());
+            found.push(Finding::new(4, what, vec![of_intent(key)]));
+        }
+        if !self.complete(first) {
+            return;
+        }
+        if action.intents.is_empty() {
+            let what = format!("action {} began a creation and has no intent", key.1);
+            found.push(Finding::new(4, what, vec![of_intent(key)]));
+        }
+        if action.fenced.is_none_or(|fenced| fenced > first + SAME_TIME) {
+            let what = format!("action {} began a creation before the old instance was fenced", key.1);
+            found.push(Finding::new(3, what, vec![of_intent(key)]));
+        }
     }
 
     /// Rules 3 and 7: what rests on a person's word has a record of that word.

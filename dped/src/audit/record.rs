@@ -104,6 +104,8 @@ pub enum Record<'a> {
     Decision(&'a DecisionRecord),
     /// An intent, durable by now. Its outcome is a record of its own.
     Intent(&'a IntentRecord),
+    /// The making of a new instance is about to be begun, durably.
+    Created(&'a Name, ActionId, u64),
     /// How an action ended, and when.
     Outcome(&'a Name, ActionId, u64),
     /// A person was told.
@@ -123,7 +125,7 @@ impl Record<'_> {
             Self::Decision(decision) => decision.time,
             Self::Intent(intent) => intent.time,
             Self::Notified(notified) => notified.time,
-            Self::Outcome(.., time) | Self::Closed(.., time) => *time,
+            Self::Created(.., time) | Self::Outcome(.., time) | Self::Closed(.., time) => *time,
         }
     }
 }
@@ -138,6 +140,11 @@ impl Records {
         all.extend(self.holds.iter().map(Record::Hold));
         all.extend(self.decisions.iter().map(Record::Decision));
         all.extend(self.intents.iter().map(Record::Intent));
+        all.extend(
+            self.intents
+                .iter()
+                .filter_map(|it| Some(Record::Created(&it.intent.deployable, it.intent.action, it.created?))),
+        );
         all.extend(
             self.intents.iter().filter_map(|it| {
                 Some(Record::Outcome(&it.intent.deployable, it.intent.action, it.resolved?))

@@ -125,7 +125,8 @@ fn window_of_machines(
                 found.push(outlasting(Part::Assembly(index), key, outlasts, "assembly", window));
             }
         }
-        let each = machine_action(&definition.timing, assembly, assumed) + detection(&assembly.probe);
+        let each = machine_action(&definition.timing, Rung::RebootHard, assembly, assumed)
+            + detection(&assembly.probe);
         longest = longest.max(Some((each, index)));
     }
     let Some((each, index)) = longest.filter(|_| found.len() == before) else { return };

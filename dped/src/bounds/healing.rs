@@ -111,8 +111,10 @@ fn longest_action(it: &Managed<'_>) -> Duration {
             let probe = &definition.service(part).probe;
             restart(&definition.timing, assembly, probe.startup_grace + probe.stable_for)
         });
-        let machine =
-            assumed.capabilities.as_ref().map(|_| machine_action(&definition.timing, assembly, assumed));
+        let machine = assumed
+            .capabilities
+            .as_ref()
+            .map(|_| machine_action(&definition.timing, assembly.max_rung, assembly, assumed));
         services.chain(machine).max().unwrap_or_default()
     });
     each.max().unwrap_or_default()
@@ -171,9 +173,12 @@ impl Work {
             |ladder: &FaultBounds| ladder.rungs.iter().filter(|it| it.rung > Rung::RestartService).count();
         let rungs = services.chain(hung.clone()).map(|ladder| of_machine(&ladder)).max().unwrap_or(0);
         let rungs = u32::try_from(rungs).unwrap_or(u32::MAX);
-        let machine = (machine_action(&definition.timing, assembly, assumed) + asked) * rungs;
+        let action = |rung| machine_action(&definition.timing, rung, assembly, assumed);
+        let machine = (action(Rung::RebootHard) + asked) * rungs;
+        // One of them, at most, has a second step.
+        let second = action(assembly.max_rung).saturating_sub(action(Rung::RebootHard));
         self.machine_rungs = self.machine_rungs.saturating_add(rungs);
-        self.takes += machine;
+        self.takes += machine + second;
         if hung.is_some() {
             self.least = self.least.min(machine);
         }

@@ -12,6 +12,7 @@ use super::{Assumptions, confirmation, detection, turn};
 use crate::action::OUTCOME_LOST_AFTER;
 use crate::backoff;
 use crate::ladder::{self, Bounds, Ladder};
+use crate::replace::replaces;
 
 /// One kind of fault of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,11 +112,17 @@ pub(super) fn restart(timing: &Timing, assembly: &Assembly, verified: Duration) 
     timing.service_action_timeout + OUTCOME_LOST_AFTER + assembly.probe.timeout * 2 + verified
 }
 
-/// One action on a machine, likewise; what it came to is asked of the infrastructure, too.
-pub(super) fn machine_action(timing: &Timing, assembly: &Assembly, assumed: &Assumptions) -> Duration {
+/// One action on a machine, likewise; what it came to is asked of the infrastructure, too. One that makes a new instance has two steps.
+pub(super) fn machine_action(
+    timing: &Timing,
+    rung: Rung,
+    assembly: &Assembly,
+    assumed: &Assumptions,
+) -> Duration {
+    let steps = if replaces(rung) { 2 } else { 1 };
     let looked_at = (asked_again(assembly) + assumed.infrastructure_answers).max(assembly.probe.timeout * 2);
     let verified = assembly.probe.startup_grace + assembly.probe.stable_for;
-    timing.machine_action_timeout + OUTCOME_LOST_AFTER + looked_at + verified
+    (timing.machine_action_timeout + OUTCOME_LOST_AFTER + looked_at) * steps + verified
 }
 
 /// The ladder of an assembly from `at` on, until no rung is left.
@@ -143,7 +150,7 @@ fn climb(
         at += asked_again(assembly) + assumed.infrastructure_answers;
         let Some(rung) = ladder::choose(verdict, failure == 1, &ladder, bounds).rung else { break };
         let wait = backoff::longest(rung, ladder.attempts_of(rung));
-        at += wait + machine_action(&definition.timing, assembly, assumed);
+        at += wait + machine_action(&definition.timing, rung, assembly, assumed);
         ladder.attempted(rung);
         rungs.push(RungBound { rung, over: at });
         // It did not help: that is confirmed anew, also after the wait before the next attempt.

@@ -13,7 +13,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 use dped::{Act, Desired, Engine, Order, Seed};
 
-use crate::site::{Outcome, Site, Unit, seconds};
+use crate::site::{Machine, Outcome, Site, Unit, seconds};
 
 const SHOP: &str = r#"
     name = "shop"
@@ -37,7 +37,7 @@ fn done(site: &Site) -> Vec<Rung> {
     let rung = |act: Act| match act {
         Act::RestartService(_) => Some(Rung::RestartService),
         Act::Machine(rung) => Some(rung),
-        Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_) => None,
+        Act::Fence(_) | Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_) => None,
     };
     site.acts.iter().filter_map(|(_, action)| rung(action.act)).collect()
 }
@@ -92,6 +92,81 @@ fn an_action_that_was_in_flight_is_looked_at_and_never_repeated_at_each_rung() {
             assert_eq!(site.kinds(EventKind::IncidentClosed).len(), 1, "{}", site.transcript());
         }
     }
+}
+
+/// A machine that somebody deleted, up to the moment at which its recreate is `begun`.
+fn vanished(begun: impl Fn(&Site) -> bool) -> Site {
+    let shop = SHOP.replace("address = \"192.0.2.1\"", "image = \"debian-12\"");
+    let mut site = Site::with(&shop);
+    site.run(60.0);
+    site.host("web").machine = Machine::Gone;
+    site.until("the step is begun", 300.0, begun);
+    site
+}
+
+fn fences(site: &Site) -> usize {
+    site.acts.iter().filter(|(_, it)| matches!(it.act, Act::Fence(_))).count()
+}
+
+#[test]
+fn killed_before_the_fence_was_verified_it_is_looked_at_and_the_creation_follows() {
+    for down in [0.5, 30.0, 3600.0] {
+        let mut site = vanished(|site| fences(site) == 1);
+        site.restart(down);
+        site.until("it is replaced", 600.0, |site| site.state("web") == State::Healthy && !site.in_flight());
+        assert_eq!((fences(&site), done(&site)), (1, vec![Rung::Recreate]), "{}", site.transcript());
+        assert_eq!(site.reasons(EventKind::Fenced), ["looked at; its replacement is made"]);
+        let actions: Vec<_> = site.acts.iter().map(|(_, it)| it.action).collect();
+        assert_eq!(actions[0], actions[1], "it is one action");
+        assert_eq!(site.notified(), [""; 0]);
+    }
+}
+
+#[test]
+fn killed_between_fence_and_creation_the_creation_follows_once() {
+    for down in [0.5, 30.0, 3600.0] {
+        let mut site = vanished(|site| done(site) == [Rung::Recreate]);
+        // The snapshot was written, the record of the creation was not.
+        site.lose_creation();
+        site.restart(down);
+        site.until("it is replaced", 600.0, |site| site.state("web") == State::Healthy && !site.in_flight());
+        assert_eq!((fences(&site), done(&site)), (1, vec![Rung::Recreate]), "{}", site.transcript());
+        assert_eq!(site.notified(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_creation_whose_outcome_a_crash_lost_is_adopted_and_never_begun_again() {
+    for down in [0.5, 30.0, 3600.0] {
+        let mut site = vanished(|site| done(site) == [Rung::Recreate]);
+        site.restart(down);
+        site.until("it is adopted", 600.0, |site| site.state("web") == State::Healthy && !site.in_flight());
+        assert_eq!((fences(&site), done(&site)), (1, vec![Rung::Recreate]), "{}", site.transcript());
+        assert_eq!(site.notified(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_creation_that_came_to_nothing_while_nobody_watched_is_told_and_not_begun_again() {
+    let mut site = vanished(|site| done(site) == [Rung::Recreate]);
+    site.outcomes.push(Outcome::Fails);
+    site.restart(30.0);
+    site.until("it is told", 600.0, |site| site.state("web") == State::Exhausted);
+    assert_eq!((fences(&site), done(&site)), (1, vec![Rung::Recreate]), "{}", site.transcript());
+    assert_eq!(site.notified().len(), 1);
+    site.run(3600.0);
+    assert_eq!(done(&site), [Rung::Recreate], "what makes a new instance is not retried by itself");
+    site.order(Order::Retry { assembly: None });
+    site.until("a person's retry mends it", 600.0, |site| site.state("web") == State::Healthy);
+    assert_eq!(done(&site), [Rung::Recreate; 2], "another action, admitted by itself");
+}
+
+#[test]
+fn maintenance_between_fence_and_creation_does_not_strand_the_machine() {
+    let mut site = vanished(|site| fences(site) == 1);
+    site.order(Order::Maintenance { assembly: None, on: true, reason: "disk".into() });
+    site.restart(5.0);
+    site.until("it is replaced", 600.0, |site| done(site) == [Rung::Recreate]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use cpe_proto::time::Timestamp;
 use dped::{Act, Action, ActionOutcome};
 
 use super::happening::Fate;
-use super::journal::Record;
+use super::journal::{Begin, Record};
 use super::machine::{Power, Running, Who};
 use super::queue::{Deed, Item, Message, OnUnit, Operate};
 use super::setup::wanted;
@@ -19,6 +19,9 @@ use super::{What, World};
 
 impl World {
     pub(super) fn act(&mut self, member: usize, action: Action) {
+        if matches!(action.act, Act::Machine(Rung::Recreate | Rung::Relocate)) {
+            return self.act_create(member, action);
+        }
         let Some(intent) = self.intent(member, &action) else { return };
         self.judge(member, &action);
         let word = match &intent.service {
@@ -42,6 +45,18 @@ impl World {
         self.keep(record);
     }
 
+    /// The second step of what was admitted: nothing strands it half way, so that it is held against nothing but the machine itself.
+    fn act_create(&mut self, member: usize, action: Action) {
+        let name = self.files[member].0.clone();
+        self.say(What::Did(format!("create {name} !{}", action.action)));
+        let id = action.action;
+        if let Some(it) = self.member_mut(member) {
+            it.acting.insert(id);
+            it.acts.insert(id, (action, None));
+        }
+        self.keep(Record::Creation(name, id, self.now));
+    }
+
     fn intent(&self, member: usize, action: &Action) -> Option<Intent> {
         let definition = self.member(member)?.engine.definition();
         let (service, act, rung) = match action.act {
@@ -51,7 +66,7 @@ impl World {
             Act::StartService(service) => (Some(service), "start-service", None),
             Act::StopService(service) => (Some(service), "stop-service", None),
             Act::Reconfigure(service) => (Some(service), "reconfigure-service", None),
-            Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
+            Act::Fence(rung) | Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
         };
         Some(Intent {
             deployable: definition.name.clone(),
@@ -75,23 +90,52 @@ impl World {
         let writable = self.journal.writable(self.now);
         self.process.guard.set_journal_writable(writable);
         if !writable {
-            for (name, action) in self.journal.fail() {
+            for (name, action, begin) in self.journal.fail() {
                 let detail = "the journal cannot be written".into();
-                self.answer(life, &name, action, ActionOutcome::NotBegun { detail });
+                self.answer(life, &name, (action, begin), ActionOutcome::NotBegun { detail });
             }
             return self.queue.push(self.now.after(Duration::from_secs(1)), Item::Commit(life));
         }
-        for (name, action) in self.journal.commit() {
+        for (name, action, begin) in self.journal.commit() {
+            if begin == Begin::Refused {
+                let detail = "its creation was begun before cpe ended".into();
+                self.answer(life, &name, (action, begin), ActionOutcome::Unresolved { detail });
+                continue;
+            }
             let member = self.files.iter().position(|(known, _)| *known == name);
             if let Some(member) = member {
-                self.begin(member, action);
+                self.begin(member, action, begin);
             }
         }
     }
 
-    fn answer(&mut self, life: u32, name: &Name, action: ActionId, outcome: ActionOutcome) {
+    fn answer(&mut self, life: u32, name: &Name, (action, begin): (ActionId, Begin), outcome: ActionOutcome) {
         let Some(member) = self.files.iter().position(|(known, _)| known == name) else { return };
-        self.answer_at(self.now, life, member, action, outcome);
+        match begin {
+            Begin::Fence => self.answer_fence_at(self.now, life, member, action, outcome),
+            _ => self.answer_at(self.now, life, member, action, outcome),
+        }
+    }
+
+    fn answer_fence_at(
+        &mut self,
+        at: Timestamp,
+        life: u32,
+        member: usize,
+        action: ActionId,
+        outcome: ActionOutcome,
+    ) {
+        let message = Box::new(Message::Fenced { member, action, outcome });
+        self.queue.push(at, Item::Tell { life, natural: at, message });
+    }
+
+    /// The outcome of an operation, as the act that it belongs to is answered.
+    fn answer_operation(&mut self, at: Timestamp, operate: &Operate, outcome: ActionOutcome) {
+        let (life, member, action) = (operate.life, operate.member, operate.action);
+        match operate.operation {
+            Operation::Stop => self.answer_fence_at(at, life, member, action, outcome),
+            _ => self.answer_at(at, life, member, action, outcome),
+        }
     }
 
     fn answer_at(
@@ -109,9 +153,9 @@ impl World {
         self.queue.push(at, Item::Tell { life, natural: at, message });
     }
 
-    fn begin(&mut self, member: usize, id: ActionId) {
+    fn begin(&mut self, member: usize, id: ActionId, begin: Begin) {
         let life = self.process.life;
-        if !self.truth.begins(member, id) {
+        if !self.truth.begins(member, id, begin == Begin::Creation) {
             self.broken(format!("{} !{id}: begun twice", self.files[member].0));
         }
         let taken = self.body_mut(member).and_then(|it| it.acts.remove(&id));
@@ -120,15 +164,17 @@ impl World {
         let Some(it) = self.body(member) else { return };
         let Some(machine) = it.machines.get(usize::from(action.assembly.0)).copied() else {
             let detail = "it is not defined any more".into();
-            return self.answer_at(self.now, life, member, id, ActionOutcome::NotBegun { detail });
+            let name = self.files[member].0.clone();
+            return self.answer(life, &name, (id, begin), ActionOutcome::NotBegun { detail });
         };
         let (service, deed) = match action.act {
-            Act::Machine(rung) => {
-                let operation = match rung {
-                    Rung::Start => Operation::Start,
-                    Rung::RebootSoft => Operation::RebootSoft,
-                    Rung::RebootHard => Operation::RebootHard,
-                    Rung::Rebuild => Operation::Rebuild,
+            Act::Fence(_) | Act::Machine(_) => {
+                let operation = match action.act {
+                    Act::Machine(Rung::Start) => Operation::Start,
+                    Act::Machine(Rung::RebootSoft) => Operation::RebootSoft,
+                    Act::Machine(Rung::RebootHard) => Operation::RebootHard,
+                    Act::Machine(Rung::Rebuild) => Operation::Rebuild,
+                    Act::Machine(_) => Operation::Create,
                     // A replacement starts only after the old instance is confirmed off.
                     _ => Operation::Stop,
                 };
@@ -216,28 +262,27 @@ impl World {
         let reachable = now >= self.infrastructures_cut;
         let Some(infrastructure) = name.and_then(|name| self.infrastructures.get_mut(&name)) else {
             let detail = "the deployable has no infrastructure".into();
-            let (life, member, action) = (operate.life, operate.member, operate.action);
-            return self.answer_at(now, life, member, action, ActionOutcome::Failed { detail });
+            return self.answer_operation(now, &operate, ActionOutcome::Failed { detail });
         };
         operate.fate = infrastructure.fates.pop_front();
-        let (life, member, action, until) = (operate.life, operate.member, operate.action, operate.until);
+        let until = operate.until;
         let soon = now.after(Duration::from_secs(1));
         if now < infrastructure.silent_until || !reachable {
             let detail = "no answer in time".into();
-            return self.answer_at(until, life, member, action, ActionOutcome::Unresolved { detail });
+            return self.answer_operation(until, &operate, ActionOutcome::Unresolved { detail });
         }
         if now < infrastructure.down_until {
             // Its program cannot even be started, or its API refuses the connection.
             let detail: Box<str> = "it does not answer".into();
-            let outcome = match action.0 % 2 {
+            let outcome = match operate.action.0 % 2 {
                 0 => ActionOutcome::NotBegun { detail },
                 _ => ActionOutcome::Unresolved { detail },
             };
-            return self.answer_at(soon, life, member, action, outcome);
+            return self.answer_operation(soon, &operate, outcome);
         }
         if now < infrastructure.errors_until || operate.fate == Some(Fate::Refused) {
             let detail = "infrastructure: error refused".into();
-            return self.answer_at(soon, life, member, action, ActionOutcome::Failed { detail });
+            return self.answer_operation(soon, &operate, ActionOutcome::Failed { detail });
         }
         let late = match operate.fate {
             Some(Fate::DoneLate(late)) => late,
@@ -246,7 +291,7 @@ impl World {
         let done = now.after(infrastructure.takes(now)).after(late);
         if done > until {
             let detail = "no answer in time".into();
-            self.answer_at(until, life, member, action, ActionOutcome::Unresolved { detail });
+            self.answer_operation(until, &operate, ActionOutcome::Unresolved { detail });
         }
         self.queue.push(done, Item::Operate(Box::new(operate)));
     }
@@ -265,40 +310,35 @@ impl World {
             return;
         }
         self.machines[operate.machine].booted_by = Some((operate.member, operate.action));
-        let (life, member, action) = (operate.life, operate.member, operate.action);
-        if operate.operation == Operation::Stop {
-            if operate.fenced || matches!(state, InstanceState::Off | InstanceState::Gone) {
-                return self.send_operation(Operate { operation: Operation::Create, ..operate.clone() });
-            }
-            let detail = format!("the old instance is {state} after its stop, so nothing was created").into();
-            return self.answer_at(self.now, life, member, action, ActionOutcome::Failed { detail });
-        }
         let detail: Box<str> = format!("infrastructure: {state}").into();
-        let outcome = match state {
-            InstanceState::Active | InstanceState::Changing => ActionOutcome::Done { detail },
-            InstanceState::Off | InstanceState::Error | InstanceState::Gone => {
+        let outcome = match (operate.operation, state) {
+            (Operation::Stop, InstanceState::Off | InstanceState::Gone) => ActionOutcome::Done { detail },
+            (Operation::Stop, _) if operate.fenced => ActionOutcome::Done { detail },
+            (Operation::Stop, _) => {
+                let detail = format!("the old instance is {state} after its stop, so nothing was created");
+                ActionOutcome::Failed { detail: detail.into() }
+            }
+            (_, InstanceState::Active | InstanceState::Changing) => ActionOutcome::Done { detail },
+            (_, InstanceState::Off | InstanceState::Error | InstanceState::Gone) => {
                 ActionOutcome::Failed { detail }
             }
-            InstanceState::Unknown => ActionOutcome::Unresolved { detail },
+            (_, InstanceState::Unknown) => ActionOutcome::Unresolved { detail },
         };
-        let soon = Duration::from_secs(1);
+        let lost = || ActionOutcome::Unresolved { detail: "no answer in time".into() };
         match operate.fate {
-            Some(Fate::AnswerLost) => {
-                let detail = "no answer in time".into();
-                self.answer_at(operate.until, life, member, action, ActionOutcome::Unresolved { detail });
-            }
+            Some(Fate::AnswerLost) => self.answer_operation(operate.until, operate, lost()),
             Some(Fate::AnsweredTwice) => {
-                self.answer_at(self.now, life, member, action, outcome.clone());
-                self.answer_at(self.now.after(soon), life, member, action, outcome);
+                self.answer_operation(self.now, operate, outcome.clone());
+                self.answer_operation(self.now.after(Duration::from_secs(1)), operate, outcome);
             }
             Some(Fate::AnsweredLate(late)) => {
                 let at = self.now.after(late);
                 if at > operate.until {
-                    let detail = "no answer in time".into();
-                    self.answer_at(operate.until, life, member, action, ActionOutcome::Unresolved { detail });
+                    self.answer_operation(operate.until, operate, lost());
                 }
-                self.answer_at(at, life, member, action, outcome);
+                self.answer_operation(at, operate, outcome);
             }
+            _ if operate.operation == Operation::Stop => self.answer_operation(self.now, operate, outcome),
             _ => self.conclude(operate, state, outcome),
         }
     }

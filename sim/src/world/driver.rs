@@ -218,6 +218,18 @@ impl World {
                 }
                 self.input(member, Input::Instance { assembly, state, address, ordered });
             }
+            Message::Fenced { member, action, outcome } => {
+                if !matches!(outcome, ActionOutcome::Done { .. }) {
+                    let name = self.files[member].0.clone();
+                    self.keep(Record::Outcome(name, action, now));
+                }
+                // What an engine that panicked would have heard, nobody hears.
+                let heard = !self.process.fallen.contains_key(&member);
+                self.acted_for_fallen(member, action);
+                if heard {
+                    self.input(member, Input::Fenced { action, outcome });
+                }
+            }
             Message::Acted { member, action, outcome } => {
                 let name = self.files[member].0.clone();
                 self.keep(Record::Outcome(name, action, now));

@@ -8,6 +8,7 @@ use cpe_proto::api::{Intent, IntentRecord};
 use cpe_proto::decision::Decision;
 use cpe_proto::event::{Event, EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
+use cpe_proto::rung::Rung;
 use cpe_proto::snapshot::guard::GuardSnapshot;
 use cpe_proto::snapshot::{AssemblySnapshot, Desired, Snapshot};
 use cpe_proto::time::Timestamp;
@@ -28,6 +29,7 @@ pub(super) enum Record {
     Event(Box<EventRecord>),
     Decision(Name, Box<Decision>, Timestamp),
     Intent(Intent, Timestamp),
+    Creation(Name, ActionId, Timestamp),
     Outcome(Name, ActionId, Timestamp),
     Snapshot(Name, Written, Box<Snapshot>),
     ForgetSnapshot(Name),
@@ -51,12 +53,31 @@ pub(super) struct Written {
     pub(super) at: Timestamp,
 }
 
+/// What is begun once its record is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// An action.
+    Action,
+    /// The first step of one that makes a new instance.
+    Fence,
+    /// Its second.
+    Creation,
+    /// Nothing: that creation was begun before.
+    Refused,
+}
+
+fn replaces(intent: &Intent) -> bool {
+    matches!(intent.rung, Some(Rung::Recreate | Rung::Relocate))
+}
+
 /// Everything that outlives the process.
 #[derive(Debug)]
 pub(super) struct Journal {
     pub(super) auditor: Auditor,
     /// Intents without an outcome.
     unresolved: BTreeMap<(Name, ActionId), Intent>,
+    /// The intents of all actions whose creation may still be begun.
+    to_create: BTreeMap<(Name, ActionId), Intent>,
     /// Every incident that was opened.
     incidents: BTreeMap<IncidentKey, Opened>,
     pub(super) snapshots: BTreeMap<Name, (Written, Snapshot)>,
@@ -82,6 +103,7 @@ impl Journal {
         Self {
             auditor: Auditor::new(0, OPEN_MAX),
             unresolved: BTreeMap::new(),
+            to_create: BTreeMap::new(),
             incidents: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             guard: None,
@@ -135,8 +157,8 @@ impl Journal {
         self.pending.is_empty()
     }
 
-    /// Writes what waits; the intents that are durable now.
-    pub(super) fn commit(&mut self) -> Vec<(Name, ActionId)> {
+    /// Writes what waits; what is to be begun now that it is durable, and whether that is refused, because it was before.
+    pub(super) fn commit(&mut self) -> Vec<(Name, ActionId, Begin)> {
         let mut intents = Vec::new();
         for record in std::mem::take(&mut self.pending) {
             self.write(record, &mut intents);
@@ -145,11 +167,16 @@ impl Journal {
     }
 
     /// Nothing can be written: the intents that fail. All else waits.
-    pub(super) fn fail(&mut self) -> Vec<(Name, ActionId)> {
+    pub(super) fn fail(&mut self) -> Vec<(Name, ActionId, Begin)> {
         let mut failed = Vec::new();
         self.pending.retain(|record| match record {
             Record::Intent(intent, _) => {
-                failed.push((intent.deployable.clone(), intent.action));
+                let begin = if replaces(intent) { Begin::Fence } else { Begin::Action };
+                failed.push((intent.deployable.clone(), intent.action, begin));
+                false
+            }
+            Record::Creation(deployable, action, _) => {
+                failed.push((deployable.clone(), *action, Begin::Creation));
                 false
             }
             _ => true,
@@ -165,7 +192,7 @@ impl Journal {
         }
     }
 
-    fn write(&mut self, record: Record, intents: &mut Vec<(Name, ActionId)>) {
+    fn write(&mut self, record: Record, intents: &mut Vec<(Name, ActionId, Begin)>) {
         match record {
             Record::Event(record) => self.write_event(&record),
             Record::Decision(deployable, decision, at) => {
@@ -176,11 +203,25 @@ impl Journal {
                 self.auditor.add(audit::Record::Decision(&record));
             }
             Record::Intent(intent, at) => {
-                intents.push((intent.deployable.clone(), intent.action));
-                let record = IntentRecord { time: millis(at), intent, outcome: None, resolved: None };
+                let begin = if replaces(&intent) { Begin::Fence } else { Begin::Action };
+                intents.push((intent.deployable.clone(), intent.action, begin));
+                let record =
+                    IntentRecord { time: millis(at), intent, created: None, outcome: None, resolved: None };
                 self.auditor.add(audit::Record::Intent(&record));
                 let key = (record.intent.deployable.clone(), record.intent.action);
+                if replaces(&record.intent) {
+                    self.to_create.insert(key.clone(), record.intent.clone());
+                }
                 self.unresolved.insert(key, record.intent);
+            }
+            Record::Creation(deployable, action, at) => {
+                let key = (deployable, action);
+                let Some(intent) = self.to_create.remove(&key) else {
+                    return intents.push((key.0, action, Begin::Refused));
+                };
+                self.auditor.add(audit::Record::Created(&key.0, action, millis(at)));
+                intents.push((key.0.clone(), action, Begin::Creation));
+                self.unresolved.insert(key, intent);
             }
             Record::Outcome(deployable, action, at) => {
                 let key = (deployable, action);

@@ -91,6 +91,11 @@ pub(super) enum Message {
         instance: u32,
         ordered: bool,
     },
+    Fenced {
+        member: usize,
+        action: ActionId,
+        outcome: ActionOutcome,
+    },
     Acted {
         member: usize,
         action: ActionId,

@@ -42,7 +42,7 @@ pub(super) struct Truth {
     /// What was asked for and admitted.
     requests: BTreeMap<(usize, ActionId), Request>,
     open: BTreeMap<(usize, ActionId), Open>,
-    begun: BTreeSet<(usize, ActionId)>,
+    begun: BTreeSet<(usize, ActionId, bool)>,
     /// What was under way when an engine panicked.
     interrupted: BTreeSet<(usize, ActionId)>,
     machine_rungs: BTreeMap<Name, VecDeque<Timestamp>>,
@@ -92,9 +92,9 @@ impl Truth {
         self.by_hand.insert((member, assembly), now);
     }
 
-    /// An action is begun. False: it was before.
-    pub(super) fn begins(&mut self, member: usize, action: ActionId) -> bool {
-        self.begun.insert((member, action))
+    /// An action is begun, or the creation that is its second step. False: it was before.
+    pub(super) fn begins(&mut self, member: usize, action: ActionId, creation: bool) -> bool {
+        self.begun.insert((member, action, creation))
     }
 
     pub(super) fn released(&mut self, member: usize, action: ActionId) {
@@ -203,7 +203,7 @@ impl World {
                 }
             }
             Act::StopService(_) | Act::Reconfigure(_) => {}
-            Act::Machine(rung) => {
+            Act::Fence(rung) | Act::Machine(rung) => {
                 self.judge_machine(member, &definition, action.assembly, rung, &request, &mut wrong);
                 self.judge_grounds(member, &definition, action, rung, &request, &mut wrong);
             }
@@ -284,7 +284,7 @@ impl World {
             limit(format!("infrastructure {name}"), is, settings.in_flight_infrastructure);
         }
         limit("the fleet".to_owned(), places(&|_, _| true), settings.in_flight_fleet);
-        if let (Act::Machine(_), Some(name)) = (action.act, open.infrastructure) {
+        if let (Act::Fence(_) | Act::Machine(_), Some(name)) = (action.act, open.infrastructure) {
             let now = self.now;
             let times = self.truth.machine_rungs.entry(name.clone()).or_default();
             times.push_back(now);

@@ -98,10 +98,27 @@ pub(crate) enum Outcome {
 
 #[derive(Clone, Debug)]
 enum Happening {
-    Answer { probe: ProbeId, target: Target, began: Timestamp },
-    Silence { probe: ProbeId, target: Target },
-    Ended { action: Action },
-    Outcome { action: ActionId, outcome: ActionOutcome },
+    Answer {
+        probe: ProbeId,
+        target: Target,
+        began: Timestamp,
+    },
+    Silence {
+        probe: ProbeId,
+        target: Target,
+    },
+    Ended {
+        action: Action,
+    },
+    Outcome {
+        action: ActionId,
+        outcome: ActionOutcome,
+    },
+    /// A fence ended.
+    Fenced {
+        action: ActionId,
+        outcome: ActionOutcome,
+    },
     AskedInstance(AssemblyIndex),
     Input(Input),
 }
@@ -173,6 +190,8 @@ pub(crate) struct Site {
     pub(crate) unwritten: Vec<ActionId>,
     /// Actions of earlier processes: whether their outcomes come is a matter of luck.
     orphans: BTreeSet<ActionId>,
+    /// Whose creation was begun, durably.
+    created: Vec<ActionId>,
 }
 
 /// What the world last told the engine of a target.
@@ -277,6 +296,7 @@ impl Site {
             writes: 0,
             unwritten: Vec::new(),
             orphans: BTreeSet::new(),
+            created: Vec::new(),
         };
         site.carry_out();
         site
@@ -315,6 +335,13 @@ impl Site {
     pub(crate) fn input(&mut self, input: Input) {
         self.engine.handle_input(input, self.now);
         self.carry_out();
+    }
+
+    /// That the newest act, a creation, is begun was not durable yet: nothing came of it.
+    pub(crate) fn lose_creation(&mut self) {
+        self.created.pop();
+        self.acts.pop();
+        self.queue.retain(|_, it| !matches!(it, Happening::Ended { .. }));
     }
 
     /// cpe ends without warning and is started so many seconds later, with what was written down.

@@ -150,9 +150,9 @@ impl Site {
                 | Act::StartService(index)
                 | Act::StopService(index)
                 | Act::Reconfigure(index) => gone(action.assembly) || usize::from(index.0) >= guests,
-                Act::Machine(_) => gone(action.assembly),
+                Act::Fence(_) | Act::Machine(_) => gone(action.assembly),
             },
-            Happening::Outcome { .. } | Happening::Input(_) => false,
+            Happening::Fenced { .. } | Happening::Outcome { .. } | Happening::Input(_) => false,
         }
     }
 
@@ -192,6 +192,10 @@ impl Site {
                 self.tell_probe(probe, target, observation);
             }
             Happening::Ended { action } => self.end_act(&action),
+            Happening::Fenced { action, outcome } => {
+                self.open_acts.retain(|_, (open, _)| *open != action);
+                self.engine.handle_input(Input::Fenced { action, outcome }, self.now);
+            }
             Happening::Outcome { action, .. } if self.orphans.contains(&action) && action.0 % 3 != 0 => {}
             Happening::Outcome { action, outcome } => {
                 self.open_acts.retain(|_, (open, _)| *open != action);
@@ -473,11 +477,23 @@ impl Site {
         // Without an outcome it is over, for the engine, when it must count as unresolved.
         let over = self.now.after(action.timeout).after(dped::OUTCOME_LOST_AFTER);
         self.open_acts.insert(action.assembly, (action.action, over));
+        if matches!(action.act, Act::Machine(Rung::Recreate | Rung::Relocate)) {
+            if self.created.contains(&action.action) {
+                let detail = "its creation was begun before".into();
+                let outcome = ActionOutcome::Unresolved { detail };
+                return self.push(self.now, Happening::Outcome { action: action.action, outcome });
+            }
+            self.created.push(action.action);
+            self.orphans.remove(&action.action);
+        }
         let word = match action.act {
             Act::RestartService(service) => format!("restart {}", self.service_name(service)),
             Act::StartService(service) => format!("start {}", self.service_name(service)),
             Act::StopService(service) => format!("stop {}", self.service_name(service)),
             Act::Reconfigure(service) => format!("reconfigure {}", self.service_name(service)),
+            Act::Fence(rung) => {
+                format!("fence for {rung} {}", self.engine.definition().assembly(action.assembly).name)
+            }
             Act::Machine(rung) => {
                 format!("{rung} {}", self.engine.definition().assembly(action.assembly).name)
             }
@@ -489,7 +505,7 @@ impl Site {
         }
         self.acts.push((self.now, action.clone()));
         let takes = match action.act {
-            Act::Machine(_) => seconds(2.0),
+            Act::Fence(_) | Act::Machine(_) => seconds(2.0),
             _ => seconds(0.2),
         };
         self.push(self.now.after(takes), Happening::Ended { action });
@@ -499,6 +515,13 @@ impl Site {
     fn check_act(&self, action: &Action) {
         let story = || self.transcript();
         let index = action.assembly;
+        if let Act::Machine(Rung::Recreate | Rung::Relocate) = action.act {
+            // The second step of what was admitted: only that its first was done matters.
+            let fenced =
+                |(_, it): &(Timestamp, Action)| it.action == action.action && matches!(it.act, Act::Fence(_));
+            assert!(self.acts.iter().any(fenced), "{action:?} was begun without a fence\n{}", story());
+            return;
+        }
         let definition = self.engine.definition();
         if let Act::RestartService(service) | Act::StartService(service) = action.act {
             let state = self.view().services[usize::from(service.0)].state;
@@ -521,7 +544,7 @@ impl Site {
         );
         let target = match action.act {
             Act::RestartService(service) | Act::StartService(service) => Some(Target::Service(service)),
-            Act::Machine(_) => Some(Target::Channel(index)),
+            Act::Fence(_) | Act::Machine(_) => Some(Target::Channel(index)),
             Act::StopService(_) | Act::Reconfigure(_) => None,
         };
         let mine = |it: &&Decision| it.action == action.action && it.answer == Answer::Admitted;
@@ -547,7 +570,7 @@ impl Site {
                     story()
                 );
             }
-            Act::Machine(_) => {
+            Act::Fence(_) | Act::Machine(_) => {
                 let definition = self.engine.definition();
                 let any = bad(Target::Channel(index))
                     || definition.services_of(index).any(|service| bad(Target::Service(service)));
@@ -596,8 +619,10 @@ impl Site {
         let outcome =
             if worked { done.clone() } else { ActionOutcome::Failed { detail: "exit status 1".into() } };
         let tell = |site: &mut Self, wait: Duration, outcome: ActionOutcome| {
-            let at = site.now.after(wait);
-            site.push(at, Happening::Outcome { action: action.action, outcome });
+            let (at, action, fence) =
+                (site.now.after(wait), action.action, matches!(action.act, Act::Fence(_)));
+            let fenced = Happening::Fenced { action, outcome: outcome.clone() };
+            site.push(at, if fence { fenced } else { Happening::Outcome { action, outcome } });
         };
         match fate {
             None => tell(self, Duration::ZERO, outcome),
@@ -643,6 +668,13 @@ impl Site {
             Act::StopService(service) => {
                 let guest = &mut self.guests[usize::from(service.0)];
                 (guest.unit, guest.dies_at) = (Unit::Stopped, None);
+                true
+            }
+            Act::Fence(_) => {
+                let host = &mut self.hosts[usize::from(index.0)];
+                if host.machine != Machine::Gone {
+                    host.machine = Machine::Off;
+                }
                 true
             }
             Act::Machine(rung) => {

@@ -1,0 +1,81 @@
+//! A recovery that makes a new instance, in its two steps (design.md section 4, rules 3 and 4): the old instance is fenced, then the new
+//! one is made. Both are admitted once (`gate.rs`) and end as one action (`action.rs`). What a crash leaves between them is looked at: a
+//! fence may be gone on from, a creation is never begun twice.
+
+use cpe_proto::event::EventKind;
+use cpe_proto::id::{ActionId, AssemblyIndex};
+use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::Stage;
+use cpe_proto::time::Timestamp;
+
+use crate::action::OUTCOME_LOST_AFTER;
+use crate::engine::{About, Engine};
+use crate::health::ChannelHealth;
+use crate::input::ActionOutcome;
+use crate::output::{Act, Action, Output};
+use crate::parts::{Phase, Recovery};
+
+/// Whether a rung makes a new instance, so that the old one must be down first.
+pub(crate) const fn replaces(rung: Rung) -> bool {
+    matches!(rung, Rung::Recreate | Rung::Relocate)
+}
+
+impl Engine {
+    /// A stop of an old instance ended, or somebody says so.
+    pub(crate) fn fenced(&mut self, action: ActionId, outcome: ActionOutcome, now: Timestamp) {
+        let mine = |it: &Recovery| {
+            let open = matches!(it.phase, Phase::Acting { .. } | Phase::Unresolved { .. });
+            it.action == action && it.stage == Some(Stage::Fencing) && open
+        };
+        let of = |index: &AssemblyIndex| self.assembly(*index).recovery.as_deref().is_some_and(mine);
+        let Some(index) = self.definition().assembly_indices().find(of) else {
+            return self.came_late(action, &outcome, now);
+        };
+        match outcome {
+            ActionOutcome::Done { detail } => self.create(index, &detail, now),
+            ended => self.recovery_acted(index, ended, now),
+        }
+    }
+
+    /// The old instance is down. An admitted action finishes its steps: no maintenance or pause strands it half way.
+    pub(crate) fn create(&mut self, index: AssemblyIndex, proof: &str, now: Timestamp) {
+        let timeout = self.definition().timing.machine_action_timeout;
+        let Some(recovery) = &mut self.assembly_mut(index).recovery else { return };
+        recovery.stage = Some(Stage::Creating);
+        recovery.phase = Phase::Acting { until: now.after(timeout).after(OUTCOME_LOST_AFTER) };
+        let Recovery { action, rung, incident, .. } = **recovery;
+        self.changed = true;
+        let reason = format!("{proof}; its replacement is made").into();
+        self.report(About::Assembly(index), EventKind::Fenced, now, |it| {
+            it.reason = reason;
+            (it.incident, it.action, it.rung) = (Some(incident), Some(action), Some(rung));
+        });
+        let act = Act::Machine(rung);
+        let incident = Some(incident);
+        let fenced = self.assembly(index).trouble.as_ref().is_some_and(|trouble| trouble.fenced.is_some());
+        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced }));
+    }
+
+    /// What an unresolved one was looked at for: the old instance is down for certain, and its replacement was not begun by this process.
+    /// Whether it was by an earlier one is in its journal, where it is begun once.
+    pub(crate) fn may_create(&self, index: AssemblyIndex) -> bool {
+        let part = self.assembly(index);
+        let stage = part.recovery.as_ref().and_then(|recovery| recovery.stage);
+        let seen = part.trouble.as_ref().and_then(|trouble| trouble.instance);
+        let down = seen.is_some_and(|seen| matches!(seen.state, InstanceState::Off | InstanceState::Gone));
+        matches!(stage, Some(Stage::Fencing | Stage::Fenced))
+            && part.channel != ChannelHealth::Healthy
+            && (down || seen.is_some() && self.is_fenced(index))
+    }
+
+    /// An unresolved one was looked at, and the machine is there: what runs after its fence is the instance that was made.
+    pub(crate) fn adopt(&mut self, index: AssemblyIndex) {
+        let Some(recovery) = &self.assembly(index).recovery else { return };
+        let incident = recovery.incident;
+        if matches!(recovery.stage, Some(Stage::Fenced | Stage::Creating)) {
+            self.output(Output::Reconnect(index));
+            self.machine_made_anew(index, incident);
+        }
+    }
+}
