@@ -143,10 +143,9 @@ impl Engine {
         let part = self.assembly(index);
         let given_out_recovery = part.recovery.as_ref().filter(|it| given_out(it.phase));
         // A fence that a crash cuts short is no attempt: nothing was made anew.
-        let uncounted = |it: &&Box<Recovery>| {
+        let unended = given_out_recovery.filter(|it| {
             matches!(it.phase, Phase::Acting { .. }) && !it.counted && it.stage != Some(Stage::Fencing)
-        };
-        let unended = given_out_recovery.filter(uncounted);
+        });
         let past = part.trouble.as_ref().map(|trouble| {
             let mut ladder = trouble.ladder.clone();
             if let Some(recovery) = unended.filter(|it| it.service.is_none()) {
