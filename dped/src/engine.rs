@@ -293,6 +293,10 @@ impl Engine {
             let incident = part.trouble.as_ref().and_then(|trouble| trouble.incident);
             if moved {
                 self.output(Output::Reconnect(index));
+                // What was seen, or not, where it was says nothing of where it is.
+                if self.assembly(index).channel != ChannelHealth::Healthy {
+                    self.drop_evidence(index, now);
+                }
             }
             self.look_at_setups(incident);
         }

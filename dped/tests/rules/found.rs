@@ -5,6 +5,7 @@ use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 
+use cpe_proto::infrastructure::InstanceState;
 use dped::Order;
 
 use crate::site::{Machine, Outcome, Site, Unit, seconds};
@@ -208,4 +209,24 @@ fn a_machine_whose_wait_for_another_ends_while_cpe_does_not_trust_itself_is_told
     site.run(120.0);
     let said = site.notified().into_iter().filter(|it| it.contains("web has waited for db")).count();
     assert_eq!(said, 1, "{:?}\n{}", site.notified(), site.transcript());
+}
+
+#[test]
+fn silence_at_an_address_that_a_machine_has_left_is_no_reason_to_reboot_it() {
+    let mut site = Site::with(&shop(3));
+    site.host("web").address = Some("192.0.2.10".into());
+    site.cut("web", Some(ChannelFailure::TimedOut));
+    site.run(1.0);
+    site.claims("web", InstanceState::Unknown);
+    site.run(120.0);
+    assert_eq!(site.acts.len(), 0, "{}", site.transcript());
+    // The infrastructure answers again: it runs, elsewhere.
+    site.host("web").claims = None;
+    site.host("web").address = Some("192.0.2.11".into());
+    let before = site.reconnects;
+    site.until("it is known to be elsewhere", 30.0, |site| site.reconnects > before);
+    site.cut("web", None);
+    site.run(60.0);
+    assert_eq!(site.acts.len(), 0, "{}", site.transcript());
+    assert_eq!(site.state("web"), State::Healthy);
 }
