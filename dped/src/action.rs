@@ -196,12 +196,22 @@ impl Engine {
         if rung == Rung::Rebuild {
             self.machine_made_anew(index, incident);
         }
+        if service.is_none() {
+            self.goes_astray(index, now);
+        }
         self.drop_evidence(index, now);
         let reason: Box<str> = format!("unresolved: {detail}; looked at").into();
         match service {
             Some(service) => self.service_trouble(service).reason = reason,
             None => self.assembly_trouble(index).reason = reason,
         }
+    }
+
+    /// What was begun and not seen to end may still be done, also after a machine was fenced: no replacement before that is over.
+    pub(crate) fn goes_astray(&mut self, index: AssemblyIndex, now: Timestamp) {
+        let give_up = self.definition().timing.action_give_up;
+        let began = self.assembly(index).recovery.as_ref().map_or(now, |recovery| recovery.began);
+        self.assembly_trouble(index).astray_until = Some(began.after(give_up));
     }
 
     /// No durable intent could be written, so nothing was done: asked again, not counted.

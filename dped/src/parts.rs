@@ -237,6 +237,8 @@ pub(crate) enum Cause {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AssemblyTrouble {
     pub(crate) reason: Box<str>,
+    /// An action whose outcome nobody saw may still take effect until then.
+    pub(crate) astray_until: Option<Timestamp>,
     pub(crate) waits: Option<Box<str>>,
     pub(crate) incident: Option<IncidentId>,
     pub(crate) first_failed: Option<Timestamp>,

@@ -20,6 +20,7 @@ use crate::health::ChannelHealth;
 use crate::isolate::isolate;
 use crate::ladder::{self, Choice};
 use crate::parts::{Cause, Demand};
+use crate::replace::replaces;
 
 /// Why a service that is probed from outside and has failed is not restarted.
 pub(crate) const CUT_OFF: &str = "waits for its channel: a restart goes over it";
@@ -310,6 +311,10 @@ impl Engine {
     fn backs_off(&mut self, index: AssemblyIndex, rung: Rung, now: Timestamp) -> bool {
         let mut random = self.random.fork(now.since_boot().as_nanos() as u64 ^ u64::from(index.0) << 16);
         let trouble = self.assembly_trouble(index);
+        if let Some(until) = trouble.astray_until.filter(|until| replaces(rung) && now < *until) {
+            trouble.wait_until = Some(until);
+            return true;
+        }
         if trouble.ladder.given_up {
             let waits = now < trouble.ladder.retry_at;
             trouble.wait_until = waits.then_some(trouble.ladder.retry_at);

@@ -412,6 +412,7 @@ impl Engine {
                 vec![service]
             }
             None => {
+                self.goes_astray(index, resumed.now);
                 self.assembly_trouble(index).reason = reason;
                 self.definition().services_of(index).collect()
             }

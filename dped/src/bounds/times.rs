@@ -150,6 +150,10 @@ fn climb(
         at += asked_again(assembly) + assumed.infrastructure_answers;
         let Some(rung) = ladder::choose(verdict, failure == 1, &ladder, bounds).rung else { break };
         let wait = backoff::longest(rung, ladder.attempts_of(rung));
+        if replaces(rung) {
+            // What an earlier one of these may still do is waited for.
+            at += definition.timing.action_give_up;
+        }
         at += wait + machine_action(&definition.timing, rung, assembly, assumed);
         ladder.attempted(rung);
         rungs.push(RungBound { rung, over: at });

@@ -230,3 +230,20 @@ fn silence_at_an_address_that_a_machine_has_left_is_no_reason_to_reboot_it() {
     assert_eq!(site.acts.len(), 0, "{}", site.transcript());
     assert_eq!(site.state("web"), State::Healthy);
 }
+
+#[test]
+fn nothing_is_replaced_while_an_earlier_reboot_that_nobody_saw_end_may_still_be_done() {
+    let mut site = Site::with(&shop(2).replace("max_rung = \"rebuild\"", "max_rung = \"recreate\""));
+    site.break_for_good("web/queue");
+    site.outcomes = vec![Outcome::Lost];
+    site.until("it is replaced", 7200.0, |site| site.rungs().contains(&Rung::Recreate));
+    let of =
+        |rung| site.acts.iter().find(|(_, action)| action.act == dped::Act::Machine(rung)).map(|(at, _)| *at);
+    let fenced = site
+        .acts
+        .iter()
+        .find(|(_, action)| action.act == dped::Act::Fence(Rung::Recreate))
+        .map(|(at, _)| *at);
+    let (Some(lost), Some(fenced)) = (of(Rung::RebootSoft), fenced) else { panic!("{}", site.transcript()) };
+    assert!(fenced.since(lost) >= seconds(900.0), "{}", site.transcript());
+}
