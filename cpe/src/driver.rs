@@ -330,19 +330,15 @@ impl Driver {
         self.tell(input, now);
     }
 
-    /// Does what the engine wants until it wants nothing more. What it tells goes first: some of what it asks is answered at once, and a
-    /// panic at that answer must not take along what is written down already, as that an incident was opened.
+    /// Does what the engine wants until it wants nothing more.
     fn carry_out(&mut self) {
         loop {
             self.write_down();
-            let mut asked = Vec::new();
-            while let Some(output) = self.engine.poll_output() {
-                if output.only_tells() { self.obey(output) } else { asked.push(output) }
-            }
-            if asked.is_empty() && !self.touched {
+            let wanted = self.engine.poll_outputs();
+            if wanted.is_empty() {
                 break;
             }
-            asked.into_iter().for_each(|output| self.obey(output));
+            wanted.into_iter().for_each(|output| self.obey(output));
         }
         self.tell_health();
         self.sessions.flush();

@@ -179,6 +179,15 @@ impl Engine {
         output
     }
 
+    /// All that there is to do next. What it tells goes first: some of what it asks is answered at once, and a panic at that answer must
+    /// not take along what is written down already, as that an incident was opened.
+    pub fn poll_outputs(&mut self) -> Vec<Output> {
+        let all: Vec<Output> = std::iter::from_fn(|| self.poll_output()).collect();
+        let (mut wanted, asked): (Vec<_>, Vec<_>) = all.into_iter().partition(Output::only_tells);
+        wanted.extend(asked);
+        wanted
+    }
+
     /// What it watches.
     #[must_use]
     pub fn definition(&self) -> &Arc<Deployable> {

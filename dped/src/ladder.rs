@@ -10,6 +10,7 @@ use cpe_proto::infrastructure::Capabilities;
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
 
+use crate::replace::makes_disk;
 use crate::window::Failures;
 
 /// How far one scope has climbed. Decays only with proven-healthy time.
@@ -160,7 +161,7 @@ pub fn forbidden(rung: Rung, bounds: Bounds<'_>) -> Option<Skip> {
 }
 
 fn skip(rung: Rung, verdict: &Verdict, ladder: &Ladder, bounds: Bounds<'_>) -> Option<Skip> {
-    let replaces = matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate);
+    let replaces = makes_disk(rung);
     let Some(capabilities) = bounds.capabilities else { return Some(Skip::NoInfrastructure) };
     if rung > bounds.max_rung {
         return Some(Skip::AboveCap);

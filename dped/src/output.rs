@@ -56,8 +56,7 @@ pub enum Output {
 
 impl Output {
     /// Whether it only tells what is so already, and nothing is answered to it.
-    #[must_use]
-    pub const fn only_tells(&self) -> bool {
+    pub(crate) const fn only_tells(&self) -> bool {
         matches!(self, Self::Report(_) | Self::Record(_) | Self::Answer { .. } | Self::Notify { .. })
     }
 }

@@ -21,6 +21,11 @@ pub(crate) const fn replaces(rung: Rung) -> bool {
     matches!(rung, Rung::Recreate | Rung::Relocate)
 }
 
+/// Whether a machine has a new disk after it.
+pub(crate) const fn makes_disk(rung: Rung) -> bool {
+    matches!(rung, Rung::Rebuild) || replaces(rung)
+}
+
 impl Engine {
     /// A stop of an old instance ended, or somebody says so.
     pub(crate) fn fenced(&mut self, action: ActionId, outcome: ActionOutcome, now: Timestamp) {

@@ -7,8 +7,9 @@ use cpe_proto::decision::{Answer, Refusal};
 use cpe_proto::id::{ActionId, AssemblyIndex, Name};
 use dped::{Guard, GuardSettings, Place, Request};
 
-use super::HealthClass::{Excluded, Healthy, Left};
+use super::restart::dark;
 use super::{HELD, UNTRUSTED, Yard, machine, name, silent, unit_down};
+use dped::HealthClass::{Excluded, Healthy, Left};
 
 fn with(settings: GuardSettings, domains: &[(&str, usize)]) -> Yard {
     let mut yard = Yard::of(domains);
@@ -23,13 +24,6 @@ fn with(settings: GuardSettings, domains: &[(&str, usize)]) -> Yard {
 
 fn wrote(yard: &mut Yard) -> bool {
     yard.guard.take_persist()
-}
-
-fn reopened(domain: &str, machines: std::ops::Range<usize>, others: usize) -> Yard {
-    let mut yard = Yard::of(&[(domain, 10), ("other", others)]);
-    yard.lose(domain, machines);
-    yard.pass(120);
-    yard
 }
 
 // ---- what is written down
@@ -88,7 +82,7 @@ fn who_left_and_who_is_back_is_written_down_and_what_is_no_loss_is_not() {
 
 #[test]
 fn each_step_of_a_hold_is_written_down() {
-    let mut yard = reopened("az1", 0..4, 0);
+    let mut yard = dark(120);
     assert!(wrote(&mut yard), "slow start");
     yard.repaired("az1", 0);
     wrote(&mut yard);
@@ -225,7 +219,7 @@ fn a_shorter_distrust_neither_ends_nor_renames_a_longer_one_and_a_longer_one_ext
 
 #[test]
 fn a_repair_is_over_when_its_own_action_is() {
-    let mut yard = reopened("az1", 0..4, 0);
+    let mut yard = dark(120);
     assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
     let (action, now) = (ActionId(yard.actions), yard.now());
     yard.guard.release(&machine("az1", 1), action, now);
@@ -240,7 +234,7 @@ fn a_repair_is_over_when_its_own_action_is() {
 
 #[test]
 fn a_repair_whose_end_nobody_tells_has_failed_with_its_lease() {
-    let mut yard = reopened("az1", 0..4, 0);
+    let mut yard = dark(120);
     assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
     yard.pass(1800);
     assert!(!yard.held("az1"), "{:?}", yard.said);
@@ -250,7 +244,7 @@ fn a_repair_whose_end_nobody_tells_has_failed_with_its_lease() {
 
 #[test]
 fn a_repair_of_what_is_defined_anew_leaves_its_room() {
-    let mut yard = reopened("az1", 0..4, 0);
+    let mut yard = dark(120);
     assert_eq!((yard.reboot("az1", 0), yard.reboot("az1", 1)), (Answer::Admitted, HELD));
     yard.guard.forget(&machine("az1", 0));
     assert_eq!(yard.reboot("az1", 1), Answer::Admitted);
@@ -258,7 +252,7 @@ fn a_repair_of_what_is_defined_anew_leaves_its_room() {
 
 #[test]
 fn only_the_ladder_of_a_member_under_repair_ends_a_slow_start() {
-    let mut yard = reopened("az1", 0..4, 0);
+    let mut yard = dark(120);
     assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
     yard.is("az1", 1, Excluded);
     assert!(!yard.held("az1"), "another one went to maintenance");
@@ -287,7 +281,7 @@ fn a_hold_lasts_its_time_also_when_all_are_back_and_an_exhaustion_does_not() {
     yard.pass(1);
     assert!(!yard.held("az1"));
 
-    let mut yard = reopened("az1", 0..4, 0);
+    let mut yard = dark(120);
     assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
     yard.is("az1", 0, Excluded);
     assert!(yard.held("az1"), "exhausted");

@@ -33,7 +33,7 @@ impl Yard {
 }
 
 /// A domain of ten with four dark machines, held since `ago` seconds.
-fn dark(ago: u64) -> Yard {
+pub(super) fn dark(ago: u64) -> Yard {
     let mut yard = Yard::of(&[("az1", 10), ("az2", 10)]);
     yard.lose("az1", 0..4);
     yard.pass(ago);

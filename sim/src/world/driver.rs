@@ -303,7 +303,7 @@ impl World {
                 return self.panics(member);
             }
             self.write_down(member);
-            let wanted = self.wanted(member);
+            let wanted = self.member_mut(member).map(|it| it.engine.poll_outputs()).unwrap_or_default();
             if wanted.is_empty() {
                 break;
             }
@@ -333,15 +333,6 @@ impl World {
         if let Some(it) = self.member_mut(member) {
             it.wake = wake;
         }
-    }
-
-    /// What the engine wants now, as cpe does it: what it tells goes first.
-    fn wanted(&mut self, member: usize) -> Vec<Output> {
-        let Some(it) = self.member_mut(member) else { return Vec::new() };
-        let all: Vec<Output> = std::iter::from_fn(|| it.engine.poll_output()).collect();
-        let (mut wanted, asked): (Vec<_>, Vec<_>) = all.into_iter().partition(Output::only_tells);
-        wanted.extend(asked);
-        wanted
     }
 
     /// What is begun must be known to whoever comes after us, so this goes before the outputs of each input.
