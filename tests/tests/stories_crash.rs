@@ -56,7 +56,10 @@ fn killed_within_each_rung_of_a_machine_it_climbs_on_and_does_nothing_twice() ->
             "[Service]\nExecStartPre=test -e /run/lucky\n",
         )?;
         web.boot()?;
-        let head = SHOP_ON_GUESTS.replace("[probe]", "[probe]\nstartup_grace = \"5s\"");
+        // Nothing is replaced before what a killed cpe had begun is given up: soon, so that the story is short.
+        let timing = "[timing]\nmachine_action_timeout = \"20s\"\nservice_action_timeout = \"20s\"\n\
+                      action_give_up = \"20s\"\n";
+        let head = SHOP_ON_GUESTS.replace("[probe]", &format!("{timing}[probe]\nstartup_grace = \"5s\""));
         let ladder = "[escalation]\nservice = { failures = 1, within = \"1h\" }\n\
                       assembly = { failures = 3, within = \"6h\" }\n";
         let machine = watched(web, &[]) + "data = \"none\"\nmax_rung = \"recreate\"\n";
