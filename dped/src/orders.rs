@@ -27,6 +27,7 @@ impl Engine {
             if let Some(trouble) = &mut self.assembly_mut(index).trouble {
                 // What was concluded before the stop is concluded anew, and told.
                 (trouble.verdict, trouble.told, trouble.say_at) = (None, None, None);
+                trouble.untried = None;
             }
             self.begin_assembly(index, now);
             for service in self.definition().services_of(index) {
@@ -57,11 +58,11 @@ impl Engine {
             let say_at = now.after(self.definition().timing.unreachable_notify);
             let trouble = self.assembly_trouble(index);
             (trouble.demand, trouble.wait_until, trouble.drift) = (Demand::Nothing, None, false);
-            trouble.say_at = Some(say_at);
+            (trouble.waits, trouble.say_at) = (None, Some(say_at));
             for service in self.definition().services_of(index) {
                 if let Some(trouble) = &mut self.service_mut(service).trouble {
                     (trouble.demand, trouble.wait_until, trouble.say_at) = (Demand::Nothing, None, None);
-                    (trouble.start, trouble.refused) = (Start::No, None);
+                    (trouble.start, trouble.refused, trouble.waits) = (Start::No, None, None);
                 }
             }
         }

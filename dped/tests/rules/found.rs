@@ -247,3 +247,38 @@ fn nothing_is_replaced_while_an_earlier_reboot_that_nobody_saw_end_may_still_be_
     let (Some(lost), Some(fenced)) = (of(Rung::RebootSoft), fenced) else { panic!("{}", site.transcript()) };
     assert!(fenced.since(lost) >= seconds(900.0), "{}", site.transcript());
 }
+
+#[test]
+fn what_waited_before_a_stop_that_was_never_carried_out_says_after_the_start_that_it_waits() {
+    let definition = shop(2).replace("[assemblies.web]", "[assemblies.db]\ninstance = \"i-2\"\nmax_rung = \"restart-service\"\n[assemblies.web]\nafter = [\"db\"]")
+        + "[timing]\ndependency_wait = \"60s\"\n";
+    let mut site = Site::with(&definition);
+    site.freeze("db");
+    site.until("it ended", 120.0, |site| site.state("db") == State::Exhausted);
+    site.break_for_good("web/queue");
+    site.until("it waits", 30.0, |site| site.reason("web/queue").contains("waits for db"));
+    let maintenance = |on| Order::Maintenance { assembly: None, on, reason: "work".into() };
+    site.order(maintenance(true));
+    site.order(Order::Stop);
+    site.run(120.0);
+    site.order(maintenance(false));
+    site.order(Order::Start);
+    site.forget();
+    site.run(300.0);
+    let said = site.notified().into_iter().filter(|it| it.contains("web/queue has waited for db")).count();
+    assert_eq!(said, 1, "{:?}\n{}", site.notified(), site.transcript());
+}
+
+#[test]
+fn a_machine_whose_address_nobody_knew_before_a_stop_is_told_again_after_the_start() {
+    let mut site = Site::with(&shop(2));
+    site.cut("web", Some(ChannelFailure::NotTried));
+    site.run(60.0);
+    site.order(Order::Stop);
+    site.run(3600.0);
+    site.order(Order::Start);
+    site.forget();
+    site.run(3600.0);
+    let said = site.notified().into_iter().filter(|it| it.contains("web: unreachable for")).count();
+    assert_eq!(said, 1, "{:?}\n{}", site.notified(), site.transcript());
+}

@@ -132,6 +132,10 @@ impl World {
     /// The outcome of an operation, as the act that it belongs to is answered.
     fn answer_operation(&mut self, at: Timestamp, operate: &Operate, outcome: ActionOutcome) {
         let (life, member, action) = (operate.life, operate.member, operate.action);
+        if operate.operation == Operation::Rebuild && matches!(outcome, ActionOutcome::Unresolved { .. }) {
+            // Who hears this cannot know which disk it has.
+            self.machines[operate.machine].units.iter_mut().for_each(|unit| unit.set_up.by = None);
+        }
         match operate.operation {
             Operation::Stop => self.answer_fence_at(at, life, member, action, outcome),
             _ => self.answer_at(at, life, member, action, outcome),

@@ -18,8 +18,8 @@ pub(super) struct SetUp {
     with: Option<Parameters>,
     /// Its disk was made anew since.
     pub(super) fresh: bool,
-    /// The life of cpe and the action that did it.
-    by: Option<(u32, usize, ActionId)>,
+    /// The life of cpe and the action that did it, while it can rely on that.
+    pub(super) by: Option<(u32, usize, ActionId)>,
 }
 
 /// Whether a service is set up with something that can change.
