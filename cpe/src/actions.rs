@@ -154,7 +154,8 @@ impl Work {
             Rung::RebootHard => Operation::RebootHard,
             Rung::Rebuild => Operation::Rebuild,
             Rung::Recreate | Rung::Relocate => Operation::Create,
-            Rung::RestartService | Rung::RestartDeployable => {
+            Rung::RestartDeployable => return self.power_cycle(adapter, request, action).await,
+            Rung::RestartService => {
                 return ActionOutcome::Failed { detail: "not an operation of an infrastructure".into() };
             }
         };
@@ -189,6 +190,27 @@ impl Work {
             }
             Err(error) => failed(&error),
         }
+    }
+
+    /// Off, verified, and on again: what hangs on to its machine must be seen to have let go. The same disk, so that nothing is lost.
+    async fn power_cycle(
+        &self,
+        adapter: &Adapter,
+        request: InstanceRequest,
+        action: &Action,
+    ) -> ActionOutcome {
+        let stop = InstanceRequest { action_id: format!("{}-stop", request.action_id), ..request.clone() };
+        match adapter.perform(Operation::Stop, &stop, action.timeout).await {
+            Ok(answer) if matches!(answer.state, InstanceState::Off | InstanceState::Gone) => {}
+            Ok(answer) => {
+                let detail =
+                    format!("its instance is {} after its stop, so it was not started", answer.state);
+                return ActionOutcome::Failed { detail: detail.into() };
+            }
+            Err(error) => return failed(&error),
+        }
+        let answer = adapter.perform(Operation::Start, &request, action.timeout).await;
+        self.conclude(answer).await
     }
 
     async fn conclude(&self, answer: Result<InstanceAnswer, InfraError>) -> ActionOutcome {

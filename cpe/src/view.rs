@@ -70,6 +70,7 @@ fn waiting(waiting: &dped::Waiting) -> Waiting {
         Wait::Dependency => "a dependency is waited for, and that is told then (dependency_wait)",
         Wait::Telling => "a person is told then, if it lasts",
         Wait::Outcome => "an action's outcome",
+        Wait::Steps => "services are stopped or started for a recovery of the whole deployable",
         Wait::Look => "what became of an action is looked at (action_give_up)",
         Wait::Verification => "fresh probes verify a recovery",
     };

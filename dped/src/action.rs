@@ -8,7 +8,7 @@ use cpe_proto::event::EventKind;
 use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::rung::Rung;
-use cpe_proto::snapshot::Stage;
+use cpe_proto::snapshot::{Beyond, Stage};
 use cpe_proto::time::Timestamp;
 
 use crate::describe;
@@ -23,7 +23,31 @@ use crate::replace::makes_disk;
 pub const OUTCOME_LOST_AFTER: Duration = Duration::from_secs(10);
 
 impl Engine {
-    pub(crate) fn begin(&mut self, index: AssemblyIndex, mut recovery: Box<Recovery>, now: Timestamp) {
+    pub(crate) fn begin(&mut self, index: AssemblyIndex, recovery: Box<Recovery>, now: Timestamp) {
+        let Recovery { action, rung, service, incident, .. } = *recovery;
+        let retry_at = now.after(self.definition().timing.retry_after);
+        match service {
+            Some(service) => self.service_trouble(service).ladder.retry_at = retry_at,
+            None => self.assembly_trouble(index).ladder.retry_at = retry_at,
+        }
+        let reason = match &recovery.by {
+            Some(by) => format!("ordered by {by}"),
+            None => self.reason_of_start(index, service),
+        };
+        let about = service.map_or(About::Assembly(index), About::Service);
+        self.report(about, EventKind::RecoveryStarted, now, |it| {
+            it.reason = reason.into();
+            (it.incident, it.action, it.rung) = (Some(incident), Some(action), Some(rung));
+        });
+        if rung == Rung::RestartDeployable {
+            self.prepare(index, recovery, now);
+        } else {
+            self.give_out(index, recovery, now);
+        }
+    }
+
+    /// The action itself.
+    pub(crate) fn give_out(&mut self, index: AssemblyIndex, mut recovery: Box<Recovery>, now: Timestamp) {
         let timing = self.definition().timing;
         let Recovery { action, rung, service, incident, .. } = *recovery;
         let fenced = service.is_none() && self.is_fenced(index);
@@ -33,24 +57,10 @@ impl Engine {
             None => (Act::Machine(rung), timing.machine_action_timeout),
         };
         recovery.began = now;
-        let retry_at = now.after(timing.retry_after);
-        match service {
-            Some(service) => self.service_trouble(service).ladder.retry_at = retry_at,
-            None => self.assembly_trouble(index).ladder.retry_at = retry_at,
-        }
         recovery.phase = Phase::Acting { until: now.after(timeout).after(OUTCOME_LOST_AFTER) };
-        let reason = match &recovery.by {
-            Some(by) => format!("ordered by {by}"),
-            None => self.reason_of_start(index, service),
-        };
         self.assembly_mut(index).recovery = Some(recovery);
-        let about = service.map_or(About::Assembly(index), About::Service);
-        self.report(about, EventKind::RecoveryStarted, now, |it| {
-            it.reason = reason.into();
-            (it.incident, it.action, it.rung) = (Some(incident), Some(action), Some(rung));
-        });
-        let incident = Some(incident);
-        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced }));
+        let (incident, part_of) = (Some(incident), None);
+        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced, part_of }));
         match service {
             Some(service) => self.begin_service(service, now),
             None => self.begin_machine(index, now),
@@ -159,6 +169,9 @@ impl Engine {
             ActionOutcome::Failed { detail } => {
                 if let Some(service) = service {
                     self.look_afresh(service, now);
+                }
+                if rung == Rung::RestartDeployable {
+                    self.assembly_trouble(index).ladder.beyond = Beyond::LeftOff;
                 }
                 self.recovery_failed(index, &format!("{rung} failed: {detail}"), now);
             }

@@ -4,13 +4,15 @@
 //! cannot show (that a fenced machine is really down, that a broken file costs nobody else anything) is not judged here.
 //!
 //! `audit/record.rs` what is looked at; `audit/decision.rs` what one decision shows by itself; `audit/action.rs` what belongs to one action;
-//! `audit/incident.rs` who was told; `audit/hold.rs` maintenance and pauses.
+//! `audit/incident.rs` who was told; `audit/hold.rs` maintenance and pauses; `audit/whole.rs` recoveries of
+//! a whole deployable.
 
 mod action;
 mod decision;
 mod hold;
 mod incident;
 mod record;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +22,8 @@ use cpe_proto::id::{ActionId, IncidentId, Name};
 use action::Action;
 use hold::Holds;
 use incident::Incidents;
+use whole::Wholes;
+
 pub use record::{DecisionRecord, Hold, HoldKind, IncidentRecord, Notified, Record, Records};
 
 /// The word of intents for a service that is configured anew, because what its parameters refer to has changed.
@@ -79,6 +83,7 @@ pub struct Auditor {
     orders: BTreeMap<(IncidentKey, &'static str), u64>,
     incidents: Incidents,
     holds: Holds,
+    wholes: Wholes,
     due: BTreeSet<(u64, Check)>,
     /// What one record shows by itself.
     lies: BTreeSet<Finding>,
@@ -118,6 +123,7 @@ impl Auditor {
             orders: BTreeMap::new(),
             incidents: Incidents::default(),
             holds: Holds::default(),
+            wholes: Wholes::default(),
             due: BTreeSet::new(),
             lies: BTreeSet::new(),
             found: BTreeMap::new(),
@@ -136,6 +142,7 @@ impl Auditor {
             Record::Opened(incident) => self.opened(incident),
             Record::Closed(deployable, incident, time) => {
                 self.incidents.closed(&(deployable.clone(), incident), time);
+                self.wholes.closed(deployable, incident, time);
             }
             Record::Event(event) => self.event(event),
             Record::Hold(hold) => self.holds.ordered(hold),
@@ -150,6 +157,7 @@ impl Auditor {
     fn event(&mut self, record: &EventRecord) {
         self.holds.told(record);
         let Some(deployable) = &record.deployable else { return };
+        self.wholes.told(deployable, record);
         let event = &record.event;
         match event.kind {
             EventKind::RecoveryFinished | EventKind::RecoveryRefused => {

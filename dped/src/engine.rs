@@ -20,6 +20,7 @@ use crate::input::{Input, Order};
 use crate::output::{Output, Target};
 use crate::parts::{AssemblyPart, AssemblyTrouble, Instance, Poll, ServicePart, ServiceTrouble};
 use crate::random::Random;
+use crate::window::Failures;
 
 /// What an engine begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Engine {
     /// Every recovery in these failure domains is stopped.
     pub(crate) paused_domains: BTreeSet<Name>,
     pub(crate) maintenance: bool,
+    /// The failures of the deployable's scope that may still count.
+    pub(crate) failures: Failures,
     pub(crate) state: State,
     pub(crate) since: Timestamp,
     /// Something changed that another assembly may wait for.
@@ -105,6 +108,7 @@ impl Engine {
             fleet_paused: false,
             paused_domains: BTreeSet::new(),
             maintenance: seed.maintenance.contains(&None),
+            failures: Failures::default(),
             state,
             since: now,
             changed: false,
@@ -210,6 +214,7 @@ impl Engine {
                 self.plan(index, now);
                 self.by_hand(index, now);
                 self.recover(index, now);
+                self.advance_whole(index, now);
                 self.settle(index, now);
             }
             if !self.changed {

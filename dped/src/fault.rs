@@ -19,7 +19,7 @@ use crate::engine::{About, Desired, Engine};
 use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::Surroundings;
 use crate::isolate::isolate;
-use crate::ladder::Bounds;
+use crate::ladder::{self, Bounds};
 use crate::output::Output;
 use crate::parts::{Cause, Demand, Instance, Phase};
 
@@ -28,7 +28,7 @@ impl Engine {
     pub(crate) fn isolate(&mut self, index: AssemblyIndex, now: Timestamp) {
         self.ask_around(index, now);
         let part = self.assembly(index);
-        let asked = |phase: Phase| matches!(phase, Phase::Asked { .. });
+        let asked = |phase: Phase| matches!(phase, Phase::Asked { .. } | Phase::Preparing { .. });
         let recovers = part.recovery.as_ref().is_some_and(|it| it.service.is_none() && !asked(it.phase));
         if self.desired == Desired::Stopped || recovers {
             return;
@@ -182,6 +182,7 @@ impl Engine {
             data: assembly.data,
             capabilities: around.and_then(|(around, _)| around.capabilities.as_ref()),
             climbs: self.definition().escalation.assembly.is_some(),
+            deployable: self.definition().escalation.deployable.is_some(),
         }
     }
 
@@ -262,11 +263,18 @@ impl Engine {
         answered.is_some_and(|ago| ago <= self.fresh_for(index)) && dead_for < settings.interval
     }
 
+    fn left_off(&self, index: AssemblyIndex) -> bool {
+        let trouble = self.assembly(index).trouble.as_ref();
+        trouble.is_some_and(|trouble| ladder::left_off(&Verdict::Off, &trouble.ladder))
+    }
+
     /// Whether a verdict asks for the assembly's ladder.
     pub(crate) fn acts_on(&self, index: AssemblyIndex, verdict: &Verdict, facts: &Facts) -> bool {
         let timing = &self.definition().timing;
         match verdict {
             Verdict::Gone if self.is_fenced(index) => true,
+            // We powered it off ourselves and did not come to start it.
+            Verdict::Off if self.left_off(index) => !facts.ordered,
             Verdict::Gone | Verdict::Off => !facts.ordered && timing.on_unexpected_stop == OnOrder::Recover,
             Verdict::Down | Verdict::Hung => true,
             Verdict::ChannelFault => {
@@ -290,6 +298,9 @@ impl Engine {
         let opened = self.open_assembly_incident(index, now);
         let wait = self.told_after(verdict);
         let trouble = self.assembly_trouble(index);
+        if !matches!(verdict, Verdict::Off | Verdict::Unreachable | Verdict::Untrusted) {
+            trouble.ladder.not_left_off();
+        }
         trouble.verdict = Some((verdict.clone(), row));
         trouble.verdict_since = now;
         let mut reason = format!("{}: {}", verdict, explain(verdict, facts, &trouble.reason));

@@ -87,6 +87,7 @@ impl Engine {
             began: now,
             decision: Some(Box::new(decision)),
             by: None,
+            ending: None,
         };
         self.assembly_mut(index).recovery = Some(Box::new(recovery));
         self.output(Output::AskAdmission(Request {
@@ -98,6 +99,7 @@ impl Engine {
             facts,
             evidence_age: age,
             evidence_age_max: age_max,
+            part_of: None,
         }));
     }
 
@@ -233,6 +235,10 @@ impl Engine {
 
     pub(crate) fn still_wanted(&self, index: AssemblyIndex, recovery: &Recovery) -> bool {
         if self.desired == Desired::Stopped || self.held_back(index).is_some() {
+            return false;
+        }
+        // policy.md section 6: one of them in flight, or the whole.
+        if self.whole().is_some() || recovery.is_whole() && self.busy_elsewhere(index) {
             return false;
         }
         match recovery.service {

@@ -345,7 +345,8 @@ impl Guard {
             None => "not paused".to_owned(),
         };
         gates.push(value("fleet", paused));
-        if self.paused || domain.is_some() {
+        // A step of what was admitted is not stranded half way (policy.md section 7).
+        if (self.paused || domain.is_some()) && !self.is_part(key, request) {
             return Some(Refusal::Paused);
         }
         if self.untrusted(request, now, gates) {
@@ -409,6 +410,12 @@ impl Guard {
         None
     }
 
+    /// Whether it is a step of a recovery of the whole deployable that holds its lease.
+    fn is_part(&self, key: &Name, request: &Request) -> bool {
+        let whole = request.part_of.filter(|_| request.rung.is_none());
+        whole.is_some_and(|whole| self.leases.holds(key, whole))
+    }
+
     /// Whether a budget is spent; it stops at the first that is.
     fn over_budget(&self, key: &Name, request: &Request, place: &Place<'_>, gates: &mut Vec<Value>) -> bool {
         let mut spent = |what: String, used: usize, limit: usize| {
@@ -418,11 +425,14 @@ impl Guard {
         // A start step on a machine whose recovery holds the lease is part of that recovery.
         let step_of = request.rung.is_none().then_some(request.assembly);
         let settings = &self.settings;
-        if spent(
-            "in flight, deployable".to_owned(),
-            self.leases.of_deployable(key, step_of),
-            settings.in_flight_deployable,
-        ) {
+        // So is a step of a recovery of the whole deployable, which has the deployable's place.
+        if !self.is_part(key, request)
+            && spent(
+                "in flight, deployable".to_owned(),
+                self.leases.of_deployable(key, step_of),
+                settings.in_flight_deployable,
+            )
+        {
             return true;
         }
         for domain in place.domains {

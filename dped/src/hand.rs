@@ -73,9 +73,7 @@ impl Engine {
         }
         match wanted.rung {
             Some(Rung::RestartService) => Err("restart-service is for a service".to_owned()),
-            Some(rung @ (Rung::RestartDeployable | Rung::Relocate)) => {
-                Err(format!("{rung} is not supported yet"))
-            }
+            Some(rung @ Rung::Relocate) => Err(format!("{rung} is not supported yet")),
             _ if self.definition().infrastructure.is_none() => {
                 Err("the deployable has no infrastructure: only its services can be restarted".to_owned())
             }
@@ -158,6 +156,9 @@ impl Engine {
         if self.busy(index) {
             return Err((Refusal::InFlight, "another action of it is under way".to_owned()));
         }
+        if self.whole().is_some() {
+            return Err((Refusal::InFlight, "its deployable recovers as a whole".to_owned()));
+        }
         Ok(())
     }
 
@@ -195,7 +196,10 @@ impl Engine {
             }
             None => self.next_rung(index, &verdict).map_err(evidence)?,
         };
-        let replaces = matches!(rung, Rung::Rebuild | Rung::Recreate);
+        if rung >= Rung::RestartDeployable && self.busy_elsewhere(index) {
+            return Err((Refusal::InFlight, "another action in its deployable is under way".to_owned()));
+        }
+        let replaces = matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::RestartDeployable);
         if replaces && facts.instance.is_none_or(|state| state == InstanceState::Unknown) {
             return Err(evidence(format!(
                 "{rung} needs the infrastructure, which does not say what the machine is like"

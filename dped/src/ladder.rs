@@ -1,6 +1,6 @@
 //! Which rung comes next (policy.md section 3): from the verdict, the counts and what may be done, with every skipped rung and why.
-//! Pure. The deployable scope and relocation come only where a definition gives them; no definition can yet, so the ladder of an
-//! assembly ends with recreate.
+//! Pure. The ladder of an assembly ends with recreate; the scope of its deployable comes after it, where the definition gives it
+//! (`whole.rs` counts it).
 
 use std::fmt;
 
@@ -8,6 +8,7 @@ use cpe_proto::decision::Verdict;
 use cpe_proto::definition::Data;
 use cpe_proto::infrastructure::Capabilities;
 use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::Beyond;
 use cpe_proto::time::Timestamp;
 
 use crate::replace::makes_disk;
@@ -32,6 +33,8 @@ pub struct Ladder {
     pub rebuilt: bool,
     /// A recreate was done.
     pub recreated: bool,
+    /// Whether the deployable's scope has its turn.
+    pub beyond: Beyond,
     /// The ladder ended: one lowest-rung attempt every `retry_after`.
     pub given_up: bool,
     /// When the next of these attempts is due.
@@ -51,15 +54,29 @@ impl Ladder {
         self.climbed = true;
     }
 
+    /// It was started, or is seen to be something else than off.
+    pub fn not_left_off(&mut self) {
+        if self.beyond == Beyond::LeftOff {
+            self.beyond = Beyond::Tried;
+        }
+    }
+
     /// An attempt was begun.
     pub fn attempted(&mut self, rung: Rung) {
         self.attempts = self.attempts_of(rung).saturating_add(1);
         self.rung = Some(rung);
+        self.not_left_off();
         match rung {
             Rung::RebootSoft | Rung::RebootHard | Rung::Start => self.rebooted = true,
             Rung::Rebuild => self.rebuilt = true,
             Rung::Recreate => self.recreated = true,
-            Rung::RestartService | Rung::RestartDeployable | Rung::Relocate => {}
+            // An escalation is one failure of the next scope, and the count of this one starts anew. Rebuild and recreate stay once each.
+            Rung::RestartDeployable | Rung::Relocate => {
+                self.failures.clear();
+                (self.climbed, self.climbed_again, self.rebooted) = (false, false, false);
+                self.beyond = Beyond::Tried;
+            }
+            Rung::RestartService => {}
         }
     }
 }
@@ -75,6 +92,8 @@ pub struct Bounds<'a> {
     pub capabilities: Option<&'a Capabilities>,
     /// `[escalation]` has a window for the assembly, so that it may climb over reboots.
     pub climbs: bool,
+    /// `[escalation]` has a scope for the deployable.
+    pub deployable: bool,
 }
 
 /// Why a rung was skipped.
@@ -94,6 +113,10 @@ pub enum Skip {
     AlreadyTried,
     /// Without `[escalation]` a scope never climbs.
     NeverClimbs,
+    /// The definition does not ask for it.
+    NotGiven,
+    /// There is no machine that it could restart.
+    NoMachine,
 }
 
 impl fmt::Display for Skip {
@@ -106,6 +129,8 @@ impl fmt::Display for Skip {
             Self::NothingMilderFailed => "no reboot of this incident failed",
             Self::AlreadyTried => "already tried, once each",
             Self::NeverClimbs => "no [escalation] for the assembly",
+            Self::NotGiven => "[escalation] does not give it",
+            Self::NoMachine => "there is no machine to restart",
         })
     }
 }
@@ -124,6 +149,7 @@ pub struct Choice {
 pub fn choose(verdict: &Verdict, first: bool, ladder: &Ladder, bounds: Bounds<'_>) -> Choice {
     let rungs: &[Rung] = match (verdict, ladder.climbed, first) {
         (Verdict::Gone, ..) => &[Rung::Recreate],
+        _ if left_off(verdict, ladder) => &[Rung::Start],
         // A rebuild needs a reboot of this incident that failed, so that one comes first also where the count is full already.
         // Where it never came to that, since the fault was over each time before the reboot was due, the ladder ends: a person has to know.
         (_, true, _) if ladder.rebooted || ladder.climbed_again => &[Rung::Rebuild, Rung::Recreate],
@@ -152,6 +178,31 @@ pub fn lowest(verdict: &Verdict, bounds: Bounds<'_>) -> Choice {
     choice
 }
 
+/// A machine that we powered off to start it again, and that is off: nothing but its start is missing.
+#[must_use]
+pub fn left_off(verdict: &Verdict, ladder: &Ladder) -> bool {
+    *verdict == Verdict::Off && ladder.beyond == Beyond::LeftOff
+}
+
+/// Why the deployable of an assembly cannot be restarted as a whole for it.
+#[must_use]
+pub fn forbidden_as_whole(verdict: Option<&Verdict>, bounds: Bounds<'_>) -> Option<Skip> {
+    if verdict == Some(&Verdict::Gone) {
+        return Some(Skip::NoMachine);
+    }
+    forbidden(Rung::RestartDeployable, bounds)
+}
+
+/// What a rung does to a machine, as a rung of the machine: `max_rung` caps that. The definition that gives the deployable's scope asks
+/// for it, and a machine that is powered off and started keeps all that a hard reboot leaves it.
+#[must_use]
+pub const fn on_machine(rung: Rung) -> Rung {
+    match rung {
+        Rung::RestartDeployable => Rung::RebootHard,
+        other => other,
+    }
+}
+
 /// Why a rung that a person orders cannot be done. A person's word stands for evidence and for milder attempts, not for what the
 /// definition forbids or nobody can do.
 #[must_use]
@@ -163,8 +214,11 @@ pub fn forbidden(rung: Rung, bounds: Bounds<'_>) -> Option<Skip> {
 fn skip(rung: Rung, verdict: &Verdict, ladder: &Ladder, bounds: Bounds<'_>) -> Option<Skip> {
     let replaces = makes_disk(rung);
     let Some(capabilities) = bounds.capabilities else { return Some(Skip::NoInfrastructure) };
-    if rung > bounds.max_rung {
+    if on_machine(rung) > bounds.max_rung {
         return Some(Skip::AboveCap);
+    }
+    if rung == Rung::RestartDeployable && !bounds.deployable {
+        return Some(Skip::NotGiven);
     }
     if replaces && bounds.data == Data::Local {
         return Some(Skip::LocalData);

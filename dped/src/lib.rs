@@ -5,7 +5,7 @@
 //! what state follows; `witness.rs` who else speaks for an assembly. [`isolate`] finds the scope from [`Facts`](cpe_proto::decision::Facts) that `fault.rs` gathers. `window.rs` counts,
 //! [`ladder`] names the rung, `backoff.rs` its wait; `recover.rs` pleads with the gate (`gate.rs`, and [`guard`] above all engines), `action.rs`
 //! carries the action, `verify.rs` believes it or not; [`bounds`] says how long all of it takes at worst. `plan.rs` starts and stops in order,
-//! `dependency.rs` waits, `incident.rs` tells.
+//! `whole.rs` recovers the deployable as a whole, `dependency.rs` waits, `incident.rs` tells.
 //!
 //! One failure up the ladder: a unit that no restart can mend is restarted twice, then its machine is rebooted.
 //!
@@ -127,6 +127,7 @@ mod timer;
 mod verify;
 mod view;
 mod warning;
+mod whole;
 pub mod window;
 mod witness;
 

@@ -401,7 +401,7 @@ impl Engine {
         trouble.first_failed.get_or_insert(began);
         (trouble.confirmed, trouble.confirmed_by) = (enough, probes);
         let in_grace = starting
-            && (trouble.start == Start::Wanted && startable
+            && (matches!(trouble.start, Start::Wanted | Start::Again) && startable
                 || trouble.grace_until.is_some_and(|until| now < until));
         if !enough || in_grace {
             self.change(index, HealthEvent::Missed, clause, now);

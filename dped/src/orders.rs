@@ -50,7 +50,13 @@ impl Engine {
                     self.assembly_mut(index).recovery = None;
                     self.output(Output::Release(action));
                 }
-                Some((_, Phase::Verifying { .. } | Phase::Unresolved { .. })) => {
+                Some((
+                    _,
+                    Phase::Verifying { .. }
+                    | Phase::Unresolved { .. }
+                    | Phase::Preparing { .. }
+                    | Phase::GivingBack { .. },
+                )) => {
                     self.end_recovery(index, None, "stopped by an order", now);
                 }
                 Some((_, Phase::Acting { .. })) | None => {}
@@ -114,7 +120,8 @@ impl Engine {
     /// policy.md section 7: evidence dropped, `startup_grace`, fresh probes.
     fn after_maintenance(&mut self, index: AssemblyIndex, now: Timestamp) {
         let acting = self.assembly(index).recovery.is_some();
-        if acting {
+        // So does what is restarted with another one.
+        if acting || self.definition().services_of(index).any(|it| self.part_of(it).is_some()) {
             // An admitted action finishes its steps; its verification is the fresh look.
             return;
         }
@@ -150,6 +157,7 @@ impl Engine {
     }
 
     pub(crate) fn order_retry(&mut self, assembly: Option<AssemblyIndex>, now: Timestamp) {
+        self.failures.clear();
         for index in self.definition().assembly_indices() {
             if assembly.is_some_and(|only| only != index) {
                 continue;

@@ -89,6 +89,8 @@ pub struct Request {
     pub evidence_age: Duration,
     /// Fresh means: not older than this (two intervals).
     pub evidence_age_max: Duration,
+    /// The recovery of the whole deployable that it is a step of: with that one's lease it is admitted, too.
+    pub part_of: Option<ActionId>,
 }
 
 /// An admitted action.
@@ -106,6 +108,8 @@ pub struct Action {
     pub timeout: Duration,
     /// A person confirmed that the old instance is down: a replacement does not wait for the infrastructure to say so.
     pub fenced: bool,
+    /// The recovery of the whole deployable that it is a step of.
+    pub part_of: Option<ActionId>,
 }
 
 /// What to do.

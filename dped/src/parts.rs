@@ -102,6 +102,12 @@ pub(crate) enum Start {
     Wanted,
     /// Started, or nothing more can be done for it: within its grace not having been healthy is no fault.
     Begun,
+    /// To be stopped, while its deployable recovers as a whole.
+    ToStop,
+    /// Stopped, until its deployable has recovered as a whole.
+    Held,
+    /// Stopped for a recovery that came to nothing: to be started again, whatever it depends on.
+    Again,
 }
 
 /// A service that is not healthy, or was not for as long as its counts have not decayed.
@@ -345,6 +351,22 @@ pub(crate) struct Recovery {
     pub(crate) decision: Option<Box<Decision>>,
     /// Who ordered it, and why; none: the engine by itself.
     pub(crate) by: Option<Box<str>>,
+    /// What it came to, while what was stopped for it is being started again.
+    pub(crate) ending: Option<Box<Ending>>,
+}
+
+impl Recovery {
+    /// Whether it is one of the whole deployable.
+    pub(crate) const fn is_whole(&self) -> bool {
+        matches!(self.rung, Rung::RestartDeployable | Rung::Relocate)
+    }
+}
+
+/// What a recovery of the whole deployable came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    pub(crate) failed: bool,
+    pub(crate) reason: Box<str>,
 }
 
 /// Where an admitted or asked-for action stands.
@@ -352,12 +374,16 @@ pub(crate) struct Recovery {
 pub(crate) enum Phase {
     /// The gate was asked; asked again after that.
     Asked { until: Timestamp },
+    /// Admitted; services elsewhere are stopped for it, at most until that. Nothing was done to its machine.
+    Preparing { until: Timestamp },
     /// Given out; unresolved after that.
     Acting { until: Timestamp },
     /// Whether it had an effect is not known: looked at until that.
     Unresolved { until: Timestamp },
     /// Done, and judged by fresh probes until that.
     Verifying { done: Timestamp, until: Timestamp },
+    /// It came to nothing, and what was stopped for it is started again, at most until that.
+    GivingBack { until: Timestamp },
 }
 
 /// One step of an ordered start or stop.
@@ -367,4 +393,6 @@ pub(crate) struct Step {
     pub(crate) act: Act,
     pub(crate) service: ServiceIndex,
     pub(crate) phase: Phase,
+    /// The recovery of the whole deployable that it belongs to.
+    pub(crate) part_of: Option<ActionId>,
 }

@@ -52,8 +52,12 @@ impl Engine {
         match self.desired {
             Desired::Running => {
                 self.look_for_instance(index, now);
+                self.forgotten(index, now);
+                self.plan_letting_go(index, now);
                 self.plan_start(index, now);
-                self.plan_setup(index, now);
+                if self.whole().is_none() {
+                    self.plan_setup(index, now);
+                }
             }
             Desired::Stopped => self.plan_stop(index, now),
         }
@@ -85,7 +89,7 @@ impl Engine {
         }
     }
 
-    fn step_allowed(&self, index: AssemblyIndex) -> bool {
+    pub(crate) fn step_allowed(&self, index: AssemblyIndex) -> bool {
         let part = self.assembly(index);
         let free = part
             .recovery
@@ -103,21 +107,29 @@ impl Engine {
             let part = self.service(service);
             let Some(trouble) = &part.trouble else { continue };
             let waits = trouble.wait_until.is_some_and(|until| now < until);
-            if trouble.start != Start::Wanted
+            if !matches!(trouble.start, Start::Wanted | Start::Again)
                 || trouble.last_failed.is_none()
                 || u32::from(part.misses.max(part.deadlines)) < settings.failure_threshold.get()
                 || waits
             {
                 continue;
             }
+            let (again, part) = (trouble.start == Start::Again, self.part_of(service).is_some());
+            let held = self.held_back(index).is_some() && !part;
             let nothing_to_do = self.definition().service(service).restart.is_none()
                 || self.definition().mode == Mode::Observe
-                || self.held_back(index).is_some();
+                || held && !again;
             if nothing_to_do {
                 self.begin_grace(service, now);
                 continue;
             }
-            if self.waits_to_start(service, now) {
+            // What ran before it was stopped for its deployable ran as its dependencies were.
+            let waits = if again {
+                self.address_missing(service).is_some()
+            } else {
+                self.waits_to_start(service, now)
+            };
+            if held || waits {
                 continue;
             }
             return self.ask_step(index, service, Act::StartService(service), now);
@@ -219,14 +231,17 @@ impl Engine {
 
     // ---- one step
 
-    fn ask_step(&mut self, index: AssemblyIndex, service: ServiceIndex, act: Act, now: Timestamp) {
+    pub(crate) fn ask_step(&mut self, index: AssemblyIndex, service: ServiceIndex, act: Act, now: Timestamp) {
         let action = self.action_id();
         let phase = Phase::Asked { until: now.after(ADMISSION_TIMEOUT) };
-        self.assembly_mut(index).step = Some(Box::new(Step { action, act, service, phase }));
+        let part_of = self.part_of(service);
+        self.assembly_mut(index).step = Some(Box::new(Step { action, act, service, phase, part_of }));
         let facts = self.facts_of_service(index, now);
         let seen = match act {
             // What asks for it is no failure: that its machine answers is what it rests on.
             Act::Reconfigure(_) => Some(self.assembly(index).answered),
+            // That it is to let go is no failure of it either.
+            Act::StopService(_) if part_of.is_some() => Some(self.assembly(index).answered),
             _ => self.service(service).trouble.as_ref().and_then(|trouble| trouble.last_failed),
         };
         self.output(Output::AskAdmission(Request {
@@ -238,6 +253,7 @@ impl Engine {
             facts,
             evidence_age: seen.map_or(Duration::ZERO, |at| now.since(at)),
             evidence_age_max: self.fresh_for(index),
+            part_of,
         }));
     }
 
@@ -274,12 +290,19 @@ impl Engine {
             };
         }
         let wanted = match act {
-            Act::StopService(_) => self.desired == Desired::Stopped,
+            Act::StopService(_) if self.desired == Desired::Running => {
+                self.start_of(service) == Start::ToStop && self.whole().is_some()
+            }
+            Act::StopService(_) => true,
             Act::Reconfigure(_) => self.desired == Desired::Running && self.setup_due(service),
-            _ => self.desired == Desired::Running && self.service_trouble(service).start == Start::Wanted,
+            _ => {
+                let wanted = matches!(self.start_of(service), Start::Wanted | Start::Again);
+                self.desired == Desired::Running && wanted
+            }
         };
+        let part_of = step.part_of;
         if !wanted
-            || self.held_back(index).is_some()
+            || self.held_back(index).is_some() && part_of.is_none()
             || self.assembly(index).channel != ChannelHealth::Healthy
         {
             return self.output(Output::Release(action));
@@ -297,7 +320,13 @@ impl Engine {
             Act::StartService(_) => self.setup_begins(service),
             _ => {}
         }
-        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced: false }));
+        if let (Some(whole), Some((lead, action))) = (part_of, self.whole())
+            && whole == action
+        {
+            incident = self.assembly(lead).recovery.as_ref().map(|it| it.incident);
+        }
+        let fenced = false;
+        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced, part_of }));
     }
 
     pub(crate) fn step_acted(&mut self, index: AssemblyIndex, outcome: ActionOutcome, now: Timestamp) {
@@ -313,6 +342,18 @@ impl Engine {
                 let word = if matches!(act, Act::StopService(_)) { "stop" } else { "start" };
                 self.setup_ends(step.service, false);
                 self.refuse_step(word, step.service, Refusal::Journal, &[], now);
+            }
+            (Act::StopService(service), outcome)
+                if self.desired == Desired::Running && self.start_of(service) == Start::ToStop =>
+            {
+                let failed = match outcome {
+                    ActionOutcome::Failed { detail } | ActionOutcome::Unresolved { detail } => Some(detail),
+                    _ => None,
+                };
+                self.let_go_of(service, failed.as_deref(), now);
+            }
+            (Act::StopService(service), _) if self.start_of(service) == Start::Again => {
+                self.look_afresh(service, now);
             }
             (Act::StopService(_), _) if self.desired == Desired::Running => {
                 self.stop_overtaken(index, step.service, now);
@@ -378,7 +419,7 @@ impl Engine {
         (trouble.first_failed, trouble.last_failed, trouble.pending_since) = (None, None, None);
     }
 
-    fn stop_failed(&mut self, service: ServiceIndex, detail: &str, now: Timestamp) {
+    pub(crate) fn stop_failed(&mut self, service: ServiceIndex, detail: &str, now: Timestamp) {
         let mut random = self.random.fork(u64::from(service.0));
         let trouble = self.service_trouble(service);
         trouble.stops_failed = trouble.stops_failed.saturating_add(1);

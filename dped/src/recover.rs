@@ -9,6 +9,7 @@ use cpe_proto::event::EventKind;
 use cpe_proto::id::{AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::Beyond;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
@@ -28,7 +29,8 @@ pub(crate) const CUT_OFF: &str = "waits for its channel: a restart goes over it"
 impl Engine {
     /// Tries what is asked for, the assembly's own first.
     pub(crate) fn recover(&mut self, index: AssemblyIndex, now: Timestamp) {
-        if self.desired == Desired::Stopped {
+        // Nothing else is recovered while the deployable recovers as a whole (design.md section 4, rule 1).
+        if self.desired == Desired::Stopped || self.whole().is_some() {
             return;
         }
         self.recover_assembly(index, now);
@@ -197,10 +199,13 @@ impl Engine {
         if self.assembly_trouble(index).demand == Demand::Fault {
             self.count_assembly(index, now);
         }
-        let choice = self.choose(index, &verdict);
+        let mut choice = self.choose(index, &verdict);
+        if choice.rung.is_none() {
+            choice = self.beyond(index, choice, now);
+        }
         let Some(rung) = choice.rung else { return self.no_rung(index, &choice, now) };
         let trouble = self.assembly_trouble(index);
-        if trouble.ladder.climbed && !before {
+        if trouble.ladder.climbed && !before && rung < Rung::RestartDeployable {
             let (reason, incident) = (format!("{}: escalates to {rung}", trouble.counted), trouble.incident);
             let about = About::Assembly(index);
             self.report(about, EventKind::Escalated, now, |it| {
@@ -221,11 +226,14 @@ impl Engine {
             }
             return self.refuse_plea(index, &plea, Refusal::Evidence, now);
         }
+        if rung >= Rung::RestartDeployable && self.busy_elsewhere(index) {
+            return self.refuse_plea(index, &plea, Refusal::InFlight, now);
+        }
         self.ask_gate(index, plea, now);
     }
 
     /// Whether what asked for the assembly's ladder still does, on fresh evidence.
-    fn assembly_wants(
+    pub(crate) fn assembly_wants(
         &mut self,
         index: AssemblyIndex,
         verdict: &Verdict,
@@ -241,10 +249,13 @@ impl Engine {
                 let dead = self.assembly(index).channel == ChannelHealth::Dead;
                 let unheard = matches!(verdict, Verdict::Hung | Verdict::ChannelFault)
                     && self.witness_pends(index, now);
+                // What it depends on may have let go for it.
+                let prepared = self.whole().is_some();
                 dead && fresh
                     && !unheard
                     && self.acts_on(index, verdict, facts)
-                    && !self.assembly_waits_for_dependency(index, first_failed.unwrap_or(now), now)
+                    && (prepared
+                        || !self.assembly_waits_for_dependency(index, first_failed.unwrap_or(now), now))
             }
             Cause::Escalated(service) => {
                 let fresh_for = self.definition().service(service).probe.interval * 2;
@@ -268,7 +279,7 @@ impl Engine {
         let window = self.assembly_window();
         let trouble = self.assembly_trouble(index);
         trouble.demand = Demand::Attempt;
-        if trouble.ladder.given_up {
+        if trouble.ladder.given_up || trouble.ladder.beyond != Beyond::Own {
             return;
         }
         let count = trouble.ladder.failures.add(window, now);
@@ -286,6 +297,9 @@ impl Engine {
         };
         if trouble.ladder.given_up {
             return ladder::lowest(verdict, self.bounds(index));
+        }
+        if trouble.ladder.beyond != Beyond::Own && !ladder::left_off(verdict, &trouble.ladder) {
+            return Choice { rung: None, skipped: Vec::new() };
         }
         ladder::choose(verdict, trouble.first, &trouble.ladder, self.bounds(index))
     }
@@ -394,14 +408,16 @@ impl Engine {
 }
 
 /// policy.md section 7, the evidence that each rung needs beyond what the verdict already implies.
-fn enough_evidence(rung: Rung, verdict: &Verdict, facts: &Facts) -> bool {
+pub(crate) fn enough_evidence(rung: Rung, verdict: &Verdict, facts: &Facts) -> bool {
     // An answering channel is itself on the path.
     let path = facts.path_proven || facts.channel == cpe_proto::decision::ChannelFact::Healthy;
     let infrastructure_answers = facts.instance.is_some_and(|state| state != InstanceState::Unknown);
     match rung {
         Rung::Start | Rung::RebootSoft | Rung::RebootHard => path,
-        Rung::Rebuild | Rung::Recreate => path && infrastructure_answers && *verdict != Verdict::ChannelFault,
+        Rung::Rebuild | Rung::Recreate | Rung::RestartDeployable => {
+            path && infrastructure_answers && *verdict != Verdict::ChannelFault
+        }
         Rung::RestartService => true,
-        Rung::RestartDeployable | Rung::Relocate => false,
+        Rung::Relocate => false,
     }
 }

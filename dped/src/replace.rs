@@ -59,7 +59,15 @@ impl Engine {
         let act = Act::Machine(rung);
         let incident = Some(incident);
         let fenced = self.assembly(index).trouble.as_ref().is_some_and(|trouble| trouble.fenced.is_some());
-        self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced }));
+        self.output(Output::Act(Action {
+            action,
+            incident,
+            assembly: index,
+            act,
+            timeout,
+            fenced,
+            part_of: None,
+        }));
     }
 
     /// What an unresolved one was looked at for: the old instance is down for certain, and its replacement was not begun by this process.

@@ -224,7 +224,7 @@ impl Engine {
         let part = self.service(service);
         let waits = part.setup.as_ref().and_then(|setup| setup.wait_until).is_some_and(|at| now < at);
         // What does not run is started, and set up by that.
-        let starts = part.trouble.as_ref().is_some_and(|it| it.start == Start::Wanted);
+        let starts = part.trouble.as_ref().is_some_and(|it| matches!(it.start, Start::Wanted | Start::Again));
         if waits || starts || part.state == State::Stopped {
             return false;
         }

@@ -9,7 +9,7 @@ use cpe_proto::definition::{Deployable, Machine, ParameterName};
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::snapshot::{
     AssemblySnapshot, LadderSnapshot, Past, RecoverySnapshot, SNAPSHOT_VERSION, ServiceSnapshot,
-    SetupSnapshot, Snapshot, Stage, Standing, StepSnapshot,
+    SetupSnapshot, Snapshot, Stage, Standing, StepSnapshot, WholeStage,
 };
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
@@ -17,7 +17,7 @@ use cpe_proto::time::Timestamp;
 use crate::engine::{Desired, Engine, Seed};
 use crate::ladder::Ladder;
 use crate::output::{Act, Output};
-use crate::parts::{Cause, Demand, Phase, Recovery, Start, Step};
+use crate::parts::{Cause, Demand, Ending, Phase, Recovery, Start, Step};
 use crate::replace::replaces;
 use crate::setup::{Setup, written};
 use crate::window::Failures;
@@ -51,6 +51,7 @@ impl Engine {
             next_incident,
             desired: self.desired,
             paused: self.paused,
+            failures: self.failures.ages(now).map(Into::into).collect(),
             assemblies: self
                 .definition()
                 .assembly_indices()
@@ -84,6 +85,7 @@ impl Engine {
         let mut engine = Self::bare(Arc::clone(&definition), seed, now);
         engine.paused = snapshot.paused;
         let resumed = Resumed { elapsed, now };
+        engine.failures = Failures::from_ages(snapshot.failures.iter().map(|age| resumed.age(*age)), now);
         for index in definition.assembly_indices() {
             let assembly = definition.assembly(index);
             let subject = subject(&assembly.machine);
@@ -94,6 +96,7 @@ impl Engine {
                 None => engine.begin_assembly(index, now),
             }
         }
+        engine.restore_whole();
         engine.begin_setups();
         match ordered {
             // Each does nothing where that is what was being carried out.
@@ -107,7 +110,7 @@ impl Engine {
     /// Stands for all that a snapshot holds, but for the time that passes.
     pub(crate) fn digest(&self) -> u64 {
         let mut hash = DefaultHasher::new();
-        (self.desired, self.paused, self.next_numbers().1).hash(&mut hash);
+        (self.desired, self.paused, self.next_numbers().1, &self.failures).hash(&mut hash);
         for index in self.definition().assembly_indices() {
             let part = self.assembly(index);
             part.made_of.hash(&mut hash);
@@ -118,7 +121,8 @@ impl Engine {
             }
             (&part.address, part.moved).hash(&mut hash);
             if let Some(it) = part.recovery.as_ref().filter(|it| given_out(it.phase)) {
-                (it.action, matches!(it.phase, Phase::Acting { .. }), it.stage).hash(&mut hash);
+                let prepares = matches!(it.phase, Phase::Preparing { .. } | Phase::GivingBack { .. });
+                (it.action, matches!(it.phase, Phase::Acting { .. }), it.stage, prepares).hash(&mut hash);
             }
             if let Some(it) = part.step.as_ref().filter(|it| given_out(it.phase)) {
                 it.action.hash(&mut hash);
@@ -184,6 +188,7 @@ impl Engine {
                 incident: it.incident,
                 age: now.since(it.began).into(),
                 stage: it.stage,
+                whole: whole_stage(it, now),
             }),
             step: part.step.as_ref().and_then(|step| self.step_snapshot(step, now)),
             services: self
@@ -258,6 +263,9 @@ impl Engine {
             (State::Misconfigured, _) => Standing::Misconfigured,
             (State::Exhausted, _) => Standing::Exhausted,
             (State::Failed, _) => Standing::Failed,
+            (_, Start::ToStop) => Standing::ToStop,
+            (_, Start::Held) => Standing::Held,
+            (_, Start::Again) => Standing::ToStartAgain,
             (_, Start::Wanted) => Standing::ToStart,
             (_, Start::Begun) => Standing::Started,
             (_, Start::No) => Standing::Watched,
@@ -344,6 +352,9 @@ impl Engine {
         let start = match kept.standing {
             Standing::ToStart => Start::Wanted,
             Standing::Started => Start::Begun,
+            Standing::ToStop => Start::ToStop,
+            Standing::Held => Start::Held,
+            Standing::ToStartAgain => Start::Again,
             _ => Start::No,
         };
         if start != Start::No {
@@ -386,25 +397,45 @@ impl Engine {
         let age = resumed.age(kept.age);
         let give_up = self.definition().timing.action_give_up;
         let look = self.definition().assembly(index).probe.startup_grace;
+        // However long nobody looked: it is looked at before anything is given up.
+        let unresolved =
+            Phase::Unresolved { until: resumed.now.after(give_up.saturating_sub(age).max(look)) };
+        let (phase, by, ending) = match &kept.whole {
+            WholeStage::Machine => (unresolved, None, None),
+            WholeStage::Preparing { by, left } => (
+                Phase::Preparing { until: resumed.left(*left).max(resumed.now.after(look)) },
+                by.clone(),
+                None,
+            ),
+            WholeStage::GivingBack { failed, reason, left } => {
+                let ending = Ending { failed: *failed, reason: reason.clone() };
+                let until = resumed.left(*left).max(resumed.now.after(look));
+                (Phase::GivingBack { until }, None, Some(Box::new(ending)))
+            }
+        };
         let recovery = Recovery {
             action: kept.action,
             rung: kept.rung,
             service,
             incident: kept.incident,
-            // However long nobody looked: it is looked at before it is given up.
-            phase: Phase::Unresolved { until: resumed.now.after(give_up.saturating_sub(age).max(look)) },
+            phase,
             // Whether a creation that was written down was begun says the journal. An older cpe did not write it down: it may have been.
             stage: match kept.stage {
                 Some(Stage::Creating) => Some(Stage::Fenced),
                 None if replaces(kept.rung) => Some(Stage::Creating),
                 stage => stage,
             },
-            counted: kept.stage != Some(Stage::Fencing),
+            counted: kept.stage != Some(Stage::Fencing)
+                && !matches!(kept.whole, WholeStage::Preparing { .. }),
             began: resumed.now.before(age),
             decision: None,
-            by: None,
+            by,
+            ending,
         };
         self.assembly_mut(index).recovery = Some(Box::new(recovery));
+        if kept.whole != WholeStage::Machine {
+            return;
+        }
         let reason: Box<str> = "unresolved: in flight when cpe ended; looked at".into();
         let of_machine: Vec<ServiceIndex> = match service {
             Some(service) => {
@@ -425,6 +456,21 @@ impl Engine {
         }
     }
 
+    /// What was restarted with a machine still is, once all of it is known.
+    fn restore_whole(&mut self) {
+        let Some((lead, _)) = self.whole() else { return };
+        for index in self.definition().assembly_indices().filter(|index| *index != lead) {
+            for service in self.definition().services_of(index) {
+                let part = self.service_mut(service);
+                let start = part.trouble.as_ref().map_or(Start::No, |trouble| trouble.start);
+                if start != Start::No && matches!(part.state, State::Starting | State::Unknown) {
+                    part.state = State::Recovering;
+                }
+            }
+            self.assume_state(index);
+        }
+    }
+
     fn restore_step(&mut self, index: AssemblyIndex, kept: &StepSnapshot, resumed: Resumed) {
         let Some(service) = self.definition().service_named(index, kept.service.as_str()) else { return };
         let act = match kept.towards {
@@ -432,7 +478,22 @@ impl Engine {
             Desired::Stopped => Act::StopService(service),
         };
         let phase = Phase::Acting { until: resumed.left(kept.left) };
-        self.assembly_mut(index).step = Some(Box::new(Step { action: kept.action, act, service, phase }));
+        let step = Step { action: kept.action, act, service, phase, part_of: None };
+        self.assembly_mut(index).step = Some(Box::new(step));
+    }
+}
+
+fn whole_stage(recovery: &Recovery, now: Timestamp) -> WholeStage {
+    match (recovery.phase, &recovery.ending) {
+        (Phase::Preparing { until }, _) => {
+            WholeStage::Preparing { by: recovery.by.clone(), left: until.since(now).into() }
+        }
+        (Phase::GivingBack { until }, Some(ending)) => WholeStage::GivingBack {
+            failed: ending.failed,
+            reason: ending.reason.clone(),
+            left: until.since(now).into(),
+        },
+        _ => WholeStage::Machine,
     }
 }
 
@@ -451,6 +512,7 @@ fn ladder_snapshot(ladder: &Ladder, now: Timestamp) -> LadderSnapshot {
         rebooted: ladder.rebooted,
         rebuilt: ladder.rebuilt,
         recreated: ladder.recreated,
+        beyond: ladder.beyond,
         given_up: ladder.given_up,
         retry_in: (ladder.retry_at > now).then(|| ladder.retry_at.since(now).into()),
     }
@@ -467,6 +529,7 @@ fn ladder_of(kept: &LadderSnapshot, within: Duration, resumed: Resumed) -> Ladde
         rebooted: kept.rebooted,
         rebuilt: kept.rebuilt,
         recreated: kept.recreated,
+        beyond: kept.beyond,
         given_up: kept.given_up,
         retry_at: kept.retry_in.map_or(Timestamp::ZERO, |left| resumed.left(left)),
     }

@@ -113,6 +113,8 @@ fn actions(part: &AssemblyPart, found: &mut impl FnMut(Timestamp, Wake)) {
     ];
     for (action, phase) in phases.into_iter().flatten() {
         let (Phase::Asked { until }
+        | Phase::Preparing { until }
+        | Phase::GivingBack { until }
         | Phase::Acting { until }
         | Phase::Unresolved { until }
         | Phase::Verifying { until, .. }) = phase;

@@ -3,6 +3,9 @@
 
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::Beyond;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
@@ -22,6 +25,14 @@ impl Engine {
             None => self.definition().assembly(index).probe,
         };
         let until = now.after(settings.startup_grace).after(settings.stable_for);
+        if recovery.is_whole() {
+            let looked_at = matches!(recovery.phase, Phase::Unresolved { .. });
+            let seen = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.instance);
+            if looked_at && seen.is_some_and(|seen| seen.state == InstanceState::Off) {
+                self.assembly_trouble(index).ladder.beyond = Beyond::LeftOff;
+            }
+            self.come_back(index, now);
+        }
         if let Some(recovery) = &mut self.assembly_mut(index).recovery {
             recovery.phase = Phase::Verifying { done: now, until };
         }
@@ -48,9 +59,10 @@ impl Engine {
     pub(crate) fn verifies(&self, service: ServiceIndex) -> bool {
         let index = self.definition().service(service).assembly;
         let recovery = self.assembly(index).recovery.as_ref();
-        recovery.is_some_and(|it| {
+        let own = recovery.is_some_and(|it| {
             matches!(it.phase, Phase::Verifying { .. }) && it.service.is_none_or(|only| only == service)
-        })
+        });
+        own || self.comes_back(service)
     }
 
     pub(crate) fn verify(&mut self, index: AssemblyIndex, now: Timestamp) {
@@ -59,7 +71,7 @@ impl Engine {
         let (service, began) = (recovery.service, recovery.began);
         let stable = match service {
             Some(service) => self.service_stable(service),
-            None => self.machine_stable(index),
+            None => self.machine_stable(index) && self.all_came_back(index),
         };
         if stable {
             let reason = format!("healthy after {}", describe::span(now.since(began)));
@@ -83,7 +95,7 @@ impl Engine {
         }
     }
 
-    fn service_stable(&self, service: ServiceIndex) -> bool {
+    pub(crate) fn service_stable(&self, service: ServiceIndex) -> bool {
         let part = self.service(service);
         let stable_for = self.definition().service(service).probe.stable_for;
         let passing = part.trouble.as_ref().and_then(|trouble| trouble.passing_since);
@@ -91,7 +103,7 @@ impl Engine {
     }
 
     /// Its newest probe, of those that began after the action, passed.
-    fn service_passes(&self, service: ServiceIndex) -> bool {
+    pub(crate) fn service_passes(&self, service: ServiceIndex) -> bool {
         let part = self.service(service);
         let passing = part.trouble.as_ref().and_then(|trouble| trouble.passing_since);
         passing.is_some_and(|since| part.passed >= since)
@@ -120,6 +132,18 @@ impl Engine {
     fn verification_over(&mut self, index: AssemblyIndex, service: Option<ServiceIndex>, now: Timestamp) {
         let failing =
             |service| self.service(service).trouble.as_ref().is_some_and(|it| it.last_failed.is_some());
+        if service.is_none() && self.machine_stable(index) {
+            if self.waits_for_others(index, now) {
+                return;
+            }
+            // What was restarted with it and is not well is judged for itself.
+            return self.end_recovery(
+                index,
+                Some(true),
+                "healthy; not all that was restarted with it is",
+                now,
+            );
+        }
         let part = self.assembly(index);
         let failed = match (service, part.channel) {
             (Some(service), ChannelHealth::Healthy) => failing(service),
@@ -194,6 +218,9 @@ impl Engine {
         reason: &str,
         now: Timestamp,
     ) {
+        if self.gives_back(index, worked, reason, now) {
+            return;
+        }
         let Some(recovery) = self.assembly_mut(index).recovery.take() else { return };
         let Recovery { action, rung, service, incident, .. } = *recovery;
         self.changed = true;
@@ -212,6 +239,9 @@ impl Engine {
             (it.incident, it.action, it.rung) = (Some(incident), Some(action), Some(rung));
         });
         self.output(Output::Release(action));
+        if rung >= Rung::RestartDeployable {
+            self.end_of_touched(index, reason, now);
+        }
         match service {
             Some(service) => self.end_of_service(service, worked, reason, now),
             None => {
@@ -237,10 +267,17 @@ impl Engine {
             && let Some(trouble) = &mut self.assembly_mut(index).trouble
         {
             trouble.reason = "".into();
+            trouble.ladder.beyond = Beyond::Own;
         }
     }
 
-    fn end_of_service(&mut self, service: ServiceIndex, worked: Option<bool>, reason: &str, now: Timestamp) {
+    pub(crate) fn end_of_service(
+        &mut self,
+        service: ServiceIndex,
+        worked: Option<bool>,
+        reason: &str,
+        now: Timestamp,
+    ) {
         if let Some(trouble) = &mut self.service_mut(service).trouble {
             (trouble.start, trouble.grace_until) = (Start::No, None);
         }

@@ -98,6 +98,8 @@ pub enum Wait {
     Telling,
     /// An action's outcome.
     Outcome,
+    /// Services are stopped, or started again, for a recovery of the whole deployable.
+    Steps,
     /// What became of an action is looked at.
     Look,
     /// A recovery is verified.
@@ -228,6 +230,7 @@ impl Engine {
 fn acting(phase: Phase, add: &mut impl FnMut(Wait, Timestamp)) {
     match phase {
         Phase::Asked { .. } => {}
+        Phase::Preparing { until } | Phase::GivingBack { until } => add(Wait::Steps, until),
         Phase::Acting { until } => add(Wait::Outcome, until),
         Phase::Unresolved { until } => add(Wait::Look, until),
         Phase::Verifying { until, .. } => add(Wait::Verification, until),

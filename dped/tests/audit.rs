@@ -402,3 +402,27 @@ fn rule_5_what_is_exhausted_is_told_with_its_own_incident() {
     records.notifications.clear();
     assert_eq!(audit(&records).len(), 1, "nobody was told of the second one");
 }
+
+#[test]
+fn nothing_of_a_deployable_is_begun_while_it_recovers_as_a_whole() {
+    let whole = |kind, seq, time| {
+        let mut record = event(seq, time, kind, "", Some(9));
+        record.event.rung = Some(Rung::RestartDeployable);
+        record
+    };
+    let restarted = |began: u64, ended: u64| {
+        let mut records = night();
+        records.events.push(whole(EventKind::RecoveryStarted, 101, began));
+        records.events.push(whole(EventKind::RecoveryFinished, 102, ended));
+        records.intents.push(IntentRecord {
+            intent: Intent { action: ActionId(9), ..intent(began, 9, None).intent },
+            ..intent(began + 10, 9, Some(ended))
+        });
+        records.decisions.push(decision(90, began, 9, Answer::Admitted));
+        let broken = audit(&records).into_iter().filter(|it| it.what.contains("as a whole"));
+        broken.map(|it| (it.rule, it.what)).collect::<Vec<_>>()
+    };
+    assert_eq!(restarted(7 * MINUTE, 8 * MINUTE), [], "the restart of nginx was begun a minute before");
+    let what = "restart-service of shop was begun while it recovered as a whole".to_owned();
+    assert_eq!(restarted(5 * MINUTE, 8 * MINUTE), [(1, what)]);
+}

@@ -123,7 +123,9 @@ impl Capabilities {
     #[must_use]
     pub fn can(&self, rung: Rung) -> bool {
         let needs: &[Operation] = match rung {
-            Rung::RestartService | Rung::RestartDeployable => &[],
+            Rung::RestartService => &[],
+            // Its machine is verified off before it is started again.
+            Rung::RestartDeployable => &[Operation::Stop, Operation::Start],
             Rung::Start => &[Operation::Start],
             Rung::RebootSoft => &[Operation::RebootSoft],
             Rung::RebootHard => &[Operation::RebootHard],

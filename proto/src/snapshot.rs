@@ -55,6 +55,9 @@ pub struct Snapshot {
     pub desired: Desired,
     /// An operator stopped its recoveries.
     pub paused: bool,
+    /// The ages of the failures of the deployable's scope that may still count, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Millis>,
     /// All of them, by name.
     pub assemblies: Vec<AssemblySnapshot>,
 }
@@ -161,6 +164,12 @@ pub enum Standing {
     Misconfigured,
     /// Its ladder ended.
     Exhausted,
+    /// To be stopped, while its deployable recovers as a whole.
+    ToStop,
+    /// Stopped, until its deployable has recovered as a whole.
+    Held,
+    /// Stopped for a recovery of its deployable that came to nothing: to be started again, whatever it depends on.
+    ToStartAgain,
 }
 
 /// What a service or an assembly carries on from one process to the next.
@@ -223,12 +232,30 @@ pub struct LadderSnapshot {
     /// A recreate was done.
     #[serde(skip_serializing_if = "is_default")]
     pub recreated: bool,
+    /// The deployable's scope has its turn.
+    #[serde(skip_serializing_if = "is_default")]
+    pub beyond: Beyond,
     /// The ladder ended.
     #[serde(skip_serializing_if = "is_default")]
     pub given_up: bool,
     /// What is left until the next attempt of a ladder that ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_in: Option<Millis>,
+}
+
+/// Whether the rungs of an assembly have ended, so that those of its deployable have their turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Beyond {
+    /// Its own rungs.
+    #[default]
+    Own,
+    /// They have ended, and that was counted: this rung is due.
+    Due(Rung),
+    /// A rung of the deployable was tried and has not been seen to work: the next failure is one of the deployable.
+    Tried,
+    /// The same, and its machine was powered off by it and may not have been started again.
+    LeftOff,
 }
 
 /// A recovery that was given out.
@@ -248,6 +275,9 @@ pub struct RecoverySnapshot {
     /// Where it stands, if it makes a new instance; none: not known, so that nothing is created again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
+    /// Which step of a recovery of the whole deployable it is at.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub whole: WholeStage,
 }
 
 /// Where a recovery that makes a new instance stands. One that was written down as fenced or creating has been given out up to there at
@@ -261,6 +291,32 @@ pub enum Stage {
     Fenced,
     /// The new instance is made.
     Creating,
+}
+
+/// Where a recovery of the whole deployable stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WholeStage {
+    /// The action on its machine was given out.
+    #[default]
+    Machine,
+    /// Services are being stopped for it; nothing was done to its machine.
+    Preparing {
+        /// A person ordered it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<Box<str>>,
+        /// What is left of its time.
+        left: Millis,
+    },
+    /// It came to nothing, and what was stopped for it is being started again.
+    GivingBack {
+        /// Whether it failed.
+        failed: bool,
+        /// Why it came to nothing.
+        reason: Box<str>,
+        /// What is left of its time.
+        left: Millis,
+    },
 }
 
 /// A step of an ordered start or stop that was given out.
@@ -321,6 +377,7 @@ mod tests {
             next_incident: IncidentId(5),
             desired: Desired::Running,
             paused: false,
+            failures: Vec::new(),
             assemblies: vec![assembly],
         };
         let text = serde_json::to_string(&snapshot).unwrap();

@@ -115,8 +115,7 @@ const EFFECTS: [(&str, &str); 11] = [
 ];
 
 /// What cannot occur, and why.
-const EXCEPTIONS: [(&str, &str, &str); 4] = [
-    ("rung", "restart-deployable", "no definition can ask for it yet"),
+const EXCEPTIONS: [(&str, &str, &str); 3] = [
     ("rung", "relocate", "no definition can ask for it yet"),
     (
         "refusal",

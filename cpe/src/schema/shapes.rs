@@ -97,8 +97,19 @@ pub(super) const DEFINITION: &Tables = &[
             ("stable_for", Duration),
         ],
     ),
-    ("[escalation]", &[("service", Table("a window")), ("assembly", Table("a window"))]),
+    (
+        "[escalation]",
+        &[
+            ("service", Table("a window")),
+            ("assembly", Table("a window")),
+            ("deployable", Table("the deployable's window")),
+        ],
+    ),
     ("a window", &[("failures", Number(1, 100)), ("within", Duration)]),
+    (
+        "the deployable's window",
+        &[("failures", Number(1, 100)), ("within", Duration), ("scope", Words(&["affected", "all"]))],
+    ),
     (
         "[timing]",
         &[

@@ -154,6 +154,7 @@ impl Auditor {
         let mut found = Vec::new();
         for begun in &action.intents {
             found.extend(self.alone(key, begun));
+            found.extend(begun.rung.and_then(|_| self.while_whole(key, begun.time, &begun.act)));
             found.extend(self.step_while_held(key, begun));
             self.was_decided(key, action, begun, &mut found);
         }

@@ -44,6 +44,9 @@ pub fn conflicts(definition: &Deployable, assumed: &Assumptions) -> Vec<Conflict
     if let Some(window) = definition.escalation.assembly {
         window_of_machines(definition, window, assumed, &mut found);
     }
+    if let Some(scope) = definition.escalation.deployable {
+        window_of_the_whole(definition, scope.window, assumed, &mut found);
+    }
     retries(definition, &mut found);
     found
 }
@@ -134,6 +137,32 @@ fn window_of_machines(
     if most > within {
         let who = format!("reboots of {}", definition.assembly(index).name);
         found.push(slow(Part::Deployable, "assembly", window, most, &who));
+    }
+}
+
+/// A restart of what is affected that nobody may or can do, or whose failures are too far apart to be counted together.
+fn window_of_the_whole(
+    definition: &Deployable,
+    window: Window,
+    assumed: &Assumptions,
+    found: &mut Vec<Conflict>,
+) {
+    let permits =
+        |index: &AssemblyIndex| assumed.permits(definition.assembly(*index), Rung::RestartDeployable);
+    let Some(index) = definition.assembly_indices().find(permits) else {
+        return found.push(Conflict {
+            part: Part::Deployable,
+            key: "deployable",
+            weight: Weight::Warning,
+            message: "`deployable` is never done: no assembly has an infrastructure that can stop and start it and a `max_rung` of reboot-hard or more".to_owned(),
+        });
+    };
+    let assembly = definition.assembly(index);
+    let failures = window.failures.get();
+    let each = machine_action(&definition.timing, Rung::RestartDeployable, assembly, assumed) + detection(&assembly.probe);
+    let most = slowest(Rung::RestartDeployable, failures, each);
+    if failures > 1 && most > window.within {
+        found.push(slow(Part::Deployable, "deployable", window, most, "restarts of what is affected"));
     }
 }
 

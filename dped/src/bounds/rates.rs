@@ -85,7 +85,13 @@ fn of_machine(definition: &Deployable, index: AssemblyIndex, assumed: &Assumptio
     let assembly = definition.assembly(index);
     let window = definition.escalation.assembly.unwrap_or(Window::DEFAULT);
     // Counts decay, or slide out of the window, so often; then the ladder begins anew.
-    let rounds = times(window.within).saturating_add(1);
+    let scope =
+        definition.escalation.deployable.filter(|_| assumed.permits(assembly, Rung::RestartDeployable));
+    let restarts = scope.map_or(0, |scope| u64::from(scope.window.failures.get() - 1));
+    let whole =
+        scope.map_or(0, |scope| restarts.saturating_mul(times(scope.window.within).saturating_add(1)));
+    // It does so after each restart of the deployable, too.
+    let rounds = times(window.within).saturating_add(1).saturating_add(whole);
     let reboots = u64::from(window.failures.get() - 1);
     let retries = retries(definition, rounds - 1);
     let hard = reboots.min(attempts_in(Rung::RebootHard, part_of_window(rounds)));
@@ -98,13 +104,14 @@ fn of_machine(definition: &Deployable, index: AssemblyIndex, assumed: &Assumptio
     add(Rung::Start, hard, retries);
     add(Rung::RebootSoft, u64::from(reboots > 0), retries);
     add(Rung::RebootHard, hard, retries);
+    add(Rung::RestartDeployable, 0, whole);
     // Once each.
     add(Rung::Rebuild, 1, 0);
     add(Rung::Recreate, 1, 0);
     let replaces =
         [Rung::Rebuild, Rung::Recreate].into_iter().filter(|rung| rates.contains_key(rung)).count();
     let each = reboots.saturating_add(u64::try_from(replaces).unwrap_or(0));
-    let all = each.saturating_mul(rounds).saturating_add(retries);
+    let all = each.saturating_mul(rounds).saturating_add(retries).saturating_add(whole);
     let acted_on = if rates.is_empty() { 0 } else { all };
     (rates, acted_on)
 }

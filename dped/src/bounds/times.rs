@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cpe_proto::decision::Verdict;
-use cpe_proto::definition::{Assembly, Deployable, Timing, Window};
+use cpe_proto::definition::{Assembly, Deployable, Service, Timing, Window};
 use cpe_proto::id::{AssemblyIndex, ServiceIndex};
 use cpe_proto::rung::Rung;
 
@@ -142,6 +142,7 @@ fn climb(
         data: assembly.data,
         capabilities: assumed.capabilities.as_ref(),
         climbs: window.is_some(),
+        deployable: definition.escalation.deployable.is_some(),
     };
     let failures = window.unwrap_or(Window::DEFAULT).failures.get();
     let mut ladder = Ladder::default();
@@ -158,6 +159,39 @@ fn climb(
         ladder.attempted(rung);
         rungs.push(RungBound { rung, over: at });
         // It did not help: that is confirmed anew, also after the wait before the next attempt.
+        at += confirmed * 2;
+    }
+    beyond(definition, index, verdict, assumed, bounds, (at, confirmed), rungs)
+}
+
+/// The deployable's scope after it: all but the N-th failure are answered by a restart of what is affected, and each that does not help
+/// is a failure at once. Others let go before it and come back after it, or are given back, each step at its longest.
+fn beyond(
+    definition: &Deployable,
+    index: AssemblyIndex,
+    verdict: &Verdict,
+    assumed: &Assumptions,
+    bounds: Bounds<'_>,
+    (mut at, confirmed): (Duration, Duration),
+    rungs: &mut Vec<RungBound>,
+) -> Duration {
+    let Some(scope) = definition.escalation.deployable else { return at };
+    if ladder::forbidden_as_whole(Some(verdict), bounds).is_some() {
+        return at;
+    }
+    let (assembly, timing) = (definition.assembly(index), &definition.timing);
+    let others = definition.services.iter().filter(|it| it.assembly != index && it.restart.is_some());
+    let each = |service: &Service| {
+        let step = timing.service_action_timeout + OUTCOME_LOST_AFTER;
+        step * 3 + timing.service_action_timeout + service.probe.startup_grace + service.probe.stable_for
+    };
+    let others: Duration = others.map(each).sum();
+    let looked_at = (assembly.probe.interval + assembly.probe.timeout) * 8;
+    for failure in 1..scope.window.failures.get() {
+        at += asked_again(assembly) + assumed.infrastructure_answers;
+        at += backoff::longest(Rung::RestartDeployable, failure - 1);
+        at += others + looked_at + machine_action(timing, Rung::RestartDeployable, assembly, assumed);
+        rungs.push(RungBound { rung: Rung::RestartDeployable, over: at });
         at += confirmed * 2;
     }
     at

@@ -53,6 +53,10 @@ impl Leases {
         self.granted.keys().filter(|(name, _)| name == key).map(|(_, action)| *action).collect()
     }
 
+    pub(super) fn holds(&self, key: &Name, action: ActionId) -> bool {
+        self.granted.contains_key(&(key.clone(), action))
+    }
+
     pub(super) fn note_machine_rung(&mut self, infrastructure: &Name, now: Timestamp) {
         self.machine_rungs.entry(infrastructure.clone()).or_default().push_back(now);
     }

@@ -134,6 +134,7 @@ fn silent() -> Request {
             path_proven: true,
         },
         evidence_age: Duration::from_secs(1),
+        part_of: None,
         evidence_age_max: Duration::from_secs(4),
     }
 }

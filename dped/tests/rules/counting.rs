@@ -80,6 +80,7 @@ fn data_local_forbids_rebuild_and_recreate_with_a_record() {
         max_rung: Recreate,
         data: cpe_proto::definition::Data::Local,
         capabilities: site.capabilities.as_ref(),
+        deployable: false,
         climbs: true,
     };
     let ladder = dped::ladder::Ladder { climbed: true, rebooted: true, ..Default::default() };

@@ -181,6 +181,7 @@ fn request(action: u64, rung: Option<Rung>) -> Request {
             path_proven: true,
         },
         evidence_age: Duration::from_secs(1),
+        part_of: None,
         evidence_age_max: Duration::from_secs(4),
     }
 }

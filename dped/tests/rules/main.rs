@@ -16,4 +16,5 @@ mod restart;
 mod setup;
 mod site;
 mod telling;
+mod whole;
 mod witness;

@@ -3,8 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::schema::WINDOW;
-use super::{Escalation, OnOrder, ProbeSettings, Timing, Window};
+use super::schema::{DEPLOYABLE_SCOPE, WINDOW};
+use super::{Affected, DeployableScope, Escalation, OnOrder, ProbeSettings, Timing, Window};
 use crate::document::Table;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -12,15 +12,22 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn read_escalation(table: &Table<'_>) -> Escalation {
-    let window = |key: &str| {
-        let window = table.table(key, &WINDOW)?;
-        window.require("failures", "failures = N, within = \"...\"");
-        window.require("within", "failures = N, within = \"...\"");
-        let failures = window.number("failures", 1, 100).and_then(NonZeroU32::new);
-        let within = window.duration("within", Duration::from_secs(1), 30 * DAY);
-        Some(Window { failures: failures?, within: within? })
+    let window = |key: &str| read_window(&table.table(key, &WINDOW)?);
+    let deployable = || {
+        let scope = table.table("deployable", &DEPLOYABLE_SCOPE)?;
+        let words = [("affected", Affected::Dependents), ("all", Affected::All)];
+        let affected = scope.word("scope", &words).unwrap_or_default();
+        Some(DeployableScope { window: read_window(&scope)?, scope: affected })
     };
-    Escalation { service: window("service"), assembly: window("assembly") }
+    Escalation { service: window("service"), assembly: window("assembly"), deployable: deployable() }
+}
+
+fn read_window(window: &Table<'_>) -> Option<Window> {
+    window.require("failures", "failures = N, within = \"...\"");
+    window.require("within", "failures = N, within = \"...\"");
+    let failures = window.number("failures", 1, 100).and_then(NonZeroU32::new);
+    let within = window.duration("within", Duration::from_secs(1), 30 * DAY);
+    Some(Window { failures: failures?, within: within? })
 }
 
 pub(super) fn read_timing(table: &Table<'_>) -> Timing {

@@ -16,13 +16,13 @@ pub(super) const PROBE: Schema = Schema {
     later: &[],
 };
 
-pub(super) const ESCALATION: Schema = Schema {
-    title: "[escalation]",
-    keys: &["service", "assembly"],
-    later: &[("deployable", "expected `service` or `assembly`")],
-};
+pub(super) const ESCALATION: Schema =
+    Schema { title: "[escalation]", keys: &["service", "assembly", "deployable"], later: &[] };
 
 pub(super) const WINDOW: Schema = Schema { title: "a window", keys: &["failures", "within"], later: &[] };
+
+pub(super) const DEPLOYABLE_SCOPE: Schema =
+    Schema { title: "the deployable's window", keys: &["failures", "within", "scope"], later: &[] };
 
 pub(super) const TIMING: Schema = Schema {
     title: "[timing]",
@@ -146,12 +146,13 @@ pub(super) const RESTART: Schema = Schema {
 };
 
 /// Every kind of table with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 18] = [
+pub const SCHEMAS: [&Schema; 19] = [
     &DEFINITION,
     &MAINTENANCE,
     &PROBE,
     &ESCALATION,
     &WINDOW,
+    &DEPLOYABLE_SCOPE,
     &TIMING,
     &ASSEMBLY,
     &ADOPT,

@@ -63,6 +63,27 @@ pub struct Escalation {
     pub service: Option<Window>,
     /// From rebooting an assembly to rebuilding it.
     pub assembly: Option<Window>,
+    /// When the ladder of an assembly has ended: restarting what is affected; none: that rung is never tried.
+    pub deployable: Option<DeployableScope>,
+}
+
+/// `deployable = { failures, within, scope }`: what is done when the ladder of an assembly has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeployableScope {
+    /// Each ladder that ends counts; the N-th is not answered by a restart any more.
+    pub window: Window,
+    /// What is restarted.
+    pub scope: Affected,
+}
+
+/// What a restart of the deployable touches besides the machine that has failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Affected {
+    /// The services that depend on the failed assembly, one through another.
+    #[default]
+    Dependents,
+    /// The services of all other assemblies.
+    All,
 }
 
 /// What to do when something that is not broken proves that somebody, or nobody known, stopped it.

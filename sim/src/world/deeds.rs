@@ -137,7 +137,9 @@ impl World {
             self.machines[operate.machine].units.iter_mut().for_each(|unit| unit.set_up.by = None);
         }
         match operate.operation {
-            Operation::Stop => self.answer_fence_at(at, life, member, action, outcome),
+            Operation::Stop if !operate.then_starts => {
+                self.answer_fence_at(at, life, member, action, outcome)
+            }
             _ => self.answer_at(at, life, member, action, outcome),
         }
     }
@@ -178,11 +180,14 @@ impl World {
                     Act::Machine(Rung::RebootSoft) => Operation::RebootSoft,
                     Act::Machine(Rung::RebootHard) => Operation::RebootHard,
                     Act::Machine(Rung::Rebuild) => Operation::Rebuild,
+                    // What is started again, and what is replaced, is confirmed off first.
+                    Act::Machine(Rung::RestartDeployable) => Operation::Stop,
                     Act::Machine(_) => Operation::Create,
-                    // A replacement starts only after the old instance is confirmed off.
                     _ => Operation::Stop,
                 };
+                let then = matches!(action.act, Act::Machine(Rung::RestartDeployable));
                 let operate = Operate {
+                    then_starts: then,
                     life,
                     member,
                     action: id,
@@ -314,12 +319,16 @@ impl World {
             return;
         }
         self.machines[operate.machine].booted_by = Some((operate.member, operate.action));
+        let off = matches!(state, InstanceState::Off | InstanceState::Gone);
+        if operate.then_starts && operate.operation == Operation::Stop && off {
+            return self.send_operation(Operate { operation: Operation::Start, ..operate.clone() });
+        }
         let detail: Box<str> = format!("infrastructure: {state}").into();
         let outcome = match (operate.operation, state) {
             (Operation::Stop, InstanceState::Off | InstanceState::Gone) => ActionOutcome::Done { detail },
-            (Operation::Stop, _) if operate.fenced => ActionOutcome::Done { detail },
+            (Operation::Stop, _) if operate.fenced && !operate.then_starts => ActionOutcome::Done { detail },
             (Operation::Stop, _) => {
-                let detail = format!("the old instance is {state} after its stop, so nothing was created");
+                let detail = format!("its instance is {state} after its stop, so nothing more was done");
                 ActionOutcome::Failed { detail: detail.into() }
             }
             (_, InstanceState::Active | InstanceState::Changing) => ActionOutcome::Done { detail },

@@ -131,7 +131,8 @@ fn definition(dice: &mut Dice, index: u64, machines: u64, domains: usize, large:
         dice.of(&["report", "recover"]),
         dice.of(&["recover", "recover", "report"]),
     );
-    match dice.roll(5) {
+    let climbs = dice.roll(5);
+    match climbs {
         0 => {}
         1 => text.push_str("[escalation]\nservice = { failures = 3, within = \"10m\" }\n"),
         2 => text.push_str(
@@ -141,10 +142,23 @@ fn definition(dice: &mut Dice, index: u64, machines: u64, domains: usize, large:
             "[escalation]\nservice = { failures = 3, within = \"10m\" }\nassembly = { failures = 2, within = \"1h\" }\n",
         ),
     }
+    if climbs > 0 {
+        text.push_str(beyond(&mut dice.fork(index)));
+    }
     for machine in 0..machines {
         assembly(dice, &mut text, index, machine, domains, !infrastructure.is_empty());
     }
     text
+}
+
+/// What is done when the ladder of an assembly has ended.
+fn beyond(dice: &mut Dice) -> &'static str {
+    dice.of(&[
+        "",
+        "deployable = { failures = 2, within = \"1h\" }\n",
+        "deployable = { failures = 3, within = \"1h\" }\n",
+        "deployable = { failures = 2, within = \"1d\", scope = \"all\" }\n",
+    ])
 }
 
 fn assembly(
@@ -418,6 +432,7 @@ impl<'a> Planner<'a> {
             Some(Rung::RebootHard),
             Some(Rung::Rebuild),
             Some(Rung::Recreate),
+            Some(Rung::RestartDeployable),
         ])
     }
 

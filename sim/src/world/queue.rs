@@ -141,6 +141,8 @@ pub(super) struct Operate {
     pub(super) fate: Option<Fate>,
     /// A person confirmed that the old instance is down.
     pub(super) fenced: bool,
+    /// Once it is verified off it is started: a restart of the deployable.
+    pub(super) then_starts: bool,
 }
 
 #[derive(Debug, Default)]

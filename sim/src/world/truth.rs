@@ -34,6 +34,8 @@ struct Open {
     infrastructure: Option<Name>,
     domains: Vec<Name>,
     begun: Timestamp,
+    /// A step of a recovery of the whole deployable, which has the place for it.
+    part: bool,
 }
 
 #[derive(Debug, Default)]
@@ -116,13 +118,16 @@ impl Truth {
     pub(super) fn engine_ended(&mut self, member: usize, carried: &BTreeSet<ActionId>) {
         self.warned.clear();
         self.open.retain(|(of, action), _| *of != member || carried.contains(action));
-        self.requests.retain(|(of, _), _| *of != member);
+        // As for a process that ended.
+        let prepared = |it: &Request| it.rung == Some(Rung::RestartDeployable);
+        self.requests.retain(|(of, action), it| *of != member || carried.contains(action) && prepared(it));
     }
 
     /// Only what the journal's engines go on with is still in flight.
     pub(super) fn process_ended(&mut self, carried: &BTreeSet<(usize, ActionId)>) {
         self.open.retain(|key, _| carried.contains(key));
-        self.requests.clear();
+        // What was still being prepared goes on with what it was granted.
+        self.requests.retain(|key, it| carried.contains(key) && it.rung == Some(Rung::RestartDeployable));
         self.warned.clear();
     }
 
@@ -189,7 +194,15 @@ impl World {
         let Some(request) = self.truth.requests.get(&key).cloned() else {
             return self.broken(format!("{label}: begun and never admitted"));
         };
-        self.judge_orders(&definition, action, &mut wrong);
+        // A step of what was admitted before is not stranded half way.
+        match action.part_of {
+            Some(whole) if !self.truth.requests.contains_key(&(member, whole)) => {
+                wrong.push(format!("it is a step of !{whole}, which nobody admitted"));
+            }
+            Some(_) => {}
+            None => self.judge_orders(&definition, action, &mut wrong),
+        }
+        self.judge_alone(member, action, &mut wrong);
         self.judge_budgets(member, &definition, action, &mut wrong);
         // A person's word stands in place of evidence.
         let by_hand = self.truth.by_hand.get(&(member, action.assembly));
@@ -236,6 +249,18 @@ impl World {
         }
     }
 
+    /// Nothing else of a deployable is recovered while it recovers as a whole.
+    fn judge_alone(&self, member: usize, action: &Action, wrong: &mut Vec<String>) {
+        let whole = self.truth.requests.iter().find(|((of, id), it)| {
+            let other = *of == member && *id != action.action && Some(*id) != action.part_of;
+            other && it.rung == Some(Rung::RestartDeployable)
+        });
+        let own = |it: &Request| it.assembly == action.assembly;
+        if let Some(((_, id), _)) = whole.filter(|(_, it)| !own(it)) {
+            wrong.push(format!("while its deployable recovers as a whole, by !{id}"));
+        }
+    }
+
     /// Counts what is in flight by itself, from what was begun and what was let go.
     fn judge_budgets(
         &mut self,
@@ -251,6 +276,7 @@ impl World {
             infrastructure: definition.infrastructure.clone(),
             domains: assembly.failure_domains.clone(),
             begun: self.now,
+            part: action.part_of.is_some(),
         };
         let step = matches!(action.act, Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_));
         let same = |(of, _): &(usize, ActionId), it: &Open| *of == member && it.assembly == open.assembly;
@@ -260,7 +286,7 @@ impl World {
         self.truth.open.insert((member, action.action), open.clone());
         // A start step of a machine that is being recovered is part of that recovery.
         // What nobody gives back, because its engine is parked, counts for as long as a lease.
-        let counts = |it: &Open| self.now.since(it.begun) < settings.lease;
+        let counts = |it: &Open| !it.part && self.now.since(it.begun) < settings.lease;
         let places = |of: &dyn Fn(&(usize, ActionId), &Open) -> bool| {
             let all = self.truth.open.iter().filter(|(key, it)| counts(it) && of(key, it));
             all.map(|((member, _), it)| (*member, &it.assembly)).collect::<BTreeSet<_>>().len()
@@ -284,7 +310,10 @@ impl World {
             limit(format!("infrastructure {name}"), is, settings.in_flight_infrastructure);
         }
         limit("the fleet".to_owned(), places(&|_, _| true), settings.in_flight_fleet);
-        if let (Act::Fence(_) | Act::Machine(_), Some(name)) = (action.act, open.infrastructure) {
+        // What is prepared first was counted when it was admitted.
+        if let (Act::Fence(rung) | Act::Machine(rung), Some(name)) = (action.act, open.infrastructure)
+            && rung != Rung::RestartDeployable
+        {
             let now = self.now;
             let times = self.truth.machine_rungs.entry(name.clone()).or_default();
             times.push_back(now);
@@ -336,7 +365,11 @@ impl World {
         let place = it.machines[usize::from(index.0)];
         let (assembly, machine, now) = (definition.assembly(index), &self.machines[place], self.now);
         let patience = assembly.probe.interval * 2 + assembly.probe.timeout + self.slack();
-        if rung > assembly.max_rung && rung != Rung::Start {
+        let cap = if rung == Rung::RestartDeployable { Rung::RebootHard } else { rung };
+        if rung == Rung::RestartDeployable && definition.escalation.deployable.is_none() {
+            wrong.push("its definition does not give it".to_owned());
+        }
+        if cap > assembly.max_rung && rung != Rung::Start {
             wrong.push(format!("above max_rung {}", assembly.max_rung));
         }
         if matches!(rung, Rung::Rebuild | Rung::Recreate) && assembly.data == Data::Local {

@@ -50,7 +50,6 @@ impl Site {
         self.flights.clear();
         self.last_seen.clear();
         self.pending.clear();
-        self.leases.clear();
         let (guard, ended) = (self.guard.snapshot(self.now), self.now);
         let end = self.now.after(down);
         while let Some(((at, _), _)) = self.queue.first_key_value().filter(|((at, _), _)| *at <= end) {
@@ -78,6 +77,7 @@ impl Site {
                 recovery.into_iter().chain(it.step.as_ref().map(|step| step.action))
             })
             .collect();
+        self.leases.retain(|action| carried_on.contains(action));
         self.guard.retain_leases(|_, action| carried_on.contains(&action));
     }
 
@@ -532,10 +532,13 @@ impl Site {
         let other = self.open_acts.get(&index).filter(|(_, over)| self.now < *over);
         assert_eq!(other, None, "{action:?} is begun while another is in flight\n{}", story());
         assert_eq!(self.engine.definition().mode, Mode::Act, "{action:?} in observe mode\n{}", story());
-        assert!(!self.paused && !self.fleet_paused, "{action:?} while paused\n{}", story());
+        // A step of a recovery that was admitted before is not stranded half way.
+        let part = action.part_of.is_some_and(|whole| self.leases.contains(&whole));
+        assert_eq!(part, action.part_of.is_some(), "{action:?} is a step of nothing\n{}", story());
+        assert!(part || !self.paused && !self.fleet_paused, "{action:?} while paused\n{}", story());
         let maintained = self.maintained.contains(&None) || self.maintained.contains(&Some(index));
-        assert!(!maintained, "{action:?} in maintenance\n{}", story());
-        let stop = matches!(action.act, Act::StopService(_));
+        assert!(part || !maintained, "{action:?} in maintenance\n{}", story());
+        let stop = matches!(action.act, Act::StopService(_)) && !part;
         assert_eq!(
             stop,
             self.desired == Desired::Stopped,
@@ -681,7 +684,7 @@ impl Site {
                 let host = &mut self.hosts[usize::from(index.0)];
                 let until = now.after(host.boot);
                 let possible = match (rung, host.machine) {
-                    (Rung::Start, Machine::Off) | (Rung::RebootHard, Machine::Off) => true,
+                    (Rung::Start | Rung::RebootHard | Rung::RestartDeployable, Machine::Off) => true,
                     (Rung::RebootSoft, Machine::Frozen) => false,
                     (Rung::Rebuild, machine) => machine != Machine::Gone,
                     (Rung::Recreate, _) => true,
@@ -689,7 +692,7 @@ impl Site {
                 };
                 if possible {
                     host.machine = Machine::Booting { until };
-                    if rung >= Rung::Rebuild {
+                    if matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate) {
                         let anew = self.engine.definition().services_of(index);
                         let anew: Vec<_> = anew.map(|service| self.service_name(service)).collect();
                         self.set_up.retain(|name, _| !anew.contains(name));

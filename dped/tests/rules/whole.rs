@@ -1,0 +1,275 @@
+//! The deployable's scope (policy.md section 3): the ladder of a machine has ended, so its deployable is restarted around it. What depends
+//! on it lets go before and comes back after it, in order; no other machine is touched; what was taken is given back, whatever comes of it.
+
+use cpe_proto::event::EventKind;
+use cpe_proto::infrastructure::{Capabilities, Operation};
+use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
+use dped::Act;
+
+use crate::site::{Machine, Outcome, Site, Unit, seconds};
+
+/// The first fault of a unit of db escalates, the first reboot that does not help is the end of its machine's own ladder.
+const SHOP: &str = r#"
+    name = "shop"
+    infrastructure = "prod"
+    probe = { interval = "2s", startup_grace = "30s" }
+    timing = { retry_after = "10m", service_action_timeout = "20s" }
+    [escalation]
+    service = { failures = 1, within = "1h" }
+    assembly = { failures = 1, within = "6h" }
+    deployable = { failures = 2, within = "1d" }
+    [assemblies.db]
+    address = "192.0.2.1"
+    services.pg.systemd = "pg.service"
+    [assemblies.app]
+    address = "192.0.2.2"
+    after = ["db"]
+    services.rails.systemd = "rails.service"
+    services.jobs = { systemd = "jobs.service", after = ["rails"] }
+    [assemblies.web]
+    address = "192.0.2.3"
+    services.nginx = { systemd = "nginx.service", after = ["app/rails"] }
+    services.static.systemd = "static.service"
+    [assemblies.mail]
+    address = "192.0.2.4"
+    services.postfix.systemd = "postfix.service"
+"#;
+
+/// What was done, in order: "stop web/nginx", "restart-deployable db".
+fn deeds(site: &Site) -> Vec<String> {
+    let name = |action: &dped::Action| match action.act {
+        Act::RestartService(service) => format!("restart {}", site.service_name(service)),
+        Act::StartService(service) => format!("start {}", site.service_name(service)),
+        Act::StopService(service) => format!("stop {}", site.service_name(service)),
+        Act::Reconfigure(service) => format!("reconfigure {}", site.service_name(service)),
+        Act::Fence(rung) => format!("fence for {rung}"),
+        Act::Machine(rung) => {
+            format!("{rung} {}", site.engine.definition().assembly(action.assembly).name)
+        }
+    };
+    site.acts.iter().map(|(_, action)| name(action)).collect()
+}
+
+/// A site whose database no reboot mends, just before its deployable is restarted.
+fn broken(definition: &str) -> Site {
+    let mut site = Site::with(definition);
+    site.break_for_good("db/pg");
+    site.until("its own ladder has ended", 600.0, |site| {
+        site.reasons(EventKind::Escalated).iter().any(|it| it.contains("restart-deployable"))
+    });
+    site.acts.clear();
+    site
+}
+
+fn restarted_once(site: &Site) -> bool {
+    deeds(site).iter().filter(|it| *it == "restart-deployable db").count() == 1
+}
+
+#[test]
+fn what_depends_on_it_lets_go_in_reverse_and_comes_back_in_order_and_nothing_else_is_touched() {
+    let mut site = broken(SHOP);
+    site.until("the machine is restarted", 300.0, restarted_once);
+    site.mend("db/pg");
+    site.until("everything is healthy", 300.0, |site| site.view().state == State::Healthy);
+    site.run(120.0);
+    assert_eq!(
+        deeds(&site),
+        [
+            "stop app/jobs",
+            "stop web/nginx",
+            "stop app/rails",
+            "restart-deployable db",
+            "start app/rails",
+            "start app/jobs",
+            "start web/nginx",
+        ]
+    );
+    let started = site.reasons(EventKind::RecoveryStarted);
+    assert!(started.last().unwrap().contains("failure 1 of 2 in 24 h of the deployable"), "{started:?}");
+    assert_eq!(site.notified(), [""; 0], "it healed by itself");
+}
+
+#[test]
+fn with_all_every_other_service_is_restarted_too() {
+    let mut site = broken(&SHOP.replace("within = \"1d\" }", "within = \"1d\", scope = \"all\" }"));
+    site.until("the machine is restarted", 300.0, restarted_once);
+    let stopped: Vec<_> = deeds(&site).into_iter().filter(|it| it.starts_with("stop")).collect();
+    assert!(stopped.contains(&"stop mail/postfix".to_owned()), "{stopped:?}");
+    assert!(stopped.contains(&"stop web/static".to_owned()), "{stopped:?}");
+    site.mend("db/pg");
+    site.until("everything is healthy", 300.0, |site| site.view().state == State::Healthy);
+}
+
+#[test]
+fn where_it_does_not_help_what_let_go_comes_back_and_the_second_failure_ends_the_ladder() {
+    let mut site = broken(SHOP);
+    site.until("a person is told", 900.0, |site| !site.notified().is_empty());
+    assert_eq!(site.rungs().iter().filter(|it| **it == Rung::RestartDeployable).count(), 1);
+    assert!(
+        site.notified()[0].contains("exhausted: failure 2 of 2 in 24 h of the deployable"),
+        "{:?}",
+        site.notified()
+    );
+    site.run(60.0);
+    let runs = |site: &mut Site, name: &str| site.guest(name).unit == Unit::Running;
+    for name in ["app/rails", "app/jobs", "web/nginx", "web/static", "mail/postfix"] {
+        assert!(runs(&mut site, name), "{name} ran before\n{}", site.transcript());
+    }
+}
+
+#[test]
+fn a_machine_that_does_not_come_back_takes_nothing_with_it() {
+    let mut site = broken(SHOP);
+    site.host("db").boot = seconds(1e6);
+    site.until("a person is told", 900.0, |site| !site.notified().is_empty());
+    site.run(60.0);
+    for name in ["app/rails", "app/jobs", "web/nginx"] {
+        let unit = site.guest(name).unit;
+        assert_eq!(unit, Unit::Running, "{name}\n{}", site.transcript());
+    }
+}
+
+#[test]
+fn what_heals_while_the_others_let_go_is_not_powered_off() {
+    let mut site = broken(SHOP);
+    // A stop takes its time.
+    site.outcomes = vec![Outcome::Lost];
+    site.until("the first lets go", 60.0, |site| !deeds(site).is_empty());
+    site.mend("db/pg");
+    site.unit("db/pg", Unit::Running);
+    site.until("everything is healthy", 300.0, |site| site.view().state == State::Healthy);
+    assert!(!deeds(&site).contains(&"restart-deployable db".to_owned()), "{}", site.transcript());
+    let ended = site.reasons(EventKind::RecoveryFinished);
+    assert!(ended.last().unwrap().starts_with("not begun"), "{ended:?}");
+}
+
+#[test]
+fn nothing_else_of_the_deployable_is_recovered_meanwhile() {
+    let mut site = broken(SHOP);
+    site.until("the first lets go", 60.0, |site| !deeds(site).is_empty());
+    site.kill("mail/postfix");
+    site.until("the machine is restarted", 300.0, restarted_once);
+    site.mend("db/pg");
+    site.until("it is over", 300.0, |site| {
+        site.kinds(EventKind::RecoveryFinished).iter().any(|it| it.rung == Some(Rung::RestartDeployable))
+    });
+    assert!(!deeds(&site).contains(&"reboot-soft mail".to_owned()), "{:?}", deeds(&site));
+    assert!(site.recover("mail", None) > 0);
+    site.until("all of it is healthy", 300.0, |site| site.view().state == State::Healthy);
+}
+
+#[test]
+fn what_is_held_before_its_machine_was_touched_is_called_off_and_nothing_stays_stopped() {
+    for which in ["pause", "maintenance", "fleet"] {
+        let mut site = broken(SHOP);
+        site.until("the first lets go", 60.0, |site| !deeds(site).is_empty());
+        let hold = |site: &mut Site, on: bool| match which {
+            "pause" => site.pause(on),
+            "maintenance" => site.maintenance(on),
+            _ => {
+                site.guard.set_paused(on);
+                site.order(dped::Order::FleetPause { on });
+            }
+        };
+        hold(&mut site, true);
+        site.run(60.0);
+        assert!(!deeds(&site).contains(&"restart-deployable db".to_owned()), "{}", site.transcript());
+        for name in ["app/rails", "app/jobs", "web/nginx"] {
+            let unit = site.guest(name).unit;
+            assert_eq!(unit, Unit::Running, "{which}: {name}\n{}", site.transcript());
+        }
+        hold(&mut site, false);
+        site.mend("db/pg");
+        site.until("everything is healthy", 600.0, |site| site.view().state == State::Healthy);
+    }
+}
+
+#[test]
+fn what_is_held_after_its_machine_was_touched_is_finished() {
+    let mut site = broken(SHOP);
+    site.until("the machine is restarted", 300.0, restarted_once);
+    site.mend("db/pg");
+    site.maintenance(true);
+    site.run(120.0);
+    for name in ["app/rails", "app/jobs", "web/nginx"] {
+        let unit = site.guest(name).unit;
+        assert_eq!(unit, Unit::Running, "{name}\n{}", site.transcript());
+    }
+}
+
+#[test]
+fn whatever_step_cpe_ends_at_it_is_neither_lost_nor_done_twice() {
+    for steps in 0..8 {
+        for down in [0.1, 3.0, 200.0] {
+            let mut site = broken(SHOP);
+            site.until("so many steps", 300.0, |site| site.acts.len() >= steps || site.notified().len() > 0);
+            if steps > 3 {
+                site.mend("db/pg");
+            }
+            site.restart(down);
+            site.until("it is over", 3000.0, |site| {
+                site.view().state == State::Healthy || !site.notified().is_empty()
+            });
+            let restarts = site.rungs().iter().filter(|it| **it == Rung::RestartDeployable).count();
+            assert!(restarts <= 1, "{steps} {down}\n{}", site.transcript());
+            site.run(120.0);
+            for name in ["app/rails", "app/jobs", "web/nginx"] {
+                let unit = site.guest(name).unit;
+                assert_eq!(unit, Unit::Running, "{name} {steps} {down}\n{}", site.transcript());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_was_left_off_between_its_stop_and_its_start_is_started() {
+    let mut site = broken(SHOP);
+    site.until("the others have let go", 300.0, |site| deeds(site).contains(&"stop app/rails".to_owned()));
+    site.until("the machine is restarted", 300.0, restarted_once);
+    site.outcomes = vec![Outcome::Lost];
+    site.run(3.0);
+    site.machine("db", Machine::Off);
+    site.restart(0.1);
+    site.mend("db/pg");
+    site.until("everything is healthy", 1200.0, |site| site.view().state == State::Healthy);
+    assert!(site.rungs().contains(&Rung::Start), "{}", site.transcript());
+}
+
+#[test]
+fn what_forbids_it_is_recorded_and_the_ladder_ends_as_without_it() {
+    let without_power = || {
+        let can = Operation::ALL.into_iter().filter(|it| *it != Operation::Stop);
+        Capabilities(can.collect())
+    };
+    let mut site = Site::with(SHOP);
+    site.capabilities = Some(without_power());
+    site.break_for_good("db/pg");
+    site.until("a person is told", 900.0, |site| !site.notified().is_empty());
+    assert!(
+        site.notified()[0].contains("restart-deployable skipped: the infrastructure cannot do it"),
+        "{:?}",
+        site.notified()
+    );
+    assert!(!deeds(&site).iter().any(|it| it.starts_with("stop")));
+}
+
+#[test]
+fn a_person_orders_it_where_the_definition_gives_it() {
+    let mut site = Site::with(SHOP);
+    let order = site.recover("db", Some(Rung::RestartDeployable));
+    site.until("it is answered", 20.0, |site| site.answers.contains_key(&order));
+    assert!(site.answer(order).is_ok(), "{:?}", site.answer(order));
+    site.until("the machine is restarted", 60.0, restarted_once);
+    site.until("everything is healthy", 300.0, |site| site.view().state == State::Healthy);
+    assert_eq!(
+        deeds(&site)[..4],
+        ["stop app/jobs", "stop web/nginx", "stop app/rails", "restart-deployable db"]
+    );
+
+    let mut site = Site::with(&SHOP.replace("    deployable = { failures = 2, within = \"1d\" }\n", ""));
+    let order = site.recover("db", Some(Rung::RestartDeployable));
+    site.until("it is answered", 20.0, |site| site.answers.contains_key(&order));
+    let said = site.answer(order).unwrap_err();
+    assert!(said.contains("[escalation] does not give it"), "{said}");
+}
