@@ -31,11 +31,9 @@ impl Engine {
     /// The deployable's rung for an assembly whose own ladder has ended, counted once.
     pub(crate) fn beyond(&mut self, index: AssemblyIndex, mut choice: Choice, now: Timestamp) -> Choice {
         let Some(scope) = self.definition().escalation.deployable else { return choice };
-        let Some((verdict, ladder)) = self.assembly(index).trouble.as_ref().and_then(|trouble| {
-            Some((trouble.verdict.as_ref().map(|(verdict, _)| verdict.clone()), &trouble.ladder))
-        }) else {
-            return choice;
-        };
+        let Some(trouble) = &self.assembly(index).trouble else { return choice };
+        let (verdict, ladder) =
+            (trouble.verdict.as_ref().map(|(verdict, _)| verdict.clone()), &trouble.ladder);
         if ladder.given_up {
             return choice;
         }

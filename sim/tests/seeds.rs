@@ -115,17 +115,12 @@ const EFFECTS: [(&str, &str); 11] = [
 ];
 
 /// What cannot occur, and why.
-const EXCEPTIONS: [(&str, &str, &str); 3] = [
+const EXCEPTIONS: [(&str, &str, &str); 2] = [
     ("rung", "relocate", "no definition can ask for it yet"),
     (
         "refusal",
         "not_owner",
         "nothing in the product says it yet: a second controller does not get the lock of state_dir",
-    ),
-    (
-        "refusal",
-        "in_flight",
-        "only a person's order meets an action under way; the engine itself does not ask before it is over",
     ),
 ];
 

@@ -159,7 +159,8 @@ fn window_of_the_whole(
     };
     let assembly = definition.assembly(index);
     let failures = window.failures.get();
-    let each = machine_action(&definition.timing, Rung::RestartDeployable, assembly, assumed) + detection(&assembly.probe);
+    let each = machine_action(&definition.timing, Rung::RestartDeployable, assembly, assumed)
+        + detection(&assembly.probe);
     let most = slowest(Rung::RestartDeployable, failures, each);
     if failures > 1 && most > window.within {
         found.push(slow(Part::Deployable, "deployable", window, most, "restarts of what is affected"));

@@ -203,7 +203,9 @@ fn whatever_step_cpe_ends_at_it_is_neither_lost_nor_done_twice() {
     for steps in 0..8 {
         for down in [0.1, 3.0, 200.0] {
             let mut site = broken(SHOP);
-            site.until("so many steps", 300.0, |site| site.acts.len() >= steps || site.notified().len() > 0);
+            site.until("so many steps", 300.0, |site| {
+                site.acts.len() >= steps || !site.notified().is_empty()
+            });
             if steps > 3 {
                 site.mend("db/pg");
             }

@@ -138,7 +138,7 @@ impl World {
         }
         match operate.operation {
             Operation::Stop if !operate.then_starts => {
-                self.answer_fence_at(at, life, member, action, outcome)
+                self.answer_fence_at(at, life, member, action, outcome);
             }
             _ => self.answer_at(at, life, member, action, outcome),
         }
