@@ -214,19 +214,10 @@ impl Work {
     }
 
     async fn conclude(&self, answer: Result<InstanceAnswer, InfraError>) -> ActionOutcome {
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(error) => return failed(&error),
-        };
-        let said = detail(&format!("infrastructure: {} {}", answer.state, answer.detail));
-        let outcome = match answer.state {
-            InstanceState::Active | InstanceState::Changing => ActionOutcome::Done { detail: said },
-            InstanceState::Off | InstanceState::Error | InstanceState::Gone => {
-                ActionOutcome::Failed { detail: said }
-            }
-            InstanceState::Unknown => ActionOutcome::Unresolved { detail: said },
-        };
-        self.tell(answer.state, answer.instance, answer.address).await;
+        let outcome = concluded(&answer);
+        if let Ok(answer) = answer {
+            self.tell(answer.state, answer.instance, answer.address).await;
+        }
         outcome
     }
 
@@ -288,6 +279,22 @@ impl Work {
 
     fn label(&self) -> String {
         format!("{}/{}", self.definition.name, self.definition.assembly(self.assembly).name)
+    }
+}
+
+/// What an infrastructure's answer says of what it was asked to do.
+pub(crate) fn concluded(answer: &Result<InstanceAnswer, InfraError>) -> ActionOutcome {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return failed(error),
+    };
+    let said = detail(&format!("infrastructure: {} {}", answer.state, answer.detail));
+    match answer.state {
+        InstanceState::Active | InstanceState::Changing => ActionOutcome::Done { detail: said },
+        InstanceState::Off | InstanceState::Error | InstanceState::Gone => {
+            ActionOutcome::Failed { detail: said }
+        }
+        InstanceState::Unknown => ActionOutcome::Unresolved { detail: said },
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use cpe_infra::{Error, Infrastructure, InstanceAnswer, InstanceRequest};
+use cpe_infra::{Error, EvacuationRequest, Infrastructure, InstanceAnswer, InstanceRequest};
 use cpe_proto::id::Name;
 use cpe_proto::infrastructure::{Capabilities, Operation};
 
@@ -46,6 +46,18 @@ impl Adapter {
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
+    }
+
+    /// Evacuates a failure domain.
+    ///
+    /// # Errors
+    /// As the adapter says.
+    pub async fn evacuate(
+        &self,
+        request: EvacuationRequest,
+        timeout: Duration,
+    ) -> Result<InstanceAnswer, Error> {
+        self.infrastructure.evacuate(request, timeout).await
     }
 
     /// Does one operation.

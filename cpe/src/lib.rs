@@ -13,6 +13,7 @@ pub mod clock;
 pub mod demo;
 pub mod direct;
 pub mod driver;
+pub mod evacuation;
 pub mod event;
 pub mod fleet;
 #[cfg(feature = "fuzzing")]
@@ -30,7 +31,6 @@ pub mod pauses;
 pub mod render;
 pub mod run;
 pub mod schema;
-pub mod secret;
 pub mod services;
 pub mod sessions;
 pub mod shared;

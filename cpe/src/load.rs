@@ -83,6 +83,8 @@ pub struct Context {
     pub canaries: bool,
     /// How much may be done at a time.
     pub guard: GuardSettings,
+    /// The failure domains that are evacuated when they are dead.
+    pub evacuated: BTreeSet<Name>,
     /// What is written of its infrastructures: what each can do, and how long it may take to answer.
     pub written: BTreeMap<Name, (Option<Capabilities>, Duration)>,
 }
@@ -104,6 +106,7 @@ impl Context {
             port: config.ssh.port,
             canaries: !config.canaries.is_empty(),
             guard: guard::settings(config),
+            evacuated: config.domains.iter().map(|it| it.domain.clone()).collect(),
             written: config.infrastructures.iter().map(written).collect(),
         }
     }

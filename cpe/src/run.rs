@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use cpe_infra::{Infrastructure, command, fence};
 use cpe_monitor::ssh::{self, Identity, Monitor};
-use cpe_proto::config::{ApiAddress, Config, InfrastructureKind, Listen, Login};
+use cpe_proto::config::{ApiAddress, Config, InfrastructureKind, Listen, Login, SharedPoint};
 use cpe_proto::id::Name;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -101,7 +101,10 @@ impl Controller {
         let infrastructures = infrastructures(&config);
         let (vital, failures) = Vital::new();
         let notifier = Notifier::new(config.notify.clone(), Arc::clone(&metrics), journal.clone(), &vital);
-        let guard = guard::taken_up(journal.start_state(), guard::settings(&config));
+        let mut guard = guard::taken_up(journal.start_state(), guard::settings(&config));
+        for SharedPoint { domain, infrastructure } in &config.domains {
+            guard.shared_point(domain.clone(), infrastructure.clone());
+        }
         let lag = Lag::new(config.lag_budget);
         for adapter in infrastructures.values() {
             tokio::spawn(Arc::clone(adapter).learn());

@@ -15,6 +15,7 @@ use dped::{Guard, GuardOutput};
 
 use crate::adapter::Adapter;
 use crate::clock;
+use crate::evacuation;
 use crate::event::plain;
 use crate::journal::{Journal, Writable};
 use crate::lag::Lag;
@@ -87,6 +88,12 @@ impl Shared {
         definitions.insert(definition.name.clone(), definition);
     }
 
+    /// The definition of a deployable that is managed.
+    #[must_use]
+    pub fn definition(&self, deployable: &Name) -> Option<Arc<Deployable>> {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner).get(deployable).cloned()
+    }
+
     /// A deployable is managed no more.
     pub fn forget(&self, deployable: &Name) {
         self.definitions.lock().unwrap_or_else(PoisonError::into_inner).remove(deployable);
@@ -119,7 +126,7 @@ impl Shared {
     }
 
     /// Keeps and tells what the guard says by itself.
-    pub fn hear_guard(&self) {
+    pub fn hear_guard(self: &Arc<Self>) {
         let said: Vec<GuardOutput> = {
             let mut guard = self.guard();
             let said: Vec<GuardOutput> = std::iter::from_fn(|| guard.poll_output()).collect();
@@ -135,6 +142,7 @@ impl Shared {
                     self.report(None, plain(EventKind::BreakerChanged, &reason));
                 }
                 GuardOutput::Notify { message } => self.notify_of_controller(&message),
+                GuardOutput::Evacuate(evacuate) => evacuation::begin(Arc::clone(self), evacuate),
             }
         }
     }

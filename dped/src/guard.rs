@@ -1,8 +1,10 @@
 //! The fleet guard: the one gate above all engines (policy.md section 6). Called in the process, synchronously, with its own state only:
-//! self-trust (`guard/trust.rs`), common causes and their holds (`guard/holds.rs`), budgets as leases that expire (`guard/lease.rs`),
+//! self-trust (`guard/trust.rs`), common causes and their holds (`guard/holds.rs`), the one action at a shared
+//! point (`guard/evacuation.rs`), budgets as leases that expire (`guard/lease.rs`),
 //! and which paths were proven by whom (`guard/path.rs`). What it cannot know it does not admit.
 
 mod breaker;
+mod evacuation;
 mod holds;
 mod lease;
 mod path;
@@ -22,6 +24,7 @@ use cpe_proto::time::Timestamp;
 use crate::describe::{span, value};
 use crate::output::Request;
 use breaker::Room;
+pub use evacuation::Evacuate;
 use holds::Holds;
 pub use holds::{GuardOutput, Scope};
 use lease::{Lease, Leases};
@@ -70,6 +73,12 @@ pub struct GuardSettings {
     pub verified_within: Duration,
     /// A slow start in which nobody wanted anything for this (10 min) is over.
     pub quiet: Duration,
+    /// Before a domain is evacuated, its members' engines are heard for this (30 s).
+    pub evacuation_heard: Duration,
+    /// An evacuation may take this (10 min).
+    pub evacuation: Duration,
+    /// After it, what it was for has this (5 min) to be healthy.
+    pub evacuation_verified: Duration,
     /// Between two ticks, above this all evidence is void (3 s).
     pub gap: Duration,
     /// After a lag above its budget, trust returns when there was none for this (1 s).
@@ -97,6 +106,9 @@ impl Default for GuardSettings {
             retry_after: Duration::from_secs(1800),
             verified_within: Duration::from_secs(30),
             quiet: Duration::from_secs(600),
+            evacuation_heard: Duration::from_secs(30),
+            evacuation: Duration::from_secs(600),
+            evacuation_verified: Duration::from_secs(300),
             gap: Duration::from_secs(3),
             late_settle: Duration::from_secs(1),
             canary_fresh: Duration::from_secs(10),
@@ -205,6 +217,8 @@ impl Guard {
         self.changed |= self.leases.expire(now, self.settings.machine_rungs_within);
         let trusted = self.trusted(now);
         self.holds.advance(trusted.is_ok(), &self.settings, now);
+        let ready = trusted.is_ok() && !self.paused && self.journal_writable;
+        self.holds.advance_evacuations(ready, &self.leases, &self.settings, now);
         self.tell_trust(trusted, now);
     }
 
@@ -321,7 +335,12 @@ impl Guard {
         }
         let mut gates = Vec::with_capacity(8);
         let answer = match self.refusal(key, request, place, now, &mut gates) {
-            Some(refusal) => Answer::Refused(refusal),
+            Some(refusal) => {
+                if refusal == Refusal::DomainHeld && rests_on_silence(request) {
+                    self.holds.hears(&(key.clone(), request.assembly), place.domains, now);
+                }
+                Answer::Refused(refusal)
+            }
             None => {
                 self.grant(key, request, place, now);
                 Answer::Admitted
@@ -534,6 +553,12 @@ impl Guard {
         let peer = peer.map(|(ago, (name, index))| (ago, Prover::Peer(name, index)));
         [canary, peer].into_iter().flatten().min_by_key(|(ago, _)| *ago)
     }
+}
+
+/// A machine is to be recovered that does not answer.
+fn rests_on_silence(request: &Request) -> bool {
+    request.rung.is_some_and(|rung| rung > Rung::RestartService)
+        && request.facts.channel != ChannelFact::Healthy
 }
 
 /// A restart or a step of a start or stop, on positive evidence over a healthy channel: neither the domain's nor the fleet's breaker

@@ -1,12 +1,15 @@
 //! The operator's own program as an infrastructure. `answer.rs` reads what it says, `../process.rs` runs it and ends it.
 //!
 //! The contract: cpe runs `PROGRAM ACTION`. ACTION is one of status, create, start, stop, reboot-soft, reboot-hard, rebuild,
-//! destroy, capabilities.
+//! destroy, evacuate, capabilities.
 //!
 //! * Standard input: one JSON object, `{"action_id","deployable","assembly","instance","address","parameters":{}}`; `instance`
 //!   and `address` are null where they are not known. Then it ends.
 //! * Standard output: one JSON object, `{"state","instance","address","detail"}`, at most 64 KiB; `state` is one of active, off,
 //!   error, gone, changing, unknown, and has to be there. For capabilities: `{"capabilities":["status","reboot-hard"]}`.
+//! * `evacuate` is about a failure domain that is dead (`[[domains]]` of cpe.toml), and optional: its object is
+//!   `{"action_id","domain","assemblies":[{"deployable","assembly","instance","address"}],"parameters":{}}`, and it answers once what ran
+//!   there and is in the list was started elsewhere: active. It makes sure first that the old host cannot run them any more (fences it).
 //! * Standard error: for people; its last 4 KiB are kept where something goes wrong.
 //! * A parameter whose name says so (`password`, `api_token`, `secret` ...) is a secret: what the program says is repeated without it.
 //! * Exit status 0: the answer counts. Anything else, no answer or a bad one: the effect is unknown, and cpe looks again.
@@ -18,17 +21,19 @@
 
 pub(crate) mod answer;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_proto::config::CommandSettings;
 use cpe_proto::fence::is_secret;
 use cpe_proto::infrastructure::{Capabilities, Operation};
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::process::{self, Call, Complaint, Ended, clause, spawn_detail};
 use crate::secrets::Secrets;
-use crate::{Error, InstanceAnswer, InstanceRequest};
+use crate::{Error, EvacuationRequest, InstanceAnswer, InstanceRequest};
 
 /// One program of cpe.toml.
 #[derive(Debug)]
@@ -72,19 +77,43 @@ impl Command {
         request: &InstanceRequest,
         timeout: Duration,
     ) -> Result<InstanceAnswer, Error> {
+        let mut parameters = self.settings.parameters.clone();
+        parameters.extend(request.parameters.clone());
+        let secrets = secrets_of(&parameters);
+        let request = InstanceRequest { parameters, ..request.clone() };
+        self.ask(operation, &request, &secrets, timeout).await
+    }
+
+    /// Runs the program for a failure domain.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn evacuate(
+        &self,
+        request: EvacuationRequest,
+        timeout: Duration,
+    ) -> Result<InstanceAnswer, Error> {
+        let parameters = self.settings.parameters.clone();
+        let secrets = secrets_of(&parameters);
+        let request = EvacuationRequest { parameters, ..request };
+        self.ask(Operation::Evacuate, &request, &secrets, timeout).await
+    }
+
+    async fn ask(
+        &self,
+        operation: Operation,
+        request: &impl Serialize,
+        secrets: &Secrets,
+        timeout: Duration,
+    ) -> Result<InstanceAnswer, Error> {
         if let Some(capabilities) = &self.settings.capabilities
             && !capabilities.0.contains(&operation)
         {
             return Err(self.not_started(operation, "it is not in its `capabilities` in cpe.toml".to_owned()));
         }
-        let mut parameters = self.settings.parameters.clone();
-        parameters.extend(request.parameters.clone());
-        let secret = parameters.iter().filter(|(key, _)| is_secret(key)).map(|(_, value)| value.clone());
-        let secrets = Secrets::new(secret);
-        let request = InstanceRequest { parameters, ..request.clone() };
-        let input = line(&request).map_err(|error| self.not_started(operation, error.to_string()))?;
+        let input = line(request).map_err(|error| self.not_started(operation, error.to_string()))?;
         let ended = self.call(operation, input, timeout).await?;
-        let output = self.output(operation, timeout, &secrets, ended)?;
+        let output = self.output(operation, timeout, secrets, ended)?;
         match answer::instance(&output) {
             Ok(answer) => Ok(InstanceAnswer { detail: secrets.scrub(&answer.detail, false), ..answer }),
             Err(detail) => {
@@ -166,8 +195,13 @@ impl Command {
     }
 }
 
+fn secrets_of(parameters: &BTreeMap<String, String>) -> Secrets {
+    let secret = parameters.iter().filter(|(key, _)| is_secret(key)).map(|(_, value)| value.clone());
+    Secrets::new(secret)
+}
+
 /// The request as one line of JSON.
-fn line(request: &InstanceRequest) -> serde_json::Result<Vec<u8>> {
+fn line(request: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     Ok(line)

@@ -155,6 +155,11 @@ impl Fence {
         .await
     }
 
+    /// It switches power and nothing else.
+    pub(crate) fn cannot(&self, operation: Operation) -> Error {
+        self.shared.not_started(operation, "a fence agent switches power and nothing else".to_owned())
+    }
+
     async fn turn(&self, operation: Operation, deadline: Instant) -> Result<Turn, Error> {
         let turns = &self.shared.turns;
         let waiting = async {

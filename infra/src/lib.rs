@@ -57,6 +57,32 @@ pub struct InstanceRequest {
     pub fence: FenceOptions,
 }
 
+/// A failure domain that is dead, and which of its instances are to be started elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EvacuationRequest {
+    /// The action, unique in one controller.
+    pub action_id: String,
+    /// The failure domain's name.
+    pub domain: String,
+    /// Those of its assemblies that are to be recovered.
+    pub assemblies: Vec<Evacuee>,
+    /// The infrastructure's own parameters.
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// One assembly of an evacuation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Evacuee {
+    /// The deployable's name.
+    pub deployable: String,
+    /// The assembly's name.
+    pub assembly: String,
+    /// The infrastructure's id of the instance, where the definition has it.
+    pub instance: Option<String>,
+    /// The address, where the definition has it.
+    pub address: Option<String>,
+}
+
 /// What the infrastructure says of the instance after an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceAnswer {
@@ -140,6 +166,24 @@ impl Infrastructure {
             Self::Command(ref command) => command.capabilities().await,
             #[cfg(feature = "fence")]
             Self::Fence(ref fence) => fence.capabilities().await,
+        }
+    }
+
+    /// Evacuates a failure domain. `timeout` covers the wait for its turn too.
+    ///
+    /// # Errors
+    /// See [`Error`]; only [`Error::NotStarted`] is certain to have had no effect.
+    #[cfg_attr(not(any(feature = "command", feature = "fence")), allow(unused_variables))]
+    pub async fn evacuate(
+        &self,
+        request: EvacuationRequest,
+        timeout: Duration,
+    ) -> Result<InstanceAnswer, Error> {
+        match *self {
+            #[cfg(feature = "command")]
+            Self::Command(ref command) => command.evacuate(request, timeout).await,
+            #[cfg(feature = "fence")]
+            Self::Fence(ref fence) => Err(fence.cannot(Operation::Evacuate)),
         }
     }
 

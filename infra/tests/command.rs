@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_infra::command::Command;
-use cpe_infra::{Error, Infrastructure, InstanceAnswer, InstanceRequest};
+use cpe_infra::{Error, EvacuationRequest, Evacuee, Infrastructure, InstanceAnswer, InstanceRequest};
 use cpe_proto::config::CommandSettings;
 use cpe_proto::fence::FenceOptions;
 use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
@@ -71,12 +71,45 @@ async fn misbehaved(way: &str) -> Error {
 }
 
 #[tokio::test]
+async fn a_dead_hypervisor_is_evacuated_by_the_operators_program() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut settings = settings("tests/programs/misbehave");
+    settings.parameters.insert("way".to_owned(), "moves".to_owned());
+    settings.parameters.insert("directory".to_owned(), path(&directory).to_owned());
+    let request = || EvacuationRequest {
+        action_id: "cpe-evacuate-1".to_owned(),
+        domain: "hv7".to_owned(),
+        assemblies: vec![Evacuee {
+            deployable: "shop".to_owned(),
+            assembly: "web".to_owned(),
+            instance: None,
+            address: Some("192.0.2.7".to_owned()),
+        }],
+        parameters: BTreeMap::new(),
+    };
+    let moves = Infrastructure::Command(Command::new(&settings));
+    let answer = moves.evacuate(request(), LONG).await.expect("it answers");
+    assert_eq!((answer.state, answer.detail.as_str()), (InstanceState::Active, "5 moved to hv8"));
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect("it left word");
+    assert_eq!(read("action"), "evacuate\n");
+    assert!(read("request").starts_with(
+        r#"{"action_id":"cpe-evacuate-1","domain":"hv7","assemblies":[{"deployable":"shop","assembly":"web","instance":null,"address":"192.0.2.7"}],"parameters":{"#
+    ));
+    // What cpe.toml does not list is not begun.
+    settings.capabilities = Some(Capabilities([Operation::Status].into()));
+    let cannot = Infrastructure::Command(Command::new(&settings)).evacuate(request(), LONG).await;
+    assert!(!cannot.expect_err("it is not listed").is_unresolved());
+}
+
+#[tokio::test]
 async fn the_example_program_does_every_action() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut settings = settings("examples/command-infrastructure");
     settings.parameters.insert("directory".to_owned(), path(&directory).to_owned());
     let example = Infrastructure::Command(Command::new(&settings));
-    assert_eq!(example.capabilities().await, Ok(Capabilities(Operation::ALL.into())));
+    // A machine in a file is on no hypervisor.
+    let all = Operation::ALL.into_iter().filter(|it| *it != Operation::Evacuate).collect();
+    assert_eq!(example.capabilities().await, Ok(Capabilities(all)));
 
     let steps = [
         (Operation::Status, InstanceState::Gone, "boot 0"),

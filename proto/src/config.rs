@@ -39,6 +39,8 @@ pub struct Config {
     pub notify: Notify,
     /// What answers when our own network works. Kept for the fleet guard.
     pub canaries: Vec<Canary>,
+    /// Failure domains whose members share something that an infrastructure can act upon. Kept for the fleet guard.
+    pub domains: Vec<SharedPoint>,
     /// What can recover machines.
     pub infrastructures: BTreeMap<Name, Infrastructure>,
     /// How much may be done at a time.
@@ -99,6 +101,15 @@ pub struct Canary {
     pub tcp: HostPort,
 }
 
+/// A failure domain that an infrastructure can evacuate when it is dead, as a hypervisor (policy.md section 6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedPoint {
+    /// The failure domain.
+    pub domain: Name,
+    /// The infrastructure; its program can `evacuate`.
+    pub infrastructure: Name,
+}
+
 /// How many recoveries may be under way (policy.md section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budgets {
@@ -132,6 +143,7 @@ const CONFIG: Schema = Schema {
         "journal",
         "notify",
         "canaries",
+        "domains",
         "infrastructures",
         "budgets",
         "guard",
@@ -156,6 +168,7 @@ const SSH: Schema = Schema {
 };
 const JOURNAL: Schema = Schema { title: "[journal]", keys: &["keep", "max_size"], later: &[] };
 const CANARY: Schema = Schema { title: "[[canaries]]", keys: &["path", "tcp"], later: &[] };
+const DOMAIN: Schema = Schema { title: "[[domains]]", keys: &["name", "infrastructure"], later: &[] };
 const BUDGETS: Schema = Schema { title: "[budgets]", keys: &["in_flight", "machine_rungs"], later: &[] };
 const IN_FLIGHT: Schema = Schema {
     title: "in_flight",
@@ -165,7 +178,7 @@ const IN_FLIGHT: Schema = Schema {
 const MACHINE_RUNGS: Schema = Schema { title: "machine_rungs", keys: &["count", "within"], later: &[] };
 
 /// Every kind of table of cpe.toml with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 17] = [
+pub const SCHEMAS: [&Schema; 18] = [
     &CONFIG,
     &listen::LISTEN,
     &secret::SECRET,
@@ -175,6 +188,7 @@ pub const SCHEMAS: [&Schema; 17] = [
     &notify::NOTIFY,
     &notify::EMAIL,
     &CANARY,
+    &DOMAIN,
     &BUDGETS,
     &IN_FLIGHT,
     &MACHINE_RUNGS,
@@ -228,6 +242,7 @@ impl Config {
 
 fn read(root: &Table<'_>, folder: &Path) -> Config {
     let path = |key: &str, default: &str| path_of(root, key, folder).unwrap_or_else(|| default.into());
+    let infrastructures = infrastructures::read(root, folder);
     let lag = root.duration("lag_budget", Duration::from_millis(10), Duration::from_secs(60));
     Config {
         deployables: path("deployables", "/etc/cpe/deployables"),
@@ -237,7 +252,8 @@ fn read(root: &Table<'_>, folder: &Path) -> Config {
         journal: read_journal(root),
         notify: notify::read(root, folder),
         canaries: read_canaries(root),
-        infrastructures: infrastructures::read(root, folder),
+        domains: read_domains(root, &infrastructures),
+        infrastructures,
         budgets: root.table("budgets", &BUDGETS).map(|table| read_budgets(&table)).unwrap_or_default(),
         holds: guard::read(root),
         lag_budget: lag.unwrap_or(Duration::from_millis(250)),
@@ -333,6 +349,33 @@ fn read_canaries(root: &Table<'_>) -> Vec<Canary> {
         }
     }
     canaries
+}
+
+fn read_domains(root: &Table<'_>, known: &BTreeMap<Name, Infrastructure>) -> Vec<SharedPoint> {
+    let mut domains: Vec<SharedPoint> = Vec::new();
+    for table in root.table_list("domains", &DOMAIN) {
+        table.require("name", "name = \"hv7\"");
+        table.require("infrastructure", "infrastructure = \"prod\"");
+        let (domain, infrastructure) = (table.parse("name", name), table.parse("infrastructure", name));
+        let (Some(domain), Some(infrastructure)) = (domain, infrastructure) else { continue };
+        let wrong = match known.get(&infrastructure).map(|it| &it.kind) {
+            Some(InfrastructureKind::Command(_)) => None,
+            Some(InfrastructureKind::Fence(_)) => {
+                Some("is a fence agent, which switches power and nothing else".to_owned())
+            }
+            None => Some("is not among the infrastructures of this file".to_owned()),
+        };
+        if let Some(wrong) = wrong {
+            let message =
+                format!("`infrastructure` {infrastructure} {wrong}, expected one of kind \"command\"");
+            table.report().error(table.at_key("infrastructure"), message);
+        }
+        if domains.iter().any(|other| other.domain == domain) {
+            table.report().error(table.at_key("name"), format!("domain {domain} comes twice, expected once"));
+        }
+        domains.push(SharedPoint { domain, infrastructure });
+    }
+    domains
 }
 
 fn read_budgets(table: &Table<'_>) -> Budgets {

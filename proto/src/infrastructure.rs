@@ -66,13 +66,15 @@ pub enum Operation {
     Rebuild,
     /// Delete it.
     Destroy,
+    /// Start the instances of a failure domain that is dead elsewhere: the one action at what they share.
+    Evacuate,
     /// Say which operations there are.
     Capabilities,
 }
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Status,
         Self::Create,
         Self::Start,
@@ -81,6 +83,7 @@ impl Operation {
         Self::RebootHard,
         Self::Rebuild,
         Self::Destroy,
+        Self::Evacuate,
         Self::Capabilities,
     ];
 
@@ -96,6 +99,7 @@ impl Operation {
             Self::RebootHard => "reboot-hard",
             Self::Rebuild => "rebuild",
             Self::Destroy => "destroy",
+            Self::Evacuate => "evacuate",
             Self::Capabilities => "capabilities",
         }
     }

@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::Refused;
 use super::peer::Peer;
 use crate::clock;
-use crate::secret::{self, SecretError};
+use cpe_monitor::secret::{self, SecretError};
 
 /// What is shorter could be guessed, in bytes; `openssl rand -hex 16` has 32.
 const LENGTH_MIN: usize = 20;

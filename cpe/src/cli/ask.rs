@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{CONFIG_DEFAULT, Cli, Command, Events, Exit, Failure, Maintenance, Status, Why, WhyNot};
 use crate::client::{Client, EventsRequest, Place};
 use crate::render::{self, Colour, Follow, Joined, Reader};
-use crate::secret::SecretError;
-use crate::{clock, load, secret};
+use crate::{clock, load};
+use cpe_monitor::secret::{self, SecretError};
 
 /// Where the API is when there is no configuration at all.
 const SOCKET_DEFAULT: &str = "/run/cpe/api.sock";

@@ -112,7 +112,9 @@ pub(super) fn of(definitions: &Definitions) -> Bounds {
 fn healed(all: &[&Deployable], peers: &Peers<'_>, context: &Context) -> Option<Healed> {
     let managed = all.iter().map(|definition| {
         let each = definition.assembly_indices().map(|index| peers.besides((&definition.name, index)));
-        Managed { definition, assumed: context.assumptions(definition, each.flatten().max()) }
+        let mut domains = definition.assemblies.iter().flat_map(|it| &it.failure_domains);
+        let evacuated = domains.any(|domain| context.evacuated.contains(domain));
+        Managed { definition, assumed: context.assumptions(definition, each.flatten().max()), evacuated }
     });
     let healing = bounds::healed(&managed.collect::<Vec<_>>(), &context.guard);
     let summands = healing.summands().into_iter().map(|(what, of)| Summand { what, ms: millis(of) });

@@ -329,6 +329,14 @@ impl Journal {
         self.append(Record::Guard { time: clock::wall_ms(), snapshot });
     }
 
+    /// Keeps what the fleet guard was written down as, durably: what it has begun by itself is never begun again.
+    ///
+    /// # Errors
+    /// [`JournalError`]: it must not be begun.
+    pub async fn guard_durably(&self, snapshot: Box<GuardSnapshot>) -> Result<(), JournalError> {
+        self.durable(Record::Guard { time: clock::wall_ms(), snapshot }).await
+    }
+
     /// Keeps what an operator wants of a deployable, durably.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use lettre::{Address, Message};
 use super::smtp::Server;
 use super::tls::TlsError;
 use super::{Notification, Phase, Retry};
-use crate::secret::SecretError;
+use cpe_monitor::secret::SecretError;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MailError {

@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use super::mail::MailError;
 use super::tls::{self, TlsError};
-use crate::secret;
+use cpe_monitor::secret;
 
 /// One delivery.
 const TIMEOUT: Duration = Duration::from_secs(30);

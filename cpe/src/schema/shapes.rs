@@ -49,6 +49,7 @@ pub(super) fn required(name: &str) -> &'static [&'static str] {
         "a maintenance window" => &["from", "for"],
         "adopt" => &["tag"],
         "[[canaries]]" => &["path", "tcp"],
+        "[[domains]]" => &["name", "infrastructure"],
         "command infrastructure" => &["kind", "program"],
         "fence infrastructure" => &["kind", "agent"],
         _ => &[],
@@ -244,6 +245,7 @@ pub(super) const CONFIGURATION: &Tables = &[
             ("journal", Table("[journal]")),
             ("notify", Table("[notify]")),
             ("canaries", List("[[canaries]]")),
+            ("domains", List("[[domains]]")),
             (
                 "infrastructures",
                 Values(&Any(&[Table("command infrastructure"), Table("fence infrastructure")])),
@@ -303,6 +305,7 @@ pub(super) const CONFIGURATION: &Tables = &[
         ],
     ),
     ("[[canaries]]", &[("path", Text), ("tcp", Text)]),
+    ("[[domains]]", &[("name", Text), ("infrastructure", Text)]),
     ("[budgets]", &[("in_flight", Table("in_flight")), ("machine_rungs", Table("machine_rungs"))]),
     (
         "in_flight",

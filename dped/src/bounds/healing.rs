@@ -23,6 +23,8 @@ pub struct Managed<'a> {
     pub definition: &'a Deployable,
     /// What is assumed of it.
     pub assumed: Assumptions,
+    /// Whether a failure domain of it is evacuated when it is dead.
+    pub evacuated: bool,
 }
 
 /// From the end of the last fault until everything is healthy, or exhausted and a person was told: what it is made of.
@@ -95,7 +97,7 @@ fn assemblies<'a>(it: &'a Managed<'_>) -> impl Iterator<Item = AssemblyIndex> + 
 
 /// Every kind of fault that a definition's parts can have.
 fn faults<'a>(it: &'a Managed<'_>) -> impl Iterator<Item = FaultBounds> + 'a {
-    let Managed { definition, assumed } = it;
+    let Managed { definition, assumed, .. } = it;
     assemblies(it).flat_map(move |index| {
         let services = definition.services_of(index).map(|part| service(definition, part, assumed));
         services.chain(hung_machine(definition, index, assumed)).collect::<Vec<_>>()
@@ -104,7 +106,7 @@ fn faults<'a>(it: &'a Managed<'_>) -> impl Iterator<Item = FaultBounds> + 'a {
 
 /// One action on a machine or a restart, whichever takes longer, with its verification.
 fn longest_action(it: &Managed<'_>) -> Duration {
-    let Managed { definition, assumed } = it;
+    let Managed { definition, assumed, .. } = it;
     let each = assemblies(it).map(|index| {
         let assembly = definition.assembly(index);
         let services = definition.services_of(index).map(|part| {
@@ -135,13 +137,15 @@ fn found(it: &Managed<'_>) -> Duration {
     grace.unwrap_or_default() + all.max().unwrap_or_default()
 }
 
-/// policy.md section 6: the hold, then steps of 1, 2, 4 ... repairs, each asked for, done and verified. A step that failed with the last
+/// policy.md section 6: the hold, perhaps an evacuation whose outcome is lost and that did not help, then steps of 1, 2, 4 ... repairs, each asked for, done and verified. A step that failed with the last
 /// fault stops the slow start for `retry_after`, and all of it comes again.
 fn held(all: &[Managed<'_>], guard: &GuardSettings) -> Duration {
     let members: usize = all.iter().map(|it| it.definition.assemblies.len()).sum();
     let steps = usize::BITS - members.leading_zeros();
     let each = all.iter().map(longest_action).max().unwrap_or_default() + guard.verified_within;
-    let once = guard.hold + each * steps;
+    let evacuation = guard.evacuation_heard + guard.evacuation + guard.evacuation_verified;
+    let evacuation = if all.iter().any(|it| it.evacuated) { evacuation } else { Duration::ZERO };
+    let once = guard.hold + evacuation + each * steps;
     once * 2 + guard.retry_after
 }
 
@@ -164,7 +168,7 @@ impl Work {
         work
     }
 
-    fn add(&mut self, Managed { definition, assumed }: &Managed<'_>, index: AssemblyIndex) {
+    fn add(&mut self, Managed { definition, assumed, .. }: &Managed<'_>, index: AssemblyIndex) {
         let assembly = definition.assembly(index);
         let asked = asked_again(assembly);
         let hung = hung_machine(definition, index, assumed);

@@ -1,4 +1,5 @@
-//! A hold of one failure domain, or of the fleet, from its opening to its end: hold, slow start of 1, 2, 4 ... verified repairs, and
+//! A hold of one failure domain, or of the fleet, from its opening to its end: hold, perhaps one action at what its
+//! members share (`evacuation.rs`), slow start of 1, 2, 4 ... verified repairs, and
 //! exhausted when the first of them fails. What opens it is decided in `holds.rs`.
 
 use std::collections::BTreeMap;
@@ -7,6 +8,7 @@ use cpe_proto::id::{ActionId, Name};
 use cpe_proto::time::Timestamp;
 
 use super::GuardSettings;
+use super::evacuation::Evacuation;
 use super::population::Key;
 
 /// One admitted repair that is not verified yet.
@@ -24,6 +26,8 @@ pub(super) enum Phase {
     Hold { until: Timestamp },
     /// So many at a time.
     SlowStart(SlowStart),
+    /// Before the slow start: the one action at what its members share.
+    Evacuation(Evacuation),
     /// A repair failed: the next slow start is then.
     Exhausted { until: Timestamp },
 }
@@ -57,16 +61,22 @@ pub(super) enum Room {
 #[derive(Debug)]
 pub(super) struct Breaker {
     pub(super) phase: Phase,
+    /// The shared point was considered: there is no second time in one hold.
+    pub(super) considered: bool,
 }
 
 impl Breaker {
     pub(super) fn open(now: Timestamp, settings: &GuardSettings) -> Self {
-        Self { phase: Phase::Hold { until: now.after(settings.hold) } }
+        Self { phase: Phase::Hold { until: now.after(settings.hold) }, considered: false }
     }
 
-    /// Whether nothing at all is admitted.
-    pub(super) const fn holds(&self) -> bool {
-        !matches!(self.phase, Phase::SlowStart(_))
+    /// Whether its members are not even judged.
+    pub(super) fn holds(&self) -> bool {
+        match &self.phase {
+            Phase::SlowStart(_) => false,
+            Phase::Evacuation(evacuation) => evacuation.holds(),
+            Phase::Hold { .. } | Phase::Exhausted { .. } => true,
+        }
     }
 
     pub(super) fn slow_start(&mut self, now: Timestamp) {
@@ -79,15 +89,19 @@ impl Breaker {
 
     /// When a hold or an exhaustion is over.
     pub(super) const fn until(&self) -> Option<Timestamp> {
-        match self.phase {
-            Phase::Hold { until } | Phase::Exhausted { until } => Some(until),
+        match &self.phase {
+            Phase::Hold { until }
+            | Phase::Exhausted { until }
+            | Phase::Evacuation(Evacuation { until, .. }) => Some(*until),
             Phase::SlowStart(_) => None,
         }
     }
 
     pub(super) fn room(&self) -> Room {
         match &self.phase {
-            Phase::Hold { until } | Phase::Exhausted { until } => Room::Closed(*until),
+            Phase::Hold { until }
+            | Phase::Exhausted { until }
+            | Phase::Evacuation(Evacuation { until, .. }) => Room::Closed(*until),
             Phase::SlowStart(start) => {
                 let used = start.trials.len() + start.verified;
                 if used < start.width { Room::Yes(used, start.width) } else { Room::Full(used, start.width) }

@@ -11,6 +11,7 @@ use cpe_proto::time::Timestamp;
 
 use super::GuardSettings;
 use super::breaker::{Breaker, Phase};
+use super::evacuation::{Evacuate, Evacuations};
 use super::population::{HealthClass, Key, Population, Share};
 use crate::describe::span;
 
@@ -48,6 +49,8 @@ pub enum GuardOutput {
         /// One sentence that names the scope.
         reason: Box<str>,
     },
+    /// One action at what a domain's members share.
+    Evacuate(Evacuate),
     /// A person must be told now.
     Notify {
         /// One sentence.
@@ -59,9 +62,10 @@ pub enum GuardOutput {
 pub(super) struct Holds {
     pub(super) population: Population,
     pub(super) breakers: BTreeMap<Scope, Breaker>,
-    outputs: VecDeque<GuardOutput>,
+    pub(super) evacuations: Evacuations,
+    pub(super) outputs: VecDeque<GuardOutput>,
     /// A hold is not what it was.
-    changed: bool,
+    pub(super) changed: bool,
 }
 
 impl Holds {
@@ -213,6 +217,9 @@ impl Holds {
         if let Some(failed) = breaker.overdue(now, settings).cloned() {
             return self.exhaust(scope, &failed, settings, now);
         }
+        if matches!(breaker.phase, Phase::Evacuation(_)) {
+            return;
+        }
         let hold = matches!(breaker.phase, Phase::Hold { .. });
         let over = breaker.until().is_none_or(|until| now >= until);
         if down == 0 && (over || !hold) {
@@ -225,12 +232,23 @@ impl Holds {
         if !over || breaker.until().is_none() || !trusted {
             return;
         }
+        if let Some(domain) = domain.filter(|_| hold)
+            && self.evacuations.consider(domain, breaker, settings, now)
+        {
+            self.changed = true;
+            return;
+        }
+        self.slow_start(scope, down, now);
+    }
+
+    pub(super) fn slow_start(&mut self, scope: &Scope, down: usize, now: Timestamp) {
+        let Some(breaker) = self.breakers.get_mut(scope) else { return };
         breaker.slow_start(now);
         let reason = format!("{scope}: slow start, 1 repair at a time until it is verified; {down} are down");
         self.tell(scope.clone(), reason, false);
     }
 
-    fn close(&mut self, scope: &Scope, why: &str) {
+    pub(super) fn close(&mut self, scope: &Scope, why: &str) {
         self.breakers.remove(scope);
         match scope {
             Scope::Domain(name) => self.population.settle(Some(name)),
@@ -239,7 +257,7 @@ impl Holds {
         self.tell(scope.clone(), format!("{scope} is held no more: {why}"), false);
     }
 
-    /// The first of these domains in which nothing at all is done.
+    /// The first of these domains whose members are not even judged.
     pub(super) fn held<'a>(&self, domains: &'a [Name]) -> Option<&'a Name> {
         let holds =
             |domain: &&Name| self.breakers.get(&Scope::Domain((*domain).clone())).is_some_and(Breaker::holds);

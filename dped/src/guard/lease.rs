@@ -49,6 +49,11 @@ impl Leases {
         self.granted.retain(|(name, action), lease| keeps(name, *action, lease));
     }
 
+    /// Whether something is in flight there.
+    pub(super) fn touch(&self, (key, assembly): &(Name, AssemblyIndex)) -> bool {
+        self.granted.iter().any(|((name, _), lease)| name == key && lease.assembly == *assembly)
+    }
+
     pub(super) fn of(&self, key: &Name) -> Vec<ActionId> {
         self.granted.keys().filter(|(name, _)| name == key).map(|(_, action)| *action).collect()
     }

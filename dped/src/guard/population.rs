@@ -215,6 +215,12 @@ impl Population {
         }
     }
 
+    /// Of a domain: each with its class.
+    pub(super) fn of_domain(&self, domain: &Name) -> impl Iterator<Item = (&Key, HealthClass)> {
+        let inside = |(_, member): &(&Key, &Member)| member.domains.contains(domain);
+        self.members.iter().filter(inside).map(|(key, member)| (key, member.class))
+    }
+
     pub(super) fn of_deployable(&self, deployable: &Name) -> Vec<Key> {
         let (first, last) = (AssemblyIndex(0), AssemblyIndex(u16::MAX));
         let range = (deployable.clone(), first)..=(deployable.clone(), last);

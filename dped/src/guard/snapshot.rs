@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use cpe_proto::id::{ActionId, AssemblyIndex, Name};
 use cpe_proto::snapshot::guard::{
-    DownSnapshot, GUARD_SNAPSHOT_VERSION, GuardSnapshot, HoldPhase, HoldSnapshot, LeaseSnapshot, Member,
-    TrialSnapshot,
+    DownSnapshot, EvacuationPhase, GUARD_SNAPSHOT_VERSION, GuardSnapshot, HoldPhase, HoldSnapshot,
+    LeaseSnapshot, Member, TrialSnapshot,
 };
 use cpe_proto::time::Timestamp;
 
 use super::breaker::{Breaker, Phase, SlowStart, Trial};
+use super::evacuation::{self, Evacuation};
 use super::lease::Lease;
 use super::population::Key;
 use super::{Guard, GuardSettings, Scope};
@@ -43,6 +44,7 @@ impl Guard {
                 Scope::Fleet | Scope::Itself => None,
             },
             phase: phase(&breaker.phase, now),
+            evacuation: evacuation::phase(breaker),
         };
         let down = self.holds.population.losses().map(|(key, domains, at)| DownSnapshot {
             member: member(key),
@@ -55,6 +57,7 @@ impl Guard {
             machine_rungs: rungs.collect(),
             holds: self.holds.breakers.iter().map(hold).collect(),
             down: down.collect(),
+            evacuations: self.holds.evacuations.begun,
             distrust_told: self.distrust.is_some_and(|(_, told)| told),
         }
     }
@@ -92,6 +95,7 @@ impl Guard {
         for down in &snapshot.down {
             guard.holds.population.lost_before(&key(&down.member), &down.domains, ago(down.ago.into()));
         }
+        guard.holds.evacuations.begun = snapshot.evacuations;
         for hold in &snapshot.holds {
             guard.take_up(hold, elapsed, now);
         }
@@ -104,6 +108,10 @@ impl Guard {
         let left = |left: Duration| now.after(left.saturating_sub(elapsed));
         let ago = |age: Duration| now.before(age.saturating_add(elapsed));
         let (phase, goes_on) = match &hold.phase {
+            HoldPhase::Hold(wait) if hold.evacuation.is_some_and(|it| it != EvacuationPhase::Over) => {
+                let evacuation = hold.evacuation.unwrap_or(EvacuationPhase::Verified);
+                Evacuation::restored(evacuation, left((*wait).into()))
+            }
             HoldPhase::Hold(wait) => {
                 let until = left((*wait).into());
                 (Phase::Hold { until }, format!("nothing is done there for {} more", span(until.since(now))))
@@ -130,7 +138,8 @@ impl Guard {
                 (Phase::SlowStart(start), format!("slow start, {width} at a time"))
             }
         };
-        self.holds.breakers.insert(scope.clone(), Breaker { phase });
+        let considered = hold.evacuation.is_some_and(|it| it != EvacuationPhase::Considered);
+        self.holds.breakers.insert(scope.clone(), Breaker { phase, considered });
         self.holds.tell(
             scope.clone(),
             format!("{scope} is held on after a restart of cpe: {goes_on}"),
@@ -162,7 +171,9 @@ fn key(member: &Member) -> Key {
 
 fn phase(phase: &Phase, now: Timestamp) -> HoldPhase {
     match phase {
-        Phase::Hold { until } => HoldPhase::Hold(until.since(now).into()),
+        Phase::Hold { until } | Phase::Evacuation(Evacuation { until, .. }) => {
+            HoldPhase::Hold(until.since(now).into())
+        }
         Phase::Exhausted { until } => HoldPhase::Exhausted(until.since(now).into()),
         Phase::SlowStart(start) => {
             let trial = |(key, trial): (&Key, &Trial)| TrialSnapshot {

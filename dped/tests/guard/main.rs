@@ -1,6 +1,7 @@
 //! policy.md section 6, rule by rule: self-trust, held domains, the fleet breaker and slow start. Each test names the rule that it holds.
 //! Budgets, leases and path evidence are in `rules/guard.rs`.
 
+mod evacuation;
 mod exact;
 mod holds;
 mod restart;
@@ -15,7 +16,7 @@ use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
-use dped::{Guard, GuardOutput, GuardSettings, HealthClass, Place, Request};
+use dped::{Evacuate, Guard, GuardOutput, GuardSettings, HealthClass, Place, Request};
 
 /// A guard, and the fleet around it: each machine is a deployable of its own, named `az1-0`, `az1-1` ... after its domain.
 struct Yard {
@@ -25,13 +26,16 @@ struct Yard {
     /// What it said, oldest first.
     said: Vec<String>,
     told: Vec<String>,
+    /// What it wanted evacuated.
+    evacuated: Vec<Evacuate>,
 }
 
 impl Yard {
     /// Domains of so many healthy machines each.
     fn of(domains: &[(&str, usize)]) -> Self {
         let guard = Guard::new(GuardSettings::default());
-        let mut yard = Self { guard, second: 0, actions: 0, said: Vec::new(), told: Vec::new() };
+        let mut yard =
+            Self { guard, second: 0, actions: 0, said: Vec::new(), told: Vec::new(), evacuated: Vec::new() };
         for (domain, count) in domains {
             for index in 0..*count {
                 yard.is(domain, index, HealthClass::Healthy);
@@ -60,6 +64,7 @@ impl Yard {
             match output {
                 GuardOutput::BreakerChanged { reason, .. } => self.said.push(reason.into()),
                 GuardOutput::Notify { message } => self.told.push(message.into()),
+                GuardOutput::Evacuate(evacuate) => self.evacuated.push(evacuate),
             }
         }
     }

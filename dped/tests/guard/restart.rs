@@ -11,7 +11,7 @@ use super::{HELD, Yard, machine, name, silent};
 
 impl Yard {
     /// cpe ends without warning and is started again so many seconds later, with what was written down. Nothing was seen since.
-    fn restart(&mut self, down: u64) {
+    pub(super) fn restart(&mut self, down: u64) {
         let written = serde_json::to_string(&self.guard.snapshot(self.now())).unwrap_or_default();
         let snapshot: GuardSnapshot = match serde_json::from_str(&written) {
             Ok(snapshot) => snapshot,
@@ -24,7 +24,12 @@ impl Yard {
     }
 
     /// What is first looked at after a start: who is down is told as down.
-    fn looks(&mut self, domain: &str, healthy: std::ops::Range<usize>, down: std::ops::Range<usize>) {
+    pub(super) fn looks(
+        &mut self,
+        domain: &str,
+        healthy: std::ops::Range<usize>,
+        down: std::ops::Range<usize>,
+    ) {
         for index in healthy {
             self.is(domain, index, HealthClass::Healthy);
         }

@@ -67,8 +67,10 @@ fn told(rates: &Rates) -> String {
 
 fn healed(definitions: &[&Deployable]) -> Healing {
     let managed = |definition: &&'_ Deployable| assumed(definition);
-    let managed: Vec<_> =
-        definitions.iter().map(|it| Managed { definition: it, assumed: managed(it) }).collect();
+    let managed: Vec<_> = definitions
+        .iter()
+        .map(|it| Managed { definition: it, assumed: managed(it), evacuated: false })
+        .collect();
     bounds::healed(&managed, &GuardSettings::default())
 }
 

@@ -63,6 +63,7 @@ impl Power<'_> {
             | Operation::RebootSoft
             | Operation::Rebuild
             | Operation::Destroy
+            | Operation::Evacuate
             | Operation::Capabilities => {
                 let detail = "a fence agent switches power and nothing else".to_owned();
                 Err(self.shared.not_started(self.operation, detail))

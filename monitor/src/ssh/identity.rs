@@ -3,19 +3,17 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cpe_proto::fence::Secret;
 use russh::keys::PrivateKey;
 
 use super::settings::{Error, Identity};
+use crate::secret;
 
 /// The longest file of a private key, in bytes; RSA keys of 16384 bits have some 13,000.
 const KEY_MAX_BYTES: u64 = 64 * 1024;
-
-/// The longest passphrase, in bytes, with its newline.
-const PASSPHRASE_MAX_BYTES: u64 = 1024;
 
 /// The keys that were read. One that several sessions want at a time is read once; the others wait for it.
 #[derive(Default)]
@@ -75,9 +73,10 @@ enum Fault {
 fn read(path: &Path, passphrase: Option<&Path>) -> Result<PrivateKey, Fault> {
     let text =
         read_text(path, KEY_MAX_BYTES).map_err(|what| Fault::Unread(format!("cannot be read: {what}")))?;
-    let secret = passphrase.map(read_passphrase).transpose().map_err(Fault::Unread)?;
+    let secret = passphrase.map(secret::read_file).transpose();
+    let secret = secret.map_err(|error| Fault::Unread(format!("is locked, and its passphrase: {error}")))?;
     // The library's own texts may name what it read: they are not passed on.
-    match russh::keys::decode_secret_key(&text, secret.as_deref()) {
+    match russh::keys::decode_secret_key(&text, secret.as_ref().map(Secret::expose)) {
         Ok(key) if !key.is_encrypted() => Ok(key),
         Err(_) if !encrypted(&text) => Err(Fault::Unread(
             "is no private key that is understood (OpenSSH's format; ed25519, ecdsa or rsa)".to_owned(),
@@ -104,23 +103,6 @@ fn encrypted(text: &str) -> bool {
         || text.contains("\nProc-Type: 4,ENCRYPTED")
 }
 
-/// A passphrase from its file, without the newline at its end.
-fn read_passphrase(path: &Path) -> Result<String, String> {
-    let fault = |what: &str| format!("is locked, and its passphrase {}: {what}", path.display());
-    let metadata = std::fs::metadata(path).map_err(|error| fault(&error.to_string()))?;
-    if metadata.permissions().mode() & 0o007 != 0 {
-        return Err(fault("everybody may read or write that file: chmod 0600"));
-    }
-    let mut text = read_text(path, PASSPHRASE_MAX_BYTES).map_err(|what| fault(&what))?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    if text.is_empty() { Err(fault("that file is empty")) } else { Ok(text) }
-}
-
 /// A small text file.
 fn read_text(path: &Path, most: u64) -> Result<String, String> {
     // Asked before it is opened: the open of a pipe would wait for its writer.
@@ -139,6 +121,7 @@ fn read_text(path: &Path, most: u64) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     use tempfile::TempDir;
@@ -210,7 +193,7 @@ mod tests {
         place.write("wrong", "staple", 0o600);
         place.write("open", SECRET, 0o644);
         place.write("empty", "\n", 0o600);
-        place.write("long", &"staple".repeat(1000), 0o600);
+        place.write("long", &"staple".repeat(4000), 0o600);
         std::fs::write(place.path("binary"), b"staple\xff").unwrap();
         std::fs::set_permissions(place.path("binary"), std::fs::Permissions::from_mode(0o600)).unwrap();
         let keys = Keys::default();
@@ -218,7 +201,7 @@ mod tests {
             ("wrong", "not unlocked"),
             ("open", "chmod 0600"),
             ("empty", "is empty"),
-            ("long", "longer than 1024 bytes"),
+            ("long", "too long"),
             ("binary", "UTF-8"),
             ("missing", "No such file"),
             (".", "chmod 0600"),

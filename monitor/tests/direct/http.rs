@@ -113,7 +113,7 @@ async fn what_is_sent_is_as_written_and_a_secret_is_read_anew_each_time() {
     let prober = Prober::new(Settings::default());
     let target = target(&prober, &kind);
     let seen = ask(&target, Purpose::Service, PATIENCE).await;
-    assert!(matches!(&seen, Observation::NotRunnable(why) if why.contains("no such file")), "{seen:?}");
+    assert!(matches!(&seen, Observation::NotRunnable(why) if why.contains("No such file")), "{seen:?}");
     std::fs::write(&token, "Bearer two\n").expect("it can be written");
     let mode = |mode| std::fs::set_permissions(&token, PermissionsExt::from_mode(mode)).expect("it is ours");
     mode(0o644);

@@ -26,9 +26,17 @@ pub struct GuardSnapshot {
     /// Who left health and is not back.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub down: Vec<DownSnapshot>,
+    /// How many failure domains were evacuated, so that a number is used once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub evacuations: u64,
     /// A person was told that the controller does not trust itself, and not yet that it does again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub distrust_told: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One assembly, by its place in its definition.
@@ -64,8 +72,25 @@ pub struct HoldSnapshot {
     /// The failure domain; none: the fleet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<Name>,
-    /// How far it is.
+    /// How far it is; while its domain is evacuated: a hold until that is over.
     pub phase: HoldPhase,
+    /// How far the one action at its shared point is; none: it was not considered yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evacuation: Option<EvacuationPhase>,
+}
+
+/// How far the evacuation of a failure domain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvacuationPhase {
+    /// Its members' engines are heard.
+    Considered,
+    /// It may have been begun, under this number.
+    Begun(u64),
+    /// What came of it is looked at.
+    Verified,
+    /// It is over, or was not to be done: there is no other in this hold.
+    Over,
 }
 
 /// How far a hold is.

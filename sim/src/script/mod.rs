@@ -151,7 +151,7 @@ struct Parsing<'p> {
 }
 
 /// What a line can begin with.
-const FIRST: [&str; 7] = ["at", "use", "canaries", "boot", "infrastructure", "seed", "end"];
+const FIRST: [&str; 8] = ["at", "use", "canaries", "boot", "infrastructure", "domain", "seed", "end"];
 
 impl Parsing<'_> {
     fn line(&mut self, mut line: Line<'_>) -> Result<(), Wrong> {
@@ -169,6 +169,13 @@ impl Parsing<'_> {
             "canaries" => self.script.fleet.canaries = usize::try_from(line.number(64)?).unwrap_or(0),
             "boot" => self.script.fleet.boot = line.span()?,
             "infrastructure" => self.infrastructure(&mut line)?,
+            "domain" => {
+                let domain = self.names.domain(&mut line)?;
+                line.must("evacuated")?;
+                line.must("by")?;
+                let infrastructure = self.names.infrastructure(&mut line)?;
+                self.script.fleet.shared_points.insert(domain, infrastructure);
+            }
             "seed" => self.script.seed = u64::from(line.number(u32::MAX)?),
             "end" => {
                 line.must("at")?;

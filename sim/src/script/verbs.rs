@@ -29,7 +29,7 @@ const fn usage(verb: &'static str, usage: &'static str, about: &'static str) -> 
 }
 
 /// Everything that can happen. SERVICE and MACHINE are `shop/web/nginx` and `shop/web`, with `*` for any part of a name.
-pub const GRAMMAR: [Usage; 29] = [
+pub const GRAMMAR: [Usage; 30] = [
     usage("kill", "kill SERVICE", "it dies, once"),
     usage("crash-loop", "crash-loop SERVICE every SPAN", "it dies, and again so long after each start"),
     usage("break", "break SERVICE", "it dies, and no start helps"),
@@ -51,6 +51,11 @@ pub const GRAMMAR: [Usage; 29] = [
     usage("stall", "stall SERVICE", "it stays activating"),
     usage("mend", "mend SERVICE|MACHINE", "somebody sees to it"),
     usage("power-off", "power-off MACHINE | power-off domain NAME", "the power fails"),
+    usage(
+        "host-dies",
+        "host-dies domain NAME for SPAN",
+        "its machines are off, and boot only after that or elsewhere",
+    ),
     usage("reboot", "reboot MACHINE", "it reboots by itself"),
     usage("wreck", "wreck MACHINE", "it hangs, and again after each boot until its disk is made anew"),
     usage("vanish", "vanish MACHINE", "its instance is gone"),
@@ -111,6 +116,11 @@ pub(super) fn happenings(
         "uninstall" => services(line, names, |_| Ok(ServiceFault::NotFound)),
         "stall" => services(line, names, |_| Ok(ServiceFault::Activating)),
         "hang" => hang(line, names),
+        "host-dies" => {
+            line.must("domain")?;
+            let domain = names.domain(line)?;
+            Ok(vec![Happening::Domain(domain, MachineFault::HostDies(line.lasts()?))])
+        }
         "slow" => parts(line, names, |line, service| {
             line.must("by")?;
             let (by, lasts) = (line.span()?, line.lasts()?);

@@ -160,7 +160,9 @@ impl World {
             let infrastructure =
                 definition.infrastructure.as_ref().and_then(|it| self.infrastructures.get(it));
             assumed.capabilities = infrastructure.map(|it| it.kind.capabilities.clone());
-            Managed { definition, assumed }
+            let domains = definition.assemblies.iter().flat_map(|it| &it.failure_domains);
+            let evacuated = domains.into_iter().any(|domain| self.shared_points.contains_key(domain));
+            Managed { definition, assumed, evacuated }
         });
         bounds::healed(&managed.collect::<Vec<_>>(), &GuardSettings::default()).total()
     }

@@ -415,6 +415,9 @@ impl World {
     pub(super) fn boot(&mut self, machine: usize) {
         let takes = self.boot + Duration::from_millis(self.dice.roll(5_000));
         let it = &mut self.machines[machine];
+        if self.now < it.host_dead_until {
+            return it.power_down(Power::Off);
+        }
         it.power_down(Power::Booting);
         it.stopped_by = None;
         let boot = it.boot;

@@ -71,7 +71,23 @@ fn fleet(dice: &mut Dice, more: &Dice) -> (Fleet, Vec<String>) {
         }
     }
     let canaries = dice.of(&[0, 0, 1, 2, 2, 3]);
-    (Fleet { definitions, infrastructures, canaries, boot: dice.seconds(10, 30) }, texts)
+    let boot = dice.seconds(10, 30);
+    let shared_points = shared_points(&definitions, &mut dice.fork(3));
+    (Fleet { definitions, infrastructures, shared_points, canaries, boot }, texts)
+}
+
+/// Most domains that have machines of an infrastructure are known to it as something that it can evacuate.
+fn shared_points(definitions: &[Arc<Deployable>], dice: &mut Dice) -> BTreeMap<Name, Name> {
+    let mut points = BTreeMap::new();
+    for definition in definitions {
+        let Some(infrastructure) = &definition.infrastructure else { continue };
+        for domain in definition.assemblies.iter().flat_map(|assembly| &assembly.failure_domains) {
+            if !dice.one_in(3) {
+                points.entry(domain.clone()).or_insert_with(|| infrastructure.clone());
+            }
+        }
+    }
+    points
 }
 
 fn parse(text: &str) -> Arc<Deployable> {

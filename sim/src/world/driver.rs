@@ -230,6 +230,11 @@ impl World {
                     self.input(member, Input::Fenced { action, outcome });
                 }
             }
+            Message::Evacuated { domain, number, outcome } => {
+                self.process.guard.evacuated(&domain, number, &outcome, now);
+                self.keep_guard();
+                self.hear_guard();
+            }
             Message::Acted { member, action, outcome } => {
                 let name = self.files[member].0.clone();
                 self.keep(Record::Outcome(name, action, now));
@@ -545,6 +550,10 @@ fn guard_phase(reason: &str) -> &'static str {
     let words = [
         ("is held:", "held"),
         ("is held no more", "held no more"),
+        ("are evacuated by", "evacuation"),
+        ("is not evacuated", "no evacuation"),
+        ("evacuation (!", "outcome of an evacuation"),
+        ("are still down after the evacuation", "evacuation helped in part"),
         ("slow start goes on", "slow start goes on"),
         ("slow start stopped", "slow start stopped"),
         ("slow start", "slow start"),

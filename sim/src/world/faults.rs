@@ -190,6 +190,10 @@ impl World {
         let exists = self.machines[machine].power != Power::Gone;
         match fault {
             MachineFault::PowerLoss if exists => self.machines[machine].power_down(Power::Off),
+            MachineFault::HostDies(lasts) if exists => {
+                self.machines[machine].host_dead_until = self.until(lasts);
+                self.machines[machine].power_down(Power::Off);
+            }
             MachineFault::Hang if self.machines[machine].power == Power::On => {
                 self.machines[machine].frozen = true;
             }
@@ -235,6 +239,7 @@ impl World {
         let it = &mut self.machines[machine];
         (it.never_boots, it.door, it.cut_until, it.slow, it.claims) =
             (false, None, Timestamp::ZERO, None, None);
+        it.host_dead_until = Timestamp::ZERO;
         it.stopped_by = None;
         if !it.runs() {
             if it.power == Power::Gone {
@@ -322,6 +327,7 @@ impl World {
         }
         for machine in &mut self.machines {
             (machine.door, machine.cut_until, machine.slow, machine.claims) = (None, zero, None, None);
+            machine.host_dead_until = zero;
             for unit in &mut machine.units {
                 (unit.dies_after, unit.flaps, unit.slow, unit.lie) = (None, None, None, None);
                 unit.broken &= left == Left::Broken;

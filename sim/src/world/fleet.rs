@@ -18,6 +18,8 @@ pub struct Fleet {
     pub definitions: Vec<Arc<Deployable>>,
     /// The infrastructures that they name.
     pub infrastructures: BTreeMap<Name, InfrastructureKind>,
+    /// Failure domains that are evacuated when they are dead, and by which infrastructure.
+    pub shared_points: BTreeMap<Name, Name>,
     /// How many canaries there are.
     pub canaries: usize,
     /// How long a machine boots.
@@ -48,7 +50,13 @@ impl Fleet {
     pub fn of(definitions: Vec<Arc<Deployable>>) -> Self {
         let named = definitions.iter().filter_map(|definition| definition.infrastructure.clone());
         let infrastructures = named.map(|name| (name, InfrastructureKind::default())).collect();
-        Self { definitions, infrastructures, canaries: 2, boot: Duration::from_secs(20) }
+        Self {
+            definitions,
+            infrastructures,
+            shared_points: BTreeMap::new(),
+            canaries: 2,
+            boot: Duration::from_secs(20),
+        }
     }
 }
 

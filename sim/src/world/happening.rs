@@ -99,6 +99,8 @@ pub enum MachineFault {
     Hang,
     /// It reboots by itself.
     Reboots,
+    /// What it runs on dies, for so long: it is off, and boots again only after that or elsewhere.
+    HostDies(Duration),
     /// Its kernel hangs, and again after each boot until its disk is made anew.
     NeverBoots,
     /// Its instance vanishes.
@@ -218,6 +220,7 @@ impl Happening {
         match self {
             Self::Service(_, fault) => fault.kind(),
             Self::Machine(_, fault) => fault.kind(),
+            Self::Domain(_, MachineFault::HostDies(_)) => "dead hypervisor",
             Self::Domain(_, MachineFault::Hang) => "outage of a domain, hung",
             Self::Domain(..) => "outage of a domain",
             Self::Cut(Side::Machine(_), _) => "partition of one",
@@ -266,6 +269,7 @@ impl MachineFault {
             Self::PowerLoss => "power loss",
             Self::Hang => "kernel hang",
             Self::Reboots => "reboots by itself",
+            Self::HostDies(_) => "dead hypervisor",
             Self::NeverBoots => "never boots",
             Self::Vanishes => "instance vanishes",
             Self::Fails => "instance fails",
@@ -398,7 +402,9 @@ impl MachineFault {
     const fn spans(&self) -> [Option<Duration>; 2] {
         match self {
             Self::Slow(one, two) => [Some(*one), Some(*two)],
-            Self::Door(_, span) | Self::Cut(span) | Self::Claimed(_, span) => [Some(*span), None],
+            Self::Door(_, span) | Self::Cut(span) | Self::Claimed(_, span) | Self::HostDies(span) => {
+                [Some(*span), None]
+            }
             _ => [None, None],
         }
     }

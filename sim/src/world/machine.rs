@@ -43,6 +43,8 @@ pub struct Machine {
     pub never_boots: bool,
     /// It was stopped or deleted on purpose.
     pub stopped_by: Option<Who>,
+    /// What it runs on is dead until then: it boots nowhere, but elsewhere.
+    pub(super) host_dead_until: Timestamp,
     /// Counts its boots, so that the end of an earlier one is known for what it is.
     pub boot: u32,
     /// Counts its instances.
@@ -99,6 +101,7 @@ impl Machine {
             frozen: false,
             never_boots: false,
             stopped_by: None,
+            host_dead_until: Timestamp::ZERO,
             boot: 0,
             instance: 1,
             units,

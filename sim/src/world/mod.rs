@@ -17,6 +17,7 @@ mod desk;
 mod dice;
 mod draw;
 mod driver;
+mod evacuation;
 mod faults;
 mod fleet;
 mod grounds;
@@ -81,6 +82,8 @@ pub struct World {
     /// When the management node's clock since its boot began.
     booted: Timestamp,
     infrastructures: BTreeMap<Name, Infrastructure>,
+    /// Failure domains, and which infrastructure evacuates them.
+    shared_points: BTreeMap<Name, Name>,
     /// Nothing passes between cpe and any machine before that; the same for canaries, and for the infrastructures.
     machines_cut: Timestamp,
     canaries_cut: Timestamp,
@@ -112,6 +115,7 @@ impl World {
             infrastructures: infrastructures
                 .map(|(name, kind)| (name.clone(), Infrastructure::new(kind.clone())))
                 .collect(),
+            shared_points: fleet.shared_points.clone(),
             machines_cut: Timestamp::ZERO,
             canaries_cut: Timestamp::ZERO,
             infrastructures_cut: Timestamp::ZERO,
@@ -222,6 +226,8 @@ impl World {
             Item::Commit(life) => self.commit(life),
             Item::OnUnit(act) => self.on_unit(&act),
             Item::Operate(operation) => self.operate(&operation),
+            Item::Evacuate { life, evacuate, until } => self.begin_evacuation(life, &evacuate, until),
+            Item::Evacuates { life, evacuate, until, fate } => self.evacuates(life, &evacuate, until, fate),
             Item::Tell { life, natural, message } => self.tell(life, natural, *message),
             Item::Tick { life, due } => self.tick(life, due),
             Item::Canary { life, index } => self.canary(life, index),

@@ -111,6 +111,9 @@ impl World {
         }
         let guard = &mut self.process.guard;
         guard.expect_canaries(DEFAULT_PATH, self.canaries);
+        for (domain, infrastructure) in &self.shared_points {
+            guard.shared_point(domain.clone(), infrastructure.clone());
+        }
         guard.set_journal_writable(self.journal.writable(now));
         guard.set_paused(self.journal.pauses.contains(&None));
         self.queue.push(now, Item::Tick { life, due: now });
@@ -506,8 +509,10 @@ impl World {
             match output {
                 GuardOutput::BreakerChanged { scope, reason } => {
                     self.judge_hold(&scope, &reason);
+                    self.note_hold(&scope);
                     self.report_own(&reason);
                 }
+                GuardOutput::Evacuate(evacuate) => self.evacuate(evacuate),
                 GuardOutput::Notify { message } => {
                     if let Ok(name) = Name::parse("cpe") {
                         self.notify(&name, None, message);

@@ -6,7 +6,7 @@ use cpe_proto::id::{ActionId, Name, ProbeId};
 use cpe_proto::infrastructure::{InstanceState, Operation};
 use cpe_proto::observation::Observation;
 use cpe_proto::time::Timestamp;
-use dped::{ActionOutcome, Parameters};
+use dped::{ActionOutcome, Evacuate, Parameters};
 
 use super::happening::{Fate, Happening};
 
@@ -40,6 +40,19 @@ pub(super) enum Item {
     OnUnit(Box<OnUnit>),
     /// An operation of an infrastructure takes effect.
     Operate(Box<Operate>),
+    /// The guard's own action is begun, if it is durable.
+    Evacuate {
+        life: u32,
+        evacuate: Box<Evacuate>,
+        until: Timestamp,
+    },
+    /// It takes effect.
+    Evacuates {
+        life: u32,
+        evacuate: Box<Evacuate>,
+        until: Timestamp,
+        fate: Option<Fate>,
+    },
     /// Something reaches cpe.
     Tell {
         life: u32,
@@ -94,6 +107,11 @@ pub(super) enum Message {
     Fenced {
         member: usize,
         action: ActionId,
+        outcome: ActionOutcome,
+    },
+    Evacuated {
+        domain: Name,
+        number: ActionId,
         outcome: ActionOutcome,
     },
     Acted {

@@ -58,6 +58,8 @@ pub(super) struct Truth {
     acknowledged: BTreeSet<IncidentKey>,
     /// What a person ordered to be recovered, and when.
     by_hand: BTreeMap<(usize, AssemblyIndex), Timestamp>,
+    /// What was evacuated in the hold that goes on.
+    evacuated: BTreeSet<Name>,
     /// Since when nothing is reached at all.
     cut_since: Option<Timestamp>,
     /// What is done once in an incident, and where it was done (`grounds.rs`).
@@ -160,6 +162,28 @@ impl Truth {
     /// Whether a person knows of an incident, for ever: no other ever has its number.
     pub(super) fn knows(&self, incident: &IncidentKey) -> bool {
         self.acknowledged.contains(incident)
+    }
+
+    /// A domain is evacuated. False: it was before, in this hold.
+    pub(super) fn evacuates(&mut self, domain: &Name) -> bool {
+        self.evacuated.insert(domain.clone())
+    }
+
+    pub(super) fn hold_over(&mut self, domain: &Name) {
+        self.evacuated.remove(domain);
+    }
+
+    /// Whether a recovery is in flight there.
+    pub(super) fn acts_on(&self, member: usize, assembly: &Name) -> bool {
+        self.open.iter().any(|((of, _), it)| *of == member && it.assembly == *assembly)
+    }
+
+    /// Whether an operator has said that nothing is to be done there.
+    pub(super) fn is_left_alone(&self, name: &Name, assembly: &Name) -> bool {
+        self.paused.contains(&None)
+            || self.paused.contains(&Some(name.clone()))
+            || self.maintained.contains(&(name.clone(), None))
+            || self.maintained.contains(&(name.clone(), Some(assembly.clone())))
     }
 
     pub(super) fn paused(&mut self, name: Option<Name>) {

@@ -1,15 +1,18 @@
-//! Reads secrets from where the configuration says that they are: files, systemd credentials, the environment. No message has any of one.
+//! The one reader of secrets: tokens, passwords, passphrases, the headers of requests. They are files, credentials of the unit, or variables
+//! of the environment, by reference; each is one line, and no message has any of one.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use cpe_proto::fence::Secret;
 use cpe_proto::secret::SecretSource;
 
-/// The longest, in bytes.
-const LENGTH_MAX: usize = 4_096;
+use crate::credentials;
+
+/// The longest, in bytes, without the end of its line.
+const LENGTH_MAX: usize = 16 * 1024;
 
 /// Why a secret cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +26,9 @@ pub enum SecretError {
         source: io::Error,
     },
     /// The file is open to everybody.
-    #[error("everybody on this machine can read {0}: chmod o-r it, and use another secret from now on")]
+    #[error(
+        "everybody on this machine can read or write {0}: use another secret from now on, and chmod 0600"
+    )]
     Open(PathBuf),
     /// We do not run as a unit with credentials.
     #[error(
@@ -34,7 +39,7 @@ pub enum SecretError {
     #[error("there is no variable {0} in cpe's environment")]
     NoVariable(String),
     /// What is there is no secret.
-    #[error("what is in {0} is {1}, expected one line of 1 to 4096 bytes")]
+    #[error("what is in {0} is {1}, expected one line of 1 to 16384 bytes")]
     NoSecret(String, &'static str),
 }
 
@@ -45,13 +50,12 @@ pub enum SecretError {
 pub fn read(source: &SecretSource) -> Result<Secret, SecretError> {
     match source {
         SecretSource::File(path) => read_file(path),
-        SecretSource::Credential(name) => {
-            let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-            let folder = folder.ok_or_else(|| SecretError::NoCredentials(name.clone()))?;
-            // Only systemd writes there, and only the unit can read it.
-            let path = Path::new(&folder).join(name);
-            one_line(&path.display().to_string(), bytes(&path)?)
-        }
+        SecretSource::Credential(name) => match read_file(&credentials::folder().join(name)) {
+            Err(SecretError::Io { .. }) if !credentials::given() => {
+                Err(SecretError::NoCredentials(name.clone()))
+            }
+            read => read,
+        },
         SecretSource::Env(name) => {
             let value = std::env::var_os(name).ok_or_else(|| SecretError::NoVariable(name.clone()))?;
             one_line(&format!("${name}"), value.into_encoded_bytes())
@@ -59,38 +63,38 @@ pub fn read(source: &SecretSource) -> Result<Secret, SecretError> {
     }
 }
 
-/// Reads it from a file that not everybody may read. Blocks.
+/// Reads it from a file that not everybody may read or write. Blocks.
 ///
 /// # Errors
 /// [`SecretError`].
 pub fn read_file(path: &Path) -> Result<Secret, SecretError> {
     let failed = |source| SecretError::Io { path: path.to_owned(), source };
+    // Asked before it is opened: the open of a pipe would wait for its writer.
     let metadata = std::fs::metadata(path).map_err(failed)?;
-    if metadata.mode() & 0o004 != 0 {
+    if metadata.permissions().mode() & 0o006 != 0 {
         return Err(SecretError::Open(path.to_owned()));
     }
-    one_line(&path.display().to_string(), bytes(path)?)
-}
-
-fn bytes(path: &Path) -> Result<Vec<u8>, SecretError> {
-    let failed = |source| SecretError::Io { path: path.to_owned(), source };
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("not a file")));
+    }
     let mut bytes = Vec::new();
-    let limit = u64::try_from(LENGTH_MAX).unwrap_or(u64::MAX).saturating_add(2);
+    let limit = u64::try_from(LENGTH_MAX).unwrap_or(u64::MAX).saturating_add(3);
     File::open(path).map_err(failed)?.take(limit).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    one_line(&path.display().to_string(), bytes)
 }
 
 fn one_line(place: &str, bytes: Vec<u8>) -> Result<Secret, SecretError> {
     let wrong = |what| SecretError::NoSecret(place.to_owned(), what);
     let text = String::from_utf8(bytes).map_err(|_| wrong("not UTF-8"))?;
     let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {
         return Err(wrong("empty"));
     }
     if text.len() > LENGTH_MAX {
         return Err(wrong("too long"));
     }
-    if text.chars().any(char::is_control) {
+    if text.contains(|character: char| character.is_control() && character != '\t') {
         return Err(wrong("more than one line"));
     }
     Ok(Secret::new(text.to_owned()))
@@ -98,8 +102,6 @@ fn one_line(place: &str, bytes: Vec<u8>) -> Result<Secret, SecretError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -108,13 +110,20 @@ mod tests {
         let path = folder.path().join("token");
         let with = |text: &[u8], mode| {
             std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             read(&SecretSource::File(path.clone())).map(|secret| secret.expose().to_owned())
         };
         assert_eq!(with(b"hunter2\n", 0o640).unwrap(), "hunter2");
-        let open = with(b"hunter2\n", 0o644).unwrap_err().to_string();
-        assert!(open.contains("everybody on this machine can read") && !open.contains("hunter2"), "{open}");
-        for bad in [&b""[..], b"\n", b"hunter2\nhunter3\n", b"hunter2\r\n", b"\xff", &[b'x'; 4_097]] {
+        assert_eq!(with(b"hunter2\r\n", 0o600).unwrap(), "hunter2");
+        assert_eq!(with(&[b'x'; 16_384], 0o600).unwrap().len(), 16_384);
+        for mode in [0o644, 0o602] {
+            let open = with(b"hunter2\n", mode).unwrap_err().to_string();
+            assert!(
+                open.contains("everybody on this machine can read") && !open.contains("hunter2"),
+                "{open}"
+            );
+        }
+        for bad in [&b""[..], b"\n", b"hunter2\nhunter3\n", b"hunter2\r\r\n", b"\xff", &[b'x'; 16_385]] {
             let said = with(bad, 0o600).unwrap_err().to_string();
             assert!(said.contains("expected one line") && !said.contains("hunter"), "{said}");
         }
