@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cpe_proto::definition::{Deployable, Machine, ParameterName};
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
+use cpe_proto::rung::Rung;
 use cpe_proto::snapshot::{
     AssemblySnapshot, LadderSnapshot, Past, RecoverySnapshot, SNAPSHOT_VERSION, ServiceSnapshot,
     SetupSnapshot, Snapshot, Stage, Standing, StepSnapshot, WholeStage,
@@ -98,6 +99,13 @@ impl Engine {
         }
         engine.restore_whole();
         engine.begin_setups();
+        for index in definition.assembly_indices() {
+            // A rebuild that was in flight may have made a new disk.
+            let recovery = engine.assembly(index).recovery.as_ref();
+            if let Some(incident) = recovery.filter(|it| it.rung == Rung::Rebuild).map(|it| it.incident) {
+                engine.machine_made_anew(index, incident);
+            }
+        }
         match ordered {
             // Each does nothing where that is what was being carried out.
             Desired::Running => engine.order_start(now),

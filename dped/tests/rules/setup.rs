@@ -3,10 +3,11 @@
 use cpe_proto::definition::{Check, ParameterName};
 use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use dped::{Act, Input, Parameters};
 
-use crate::site::{Machine, Outcome, Site, Unit};
+use crate::site::{Machine, Outcome, Site, Unit, seconds};
 
 /// A database that is made anew elsewhere, and who uses it: two by its address, in order, one by its name, one not at all.
 const SHOP: &str = r#"
@@ -29,6 +30,9 @@ const SHOP: &str = r#"
     services.named = { systemd = "named.service", configure = "/usr/sbin/set-up", parameters = { db = "{db.name}" } }
     services.static.systemd = "static.service"
 "#;
+
+/// The database with something to set it up with.
+const OWN: &str = "services.mariadb = { systemd = \"mariadb.service\", configure = \"/usr/sbin/set-up\", parameters = { size = \"9\" } }";
 
 fn site(definition: &str) -> Site {
     let mut site = Site::cold(definition);
@@ -205,10 +209,7 @@ fn a_reconfiguration_that_fails_is_tried_again_and_then_told_and_counts_for_noth
 
 #[test]
 fn what_a_new_machine_runs_is_set_up_although_nothing_else_changed() {
-    let own = SHOP.replace(
-        "services.mariadb.systemd = \"mariadb.service\"",
-        "services.mariadb = { systemd = \"mariadb.service\", configure = \"/usr/sbin/set-up\", parameters = { size = \"9\" } }",
-    );
+    let own = SHOP.replace("services.mariadb.systemd = \"mariadb.service\"", OWN);
     let mut site = site(&own);
     site.set_up.insert("db/mariadb".to_owned(), parameters(&[("size", "9")]));
     lose_the_database(&mut site, "10.0.0.1");
@@ -222,6 +223,25 @@ fn what_a_new_machine_runs_is_set_up_although_nothing_else_changed() {
         "{}",
         site.transcript()
     );
+}
+
+#[test]
+fn a_disk_that_was_made_anew_while_cpe_was_down_is_set_up() {
+    let own = SHOP
+        .replace("max_rung = \"recreate\"", "max_rung = \"rebuild\"")
+        .replace("[escalation]", "[escalation]\nservice = { failures = 1, within = \"1h\" }")
+        .replace("services.mariadb.systemd = \"mariadb.service\"", OWN);
+    let mut site = site(&own);
+    site.set_up.insert("db/mariadb".to_owned(), parameters(&[("size", "9")]));
+    site.break_for_good("db/mariadb");
+    site.outcomes = vec![Outcome::Fails, Outcome::Late(seconds(600.0))];
+    site.until("its disk is made anew", 3600.0, |site| site.rungs().contains(&Rung::Rebuild));
+    site.restart(30.0);
+    site.mend("db/mariadb");
+    site.until("all is well", 3600.0, |site| site.view().state == State::Healthy);
+    site.run(3600.0);
+    let reconfigured = steps(&site).iter().filter(|step| *step == "reconfigure db/mariadb").count();
+    assert_eq!(reconfigured, 1, "{}", site.transcript());
 }
 
 #[test]
