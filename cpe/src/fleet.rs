@@ -78,6 +78,7 @@ impl Fleet {
         let pauses = Pauses::restored(&shared);
         let start = shared.journal.start_state();
         let past = Mutex::new(past::of(start));
+        let windows = Windows::restored(start);
         let desired = Mutex::new(start.desired.clone());
         let maintenance = start.maintenance.iter().map(|kept| (kept.name.clone(), kept.until)).collect();
         let maintenance = Mutex::new(maintenance);
@@ -86,7 +87,7 @@ impl Fleet {
             shared,
             members: Mutex::default(),
             maintenance,
-            windows: Windows::default(),
+            windows,
             pauses,
             desired,
             past,

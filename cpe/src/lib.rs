@@ -5,7 +5,6 @@ pub mod actions;
 pub mod adapter;
 pub mod api;
 pub mod by_hand;
-pub mod calendar;
 pub mod canary;
 pub mod cli;
 pub mod client;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cpe_calendar::Calendar;
 use cpe_proto::config::{Config, Infrastructure, InfrastructureKind};
 use cpe_proto::definition::{Definition, Deployable, check_set};
 use cpe_proto::document::{DIAGNOSTICS_MAX, Diagnostic, FILE_MAX_BYTES, Position};
@@ -18,7 +19,6 @@ use cpe_proto::infrastructure::Capabilities;
 use dped::GuardSettings;
 use dped::bounds::{Assumptions, Weight, conflicts};
 
-use crate::calendar::Calendar;
 use crate::clock;
 use crate::guard;
 use crate::vital::catch;

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use cpe_calendar::Calendar;
 use cpe_proto::definition::Deployable;
 use cpe_proto::document::{Diagnostic, Position};
 use serde::Serialize;
 
 use super::bounds::{self, Bounds};
 use super::{Check, Exit, Failure};
-use crate::calendar::{self, Calendar};
 use crate::clock;
 use crate::load::{self, Context, Definitions};
 
@@ -100,7 +100,7 @@ fn windows(definition: &Deployable) -> Vec<Window> {
             [] => vec![name.to_string()],
             some => some.iter().map(|it| format!("{name}/{}", definition.assembly(*it).name)).collect(),
         };
-        let shown = next.iter().map(|it| calendar::shown(&calendar, *it)).collect();
+        let shown = next.iter().map(|it| cpe_calendar::shown(&calendar, *it)).collect();
         Some(Window { of, next: next.iter().map(|it| (it.from, it.to)).collect(), shown })
     });
     windows.collect()

@@ -8,7 +8,7 @@ use super::Fleet;
 use super::orders::unwritable;
 use crate::api::Refused;
 use crate::clock;
-use crate::journal::Maintenance;
+use crate::journal::{CPE, Maintenance};
 
 impl Fleet {
     /// Ends maintenance whose hour has come.
@@ -17,9 +17,27 @@ impl Fleet {
         let over = |(name, until): (&String, &u64)| (*until <= now).then(|| name.clone());
         let over: Vec<String> = self.ends().iter().filter_map(over).collect();
         for name in over {
-            if let Err(error) = self.maintenance_off(&name, "its time is over", "cpe").await {
-                tracing::warn!(name, %error, "maintenance could not be ended; tried again");
-            }
+            self.end_overdue(&name).await;
+        }
+    }
+
+    /// A window that lasts longer than what was ordered within it goes on.
+    async fn end_overdue(&self, name: &str) {
+        let ended = match self.windows().lasts(name, clock::wall_ms()) {
+            Some(begun) => self.begin_window(&begun).await,
+            None => self.maintenance_off(name, "its time is over", CPE).await.map(drop),
+        };
+        if let Err(error) = ended {
+            tracing::warn!(name, %error, "maintenance could not be ended; tried again");
+        }
+    }
+
+    /// Ends what an engine knew from its start, if nobody has ordered it for longer.
+    pub(crate) async fn end_unordered(&self, name: &str) {
+        if self.maintenance_until(name).is_none() {
+            self.end_overdue(name).await;
+        } else {
+            self.windows().ended(name, false);
         }
     }
 
@@ -79,6 +97,7 @@ impl Fleet {
     ) -> Result<CommandAnswer, Refused> {
         self.shared.journal.end_maintenance(name, by).await.map_err(|error| unwritable(&error))?;
         let known = self.ends().remove(name).is_some();
+        self.windows().ended(name, by != CPE);
         let (deployable, assembly) = self.place(name)?;
         self.order(&deployable, Order::Maintenance { assembly, on: false, reason: why.into() }).await?;
         let message = if known {

@@ -29,7 +29,7 @@ use tokio::sync::{Semaphore, broadcast, oneshot, watch};
 pub use audit::{AuditError, records};
 pub use lock::LockError;
 pub use read::{EventQuery, Latest, WhyQuery};
-pub use record::{Desired, Maintenance, NextIds, Notified, Outgoing, Park, Pause, StartState};
+pub use record::{CPE, Desired, Maintenance, NextIds, Notified, Outgoing, Park, Pause, StartState};
 
 use crate::clock;
 use crate::glob::Glob;

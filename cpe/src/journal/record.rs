@@ -238,6 +238,9 @@ impl NextIds {
     }
 }
 
+/// Who ends a maintenance whose hour has come, in the journal.
+pub const CPE: &str = "cpe";
+
 /// What was kept over a restart.
 #[derive(Clone, Debug, Default)]
 pub struct StartState {
@@ -245,6 +248,8 @@ pub struct StartState {
     pub ids: BTreeMap<Name, NextIds>,
     /// Every maintenance that was not ended, also those whose hour has passed meanwhile.
     pub maintenance: Vec<Maintenance>,
+    /// When a person last ended the maintenance of a name, in milliseconds of wall time.
+    pub maintenance_ended: BTreeMap<String, u64>,
     /// What was to be sent and is not known to be, oldest first.
     pub outbox: Vec<Outgoing>,
     /// Every deployable that was parked.

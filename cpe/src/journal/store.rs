@@ -13,7 +13,9 @@ use cpe_proto::time::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::axis::Axis;
-use super::record::{Desired, Maintenance, NextIds, Notified, Outgoing, Park, Pause, Record, StartState};
+use super::record::{
+    CPE, Desired, Maintenance, NextIds, Notified, Outgoing, Park, Pause, Record, StartState,
+};
 use super::{OpenError, schema};
 use crate::clock;
 
@@ -64,6 +66,7 @@ impl Store {
         Ok(StartState {
             ids: ids(&transaction)?,
             maintenance: maintenance(&transaction)?,
+            maintenance_ended: maintenance_ended(&transaction)?,
             outbox: outbox(&transaction)?,
             parked: parked(&transaction)?,
             pauses: pauses(&transaction)?,
@@ -450,6 +453,15 @@ fn ids(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, NextIds
         let next = NextIds { action: ActionId(uint(row.get(1)?)), incident: IncidentId(uint(row.get(2)?)) };
         Ok((name(row.get(0)?)?, next))
     })?;
+    rows.collect()
+}
+
+/// The newest end of each name that a person ordered.
+fn maintenance_ended(connection: &Connection) -> rusqlite::Result<BTreeMap<String, u64>> {
+    let mut statement = connection.prepare(
+        "SELECT name, max(time) FROM holds WHERE kind = 'maintenance' AND began = 0 AND ordered_by <> ?1 GROUP BY name",
+    )?;
+    let rows = statement.query_map([CPE], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
     rows.collect()
 }
 

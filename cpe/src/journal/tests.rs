@@ -209,6 +209,8 @@ async fn what_an_operator_ordered_survives_a_restart() {
 
     let journal = open(&dir);
     assert_eq!(journal.start_state().maintenance, [maintenance("shop/web")]);
+    let ended: Vec<&str> = journal.start_state().maintenance_ended.keys().map(String::as_str).collect();
+    assert_eq!(ended, ["shop"], "a person did");
     assert_eq!(journal.start_state().desired.get(&name("shop")), Some(&Desired::Stopped));
 }
 

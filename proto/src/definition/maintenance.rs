@@ -1,5 +1,5 @@
-//! `[[maintenance]]`: windows that come again. Here is what a definition says of them; when that is, in its time zone, is the
-//! controller's to compute (`cpe/src/calendar.rs`), since this crate knows no calendar.
+//! `[[maintenance]]`: windows that come again. Here is what a definition says of them; when that is, in its time zone, is
+//! computed in `calendar/`, since this crate knows no calendar.
 
 use std::time::Duration;
 

@@ -1,11 +1,10 @@
-//! When a maintenance window of a definition is, in its time zone (policy.md section 8: wall time serves windows). A `from` that the
-//! clocks skip begins when they have been put forward, one that they show twice at the first; `for` is time that passes.
-//! `windows.rs` gives the orders.
+//! One maintenance window in its time zone. A `from` that the clocks skip begins when they have been put forward, one that they show twice
+//! at the first; `for` is time that passes.
 
 use std::time::Duration;
 
 use cpe_proto::definition::{MaintenanceWindow, MonthDay, Nth, WeekDay};
-use jiff::civil::{Date, time};
+use jiff::civil::{Date, DateTime, time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
@@ -47,11 +46,7 @@ impl Calendar {
     /// # Errors
     /// [`Flaw`].
     pub fn of(window: &MaintenanceWindow, now: u64) -> Result<Self, Flaw> {
-        let zone = match window.zone.as_str() {
-            "UTC" => TimeZone::UTC,
-            name => TimeZone::get(name).map_err(|_| Flaw::Zone(name.to_owned()))?,
-        };
-        let calendar = Self { zone, window: window.clone() };
+        let calendar = Self { zone: zone(&window.zone)?, window: window.clone() };
         if calendar.after(now).next().is_none() { Err(Flaw::Never) } else { Ok(calendar) }
     }
 
@@ -88,6 +83,50 @@ impl Calendar {
             && (dates.is_empty() || dates.iter().any(|wanted| is_month_day(day, *wanted)))
             && (months.is_empty() || months.contains(&month))
     }
+}
+
+fn zone(name: &str) -> Result<TimeZone, Flaw> {
+    match name {
+        "UTC" => Ok(TimeZone::UTC),
+        name => TimeZone::get(name).map_err(|_| Flaw::Zone(name.to_owned())),
+    }
+}
+
+/// A moment on the clocks of a zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// Monday is 1, Sunday 7.
+    pub week_day: u8,
+    /// 1 to 31.
+    pub day: u8,
+    /// Minutes after midnight.
+    pub minutes: u16,
+}
+
+/// What the clocks of a zone show at a time, in milliseconds since 1970-01-01T00:00:00Z.
+///
+/// # Errors
+/// [`Flaw::Zone`].
+pub fn local(name: &str, at: u64) -> Result<Local, Flaw> {
+    let shown = timestamp(at).to_zoned(zone(name)?);
+    let small = |number: i8| u8::try_from(number).unwrap_or(0);
+    Ok(Local {
+        week_day: small(shown.weekday().to_monday_one_offset()),
+        day: small(shown.day()),
+        minutes: u16::from(small(shown.hour())) * 60 + u16::from(small(shown.minute())),
+    })
+}
+
+/// A time as a person writes it, `2026-10-25T02:30` on the clocks of a zone, in milliseconds since 1970-01-01T00:00:00Z. None: it is none,
+/// or before 1970. What the clocks skip is later, what they show twice is the first.
+///
+/// # Errors
+/// [`Flaw::Zone`].
+pub fn moment(text: &str, name: &str) -> Result<Option<u64>, Flaw> {
+    let zone = zone(name)?;
+    let wall = text.parse::<DateTime>().ok();
+    let at = wall.and_then(|wall| zone.to_ambiguous_timestamp(wall).compatible().ok());
+    Ok(at.and_then(|at| u64::try_from(at.as_millisecond()).ok()))
 }
 
 fn is_week_day(day: Date, wanted: WeekDay) -> bool {
@@ -199,6 +238,18 @@ mod tests {
                 "2026-10-26T01:30:00Z 2026-10-26T03:30:00Z"
             ]
         );
+    }
+
+    #[test]
+    fn a_moment_is_read_and_shown_on_the_clocks_of_a_zone() {
+        let berlin = |text: &str| moment(text, "Europe/Berlin").unwrap();
+        assert_eq!(berlin("2026-07-01T14:30"), Some(at("2026-07-01T12:30:00Z")));
+        assert_eq!(berlin("2026-10-25T02:30"), Some(at("2026-10-25T00:30:00Z")), "the first of two");
+        assert_eq!(berlin("2026-03-29T02:30"), Some(at("2026-03-29T01:30:00Z")), "as 03:30");
+        assert_eq!((berlin("yesterday"), berlin("1969-01-01T00:00")), (None, None));
+        let shown = local("America/New_York", at("2026-11-23T00:05:00Z"));
+        assert_eq!(shown, Ok(Local { week_day: 7, day: 22, minutes: 19 * 60 + 5 }));
+        assert!(local("Europe/Nowhere", 0).is_err() && moment("2026-07-01T14:30", "x").is_err());
     }
 
     #[test]
