@@ -400,9 +400,9 @@ impl Engine {
         (trouble.passing_since, trouble.last_failed) = (None, Some(now));
         trouble.first_failed.get_or_insert(began);
         (trouble.confirmed, trouble.confirmed_by) = (enough, probes);
-        let in_grace = starting
-            && (matches!(trouble.start, Start::Wanted | Start::Again) && startable
-                || trouble.grace_until.is_some_and(|until| now < until));
+        // A channel that was lost meanwhile takes none of the grace away.
+        let in_grace = starting && matches!(trouble.start, Start::Wanted | Start::Again) && startable
+            || trouble.grace_until.is_some_and(|until| now < until);
         if !enough || in_grace {
             self.change(index, HealthEvent::Missed, clause, now);
             return;

@@ -328,6 +328,24 @@ fn rule_5_silence() {
 }
 
 #[test]
+fn rule_5_a_service_behind_a_machine_that_a_person_knows_of_is_not_silent() {
+    let mut records = night();
+    records.incidents[0].closed = None;
+    records.incidents.push(IncidentRecord {
+        incident: IncidentId(2),
+        service: None,
+        opened: 3 * MINUTE,
+        ..records.incidents[0].clone()
+    });
+    records.now = 4 * MINUTE + OPEN_MAX;
+    let told = Notified { time: 9 * MINUTE, deployable: name("shop"), incident: Some(IncidentId(2)) };
+    records.notifications.push(told);
+    assert_eq!(audit(&records), []);
+    records.incidents[1].closed = Some(10 * MINUTE);
+    assert_eq!(audit(&records).len(), 1, "the machine is well, and its service is not");
+}
+
+#[test]
 fn rule_6_admitted_on_a_verdict_that_forbids_it() {
     let found = finding(|records| {
         let decision = &mut records.decisions[1].decision;

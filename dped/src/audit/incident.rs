@@ -67,6 +67,18 @@ impl Incidents {
         })
     }
 
+    /// Whether a service's incident waits for that of its machine, which is open and of which a person was told.
+    fn waits_for_its_machine(&self, incident: &Incident, to: u64) -> bool {
+        let (deployable, assembly, service) = &incident.place;
+        let of = self.of_place.get(&(deployable.clone(), assembly.clone(), None));
+        service.is_some()
+            && of.into_iter().flatten().any(|machine| {
+                let key = (deployable.clone(), *machine);
+                let open = self.all.get(&key).filter(|it| it.opened <= to && it.open_at(to));
+                open.is_some_and(|it| self.was_told(&key, it.opened.saturating_sub(SAME_TIME), to))
+            })
+    }
+
     /// Whether an assembly is exhausted because a service of it is: that is told with the service's incident, which is still open.
     fn follows_a_service(&self, (deployable, assembly, service): &Place, exhausted: Exhausted) -> bool {
         let of = self.exhausted_services.get(&(deployable.clone(), assembly.clone()));
@@ -140,7 +152,9 @@ impl Auditor {
     pub(super) fn judge_open(&mut self, key: &IncidentKey, due: u64) -> Option<Finding> {
         let incident = self.incidents.all.get(key)?;
         let assembly = incident.place.1.as_ref();
-        if assembly.is_some_and(|assembly| self.holds.over(&key.0, assembly, due).is_some()) {
+        if assembly.is_some_and(|assembly| self.holds.over(&key.0, assembly, due).is_some())
+            || self.incidents.waits_for_its_machine(incident, due)
+        {
             // Nobody is told in maintenance: by order.
             self.due.insert((due.saturating_add(self.open_max.max(1)), Check::Open(key.clone())));
             return None;

@@ -213,6 +213,21 @@ fn what_went_down_in_maintenance_is_told_at_its_end_and_not_before() {
 }
 
 #[test]
+fn the_grace_after_maintenance_holds_also_for_a_machine_that_could_not_be_reached_at_its_end() {
+    let mut site = Site::with(WEB);
+    site.maintenance(true);
+    site.kill("web/nginx");
+    site.cut("web", Some(ChannelFailure::Refused));
+    site.run(60.0);
+    site.maintenance(false);
+    site.run(25.0);
+    site.cut("web", None);
+    site.run(25.0);
+    assert_eq!(site.rungs(), [], "50 s after it, of a grace of 60 s: {}", site.transcript());
+    site.until("it is started", 30.0, |site| site.rungs() == [Rung::RestartService]);
+}
+
+#[test]
 fn maintenance_of_one_assembly_holds_back_only_that_one() {
     let pair =
         format!("{WEB}\n[assemblies.db]\naddress = \"192.0.2.2\"\nservices.db.systemd = \"db.service\"\n");
