@@ -88,10 +88,11 @@ const FAULTS: [&str; 60] = [
 ];
 
 /// What the rest of that list is: it did not fit a line of thought above, and must occur all the same.
-const MORE_FAULTS: [&str; 8] = [
+const MORE_FAULTS: [&str; 9] = [
     "acknowledged",
     "engine panics",
     "engine panics within a step",
+    "maintenance window",
     "management node reboots",
     "stopped by a person",
     "stuck activating",
@@ -100,7 +101,7 @@ const MORE_FAULTS: [&str; 8] = [
 ];
 
 /// What must follow from these, or they show nothing.
-const EFFECTS: [(&str, &str); 11] = [
+const EFFECTS: [(&str, &str); 18] = [
     ("panic", "an action was in flight"),
     ("panic", "goes on from its snapshot"),
     ("panic", "parked"),
@@ -112,6 +113,13 @@ const EFFECTS: [(&str, &str); 11] = [
     ("told", "a warning"),
     ("told", "acknowledged"),
     ("told", "withheld, because it is acknowledged"),
+    ("window", "added within it by a reload"),
+    ("window", "ended by a person"),
+    ("window", "known to an engine from its start"),
+    ("window", "of a deployable"),
+    ("window", "of an assembly"),
+    ("window", "removed within it by a reload"),
+    ("window", "the clock is set within one"),
 ];
 
 /// What cannot occur, and why.

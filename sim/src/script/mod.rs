@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cpe_calendar::moment;
 use cpe_proto::definition::Deployable;
 use cpe_proto::document::{DIAGNOSTICS_MAX, Diagnostic, Position};
 use cpe_proto::infrastructure::{Capabilities, Operation};
@@ -151,7 +152,8 @@ struct Parsing<'p> {
 }
 
 /// What a line can begin with.
-const FIRST: [&str; 8] = ["at", "use", "canaries", "boot", "infrastructure", "domain", "seed", "end"];
+const FIRST: [&str; 9] =
+    ["at", "use", "canaries", "boot", "clock", "infrastructure", "domain", "seed", "end"];
 
 impl Parsing<'_> {
     fn line(&mut self, mut line: Line<'_>) -> Result<(), Wrong> {
@@ -168,6 +170,7 @@ impl Parsing<'_> {
             "use" => drop(line.word("a definition's file, or a folder of them")?),
             "canaries" => self.script.fleet.canaries = usize::try_from(line.number(64)?).unwrap_or(0),
             "boot" => self.script.fleet.boot = line.span()?,
+            "clock" => self.script.fleet.wall = clock(&mut line)?,
             "infrastructure" => self.infrastructure(&mut line)?,
             "domain" => {
                 let domain = self.names.domain(&mut line)?;
@@ -212,4 +215,14 @@ impl Parsing<'_> {
         }
         Ok(())
     }
+}
+
+/// `clock 2026-10-25T01:30 Europe/Berlin`: what the wall clock shows at the beginning; without a zone in UTC.
+fn clock(line: &mut Line<'_>) -> Result<u64, Wrong> {
+    let at = line.at();
+    let text = line.word("a time, as `2026-10-25T01:30`")?;
+    let zone_at = line.at();
+    let zone = if line.peek().is_some() { line.word("a time zone")? } else { "UTC" };
+    let found = moment(text, zone).map_err(|flaw| (zone_at, flaw.to_string()))?;
+    found.ok_or_else(|| (at, format!("`{}`, expected a time after 1970, as `2026-10-25T01:30`", shown(text))))
 }

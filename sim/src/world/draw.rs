@@ -12,12 +12,13 @@ use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 
 use super::dice::Dice;
-use super::fleet::{Fleet, InfrastructureKind};
+use super::fleet::{Fleet, InfrastructureKind, WALL};
 use super::happening::{
     ControllerFault, Fate, Happening, InfrastructureFault, MachineFault, Operator, Place, ServiceFault, Side,
 };
 use super::machine::Lie;
 use super::more::{decorated, more};
+use super::windows_drawn::windows;
 
 /// Something that is to happen at a time since the beginning.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,9 +36,11 @@ pub struct Planned {
 #[must_use]
 pub fn draw(seed: u64, lasts: Duration) -> (Fleet, Vec<Planned>) {
     let dice = Dice::new(seed);
-    let (fleet, texts) = fleet(&mut dice.fork(1), &dice.fork(4));
+    let (mut fleet, mut texts) = fleet(&mut dice.fork(1), &dice.fork(4));
+    let windows = windows(&mut fleet, &mut texts, &mut dice.fork(5), lasts);
     let mut planner = Planner::new(&fleet, &texts, dice.fork(2), lasts);
     let mut plan = planner.plan();
+    plan.extend(windows);
     plan.extend(more(&fleet, &mut dice.fork(3), lasts));
     plan.sort_by_key(|planned| planned.at);
     (fleet, plan)
@@ -73,7 +76,7 @@ fn fleet(dice: &mut Dice, more: &Dice) -> (Fleet, Vec<String>) {
     let canaries = dice.of(&[0, 0, 1, 2, 2, 3]);
     let boot = dice.seconds(10, 30);
     let shared_points = shared_points(&definitions, &mut dice.fork(3));
-    (Fleet { definitions, infrastructures, shared_points, canaries, boot }, texts)
+    (Fleet { definitions, infrastructures, shared_points, canaries, boot, wall: WALL }, texts)
 }
 
 /// Most domains that have machines of an infrastructure are known to it as something that it can evacuate.
@@ -90,7 +93,7 @@ fn shared_points(definitions: &[Arc<Deployable>], dice: &mut Dice) -> BTreeMap<N
     points
 }
 
-fn parse(text: &str) -> Arc<Deployable> {
+pub(super) fn parse(text: &str) -> Arc<Deployable> {
     match Deployable::parse("drawn.toml", text) {
         Ok(definition) => Arc::new(definition),
         Err(errors) => panic!("a drawn definition is none: {errors:?}\n{text}"),

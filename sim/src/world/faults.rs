@@ -309,7 +309,10 @@ impl World {
                 }
             }
             ControllerFault::Lag(lag, lasts) => self.process.lag = Some((lag, now.after(lasts))),
-            ControllerFault::ClockSet(seconds) => self.journal.wall_set += seconds * 1000,
+            ControllerFault::ClockSet(seconds) => {
+                self.journal.wall_set += seconds * 1000;
+                self.note_clock_set();
+            }
         }
     }
 

@@ -24,7 +24,12 @@ pub struct Fleet {
     pub canaries: usize,
     /// How long a machine boots.
     pub boot: Duration,
+    /// What the wall clock shows at the beginning, in milliseconds since 1970-01-01T00:00:00Z.
+    pub wall: u64,
 }
+
+/// What it shows where nobody says: some Wednesday of 2026, 11:23 in UTC.
+pub(super) const WALL: u64 = 1_795_001_000_000;
 
 /// What an infrastructure is like.
 #[derive(Clone, Debug)]
@@ -56,6 +61,7 @@ impl Fleet {
             shared_points: BTreeMap::new(),
             canaries: 2,
             boot: Duration::from_secs(20),
+            wall: WALL,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cpe_calendar::Place;
 use cpe_proto::api::{Intent, IntentRecord};
 use cpe_proto::decision::Decision;
 use cpe_proto::event::{Event, EventKind, EventRecord};
@@ -87,6 +88,8 @@ pub(super) struct Journal {
     pub(super) pauses: BTreeSet<Option<Name>>,
     /// With its end in wall time.
     pub(super) maintenance: BTreeMap<(Name, Option<Name>), u64>,
+    /// When a person last ended one.
+    pub(super) maintenance_ended: BTreeMap<Place, u64>,
     /// Open incidents that somebody knows of.
     pub(super) acknowledged: BTreeSet<IncidentKey>,
     pub(super) unwritable_until: Timestamp,
@@ -110,6 +113,7 @@ impl Journal {
             desired: BTreeMap::new(),
             pauses: BTreeSet::new(),
             maintenance: BTreeMap::new(),
+            maintenance_ended: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             unwritable_until: Timestamp::ZERO,
             wall_set: 0,
@@ -122,6 +126,11 @@ impl Journal {
 
     pub(super) fn wall(&self, now: Timestamp) -> u64 {
         millis(now).saturating_add_signed(self.wall_set)
+    }
+
+    /// The wall clock shows that.
+    pub(super) fn set_wall(&mut self, wall: u64, now: Timestamp) {
+        self.wall_set = wall.cast_signed() - millis(now).cast_signed();
     }
 
     pub(super) fn writable(&self, now: Timestamp) -> bool {

@@ -9,6 +9,9 @@ use super::{Coverage, Entry, Fleet, Left, Planned, World};
 /// After somebody has seen to all that was not well: probes at their pace, incidents that settle, a last back-off.
 const MENDED_WITHIN: Duration = Duration::from_secs(3600);
 
+/// A window that begins by then is waited for: clocks are set by an hour, and nothing drawn comes again within a week.
+const WINDOWS_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
 /// A world that was lived.
 #[derive(Debug)]
 pub struct Lived {
@@ -54,11 +57,17 @@ fn heal(world: &mut World, fleet: &Fleet, left: Left) -> Option<(Duration, Durat
     // A cpe that is down comes back by itself; one that stands still is not asked before it goes on.
     at += Duration::from_secs(700);
     world.run_until(at);
+    // What a window still holds back is waited for; its end is the last thing that happens.
+    for definition in &fleet.definitions {
+        world.schedule(at, Happening::Define(std::sync::Arc::clone(definition)));
+    }
+    world.run_until(at);
+    at += world.windows_last(WINDOWS_WITHIN);
+    world.run_until(at);
     let mut order = |happening| world.schedule(at, happening);
     order(Happening::Operator(Operator::Resume(None)));
     for definition in &fleet.definitions {
         let name = &definition.name;
-        order(Happening::Define(std::sync::Arc::clone(definition)));
         order(Happening::Operator(Operator::Resume(Some(name.clone()))));
         order(Happening::Operator(Operator::MaintenanceOff(name.clone(), None)));
         for assembly in &definition.assemblies {

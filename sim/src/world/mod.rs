@@ -7,7 +7,7 @@
 //! healing, [`shrink`] makes a failing plan small.
 //!
 //! Files, the shell: `process.rs` life and death of cpe and orders to it, `supervision.rs` those of its engines; `driver.rs` the loop around one engine; `deeds.rs` actions;
-//! `desk.rs` who is told; `journal.rs`. The world: `machine.rs` what is true; `faults.rs` what changes it; `look.rs` who sees what; `setup.rs` what services are set up with. The judges: `truth.rs` every
+//! `desk.rs` who is told; `journal.rs`; `windows.rs` maintenance by schedule, and its judge. The world: `machine.rs` what is true; `faults.rs` what changes it; `look.rs` who sees what; `setup.rs` what services are set up with. The judges: `truth.rs` every
 //! action against what is true, `grounds.rs` what must have come before it, `checks.rs` the auditor and what must be so in the end, `coverage.rs` what occurred.
 
 mod checks;
@@ -34,6 +34,8 @@ mod shrink;
 mod supervision;
 mod transcript;
 mod truth;
+mod windows;
+mod windows_drawn;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -134,6 +136,7 @@ impl World {
             world.settle_set_up(definition);
             world.files.push((definition.name.clone(), Some(Arc::clone(definition))));
         }
+        world.journal.set_wall(fleet.wall, began());
         world.note();
         world.start();
         world

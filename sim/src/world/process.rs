@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cpe_calendar::Schedule;
 use cpe_proto::definition::Deployable;
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{AssemblyIndex, Name};
@@ -20,6 +21,7 @@ use super::happening::{Operator, Place};
 use super::journal::Record;
 use super::queue::Item;
 use super::supervision::Fallen;
+use super::windows::Ends;
 use super::{What, World};
 
 /// As in cpe: between two ticks of the guard, and between two looks at one canary.
@@ -51,6 +53,7 @@ pub(super) struct Process {
     pub(super) late_at: Option<Timestamp>,
     /// It ends after so many more outputs, and is down for so long.
     pub(super) dies: Option<(u32, Duration)>,
+    pub(super) windows: Schedule,
 }
 
 impl Process {
@@ -68,6 +71,7 @@ impl Process {
             lag: None,
             late_at: None,
             dies: None,
+            windows: Schedule::default(),
         }
     }
 
@@ -98,6 +102,7 @@ impl World {
         self.process = Process { life, began: self.now, up: true, ..Process::down() };
         self.process.members.resize_with(self.files.len(), || None);
         self.process.notices = self.notices();
+        self.process.windows = Schedule::new(self.journal.maintenance_ended.clone());
         let (now, at) = (self.now, self.boot_time());
         let carried = self.carried_on();
         if let Some((written, snapshot)) = &self.journal.guard {
@@ -174,6 +179,7 @@ impl World {
             let elapsed = self.journal.wall(now).saturating_sub(written.wall);
             (Duration::from_millis(elapsed), snapshot.clone())
         });
+        self.process.windows.set(definition, self.journal.wall(now));
         self.engage(member, definition, taken_up.as_ref());
         self.say_loaded(member, "loaded");
     }
@@ -218,7 +224,8 @@ impl World {
             None => Some(None),
             Some(assembly) => definition.assembly_named(assembly.as_str()).map(Some),
         });
-        let maintenance = maintenance.collect();
+        let mut maintenance: Vec<_> = maintenance.collect();
+        maintenance.extend(self.windows_known(name));
         let (first_action, first_incident) = self.journal.next_numbers(name);
         Seed {
             first_action,
@@ -234,6 +241,8 @@ impl World {
     pub(super) fn define(&mut self, definition: &Arc<Deployable>) {
         self.settle_machines(definition);
         let known = self.files.iter().position(|(name, _)| *name == definition.name);
+        let before = known.and_then(|member| self.files[member].1.clone());
+        self.note_defined(before.as_deref(), Some(definition));
         let member = known.unwrap_or(self.files.len());
         match known {
             Some(member) => self.files[member].1 = Some(Arc::clone(definition)),
@@ -243,6 +252,7 @@ impl World {
             return;
         }
         self.process.members.resize_with(self.files.len(), || None);
+        self.process.windows.set(definition, self.journal.wall(self.now));
         if self.process.fallen.contains_key(&member) {
             // Where one is being restored, the next engine begins with it.
             self.unpark(member);
@@ -265,12 +275,14 @@ impl World {
     pub(super) fn remove(&mut self, name: &Name) {
         let Some(member) = self.files.iter().position(|(known, _)| known == name) else { return };
         if let Some(definition) = self.files[member].1.take() {
+            self.note_defined(Some(&definition), None);
             self.forget_set_up(&definition);
         }
         if !self.process.up {
             return;
         }
         let gone = self.process.members[member].take();
+        self.process.windows.remove(name);
         self.process.guard.part(name);
         self.bury(member);
         for incident in gone.map(|it| it.engine.view().incidents).unwrap_or_default() {
@@ -293,7 +305,7 @@ impl World {
             Operator::Start(name) => self.set_desired(name, Desired::Running),
             Operator::Maintenance(name, assembly, lasts) => self.maintain(name, assembly.as_ref(), *lasts),
             Operator::MaintenanceOff(name, assembly) => {
-                self.maintain_no_more(name, assembly.as_ref(), "by order");
+                self.maintain_no_more(name, assembly.as_ref(), Ends::ByOrder);
             }
             Operator::Pause(name) => self.pause(name.as_ref()),
             Operator::Resume(name) => self.resume(name.as_ref()),
@@ -330,7 +342,11 @@ impl World {
     }
 
     /// The member and the assembly of these names; none where there is no such thing.
-    fn find(&self, name: &Name, assembly: Option<&Name>) -> Option<(usize, Option<AssemblyIndex>)> {
+    pub(super) fn find(
+        &self,
+        name: &Name,
+        assembly: Option<&Name>,
+    ) -> Option<(usize, Option<AssemblyIndex>)> {
         let member = self.files.iter().position(|(known, _)| known == name)?;
         let definition = self.files[member].1.as_ref()?;
         match assembly {
@@ -347,47 +363,6 @@ impl World {
             Desired::Stopped => Order::Stop,
         };
         self.input(member, Input::Order(order));
-    }
-
-    fn maintain(&mut self, name: &Name, assembly: Option<&Name>, lasts: Duration) {
-        let Some((member, index)) = self.find(name, assembly) else { return };
-        let key = (name.clone(), assembly.cloned());
-        let until = self.journal.wall(self.now) + u64::try_from(lasts.as_millis()).unwrap_or(0);
-        self.journal.hold(HoldKind::Maintenance, said(&key), true, self.now);
-        self.journal.maintenance.insert(key.clone(), until);
-        self.truth.maintained(key);
-        self.input(
-            member,
-            Input::Order(Order::Maintenance { assembly: index, on: true, reason: "work".into() }),
-        );
-    }
-
-    fn maintain_no_more(&mut self, name: &Name, assembly: Option<&Name>, why: &str) {
-        let key = (name.clone(), assembly.cloned());
-        self.journal.hold(HoldKind::Maintenance, said(&key), false, self.now);
-        self.journal.maintenance.remove(&key);
-        self.truth.maintained_no_more(&key);
-        let Some((member, index)) = self.find(name, assembly) else { return };
-        self.input(
-            member,
-            Input::Order(Order::Maintenance { assembly: index, on: false, reason: why.into() }),
-        );
-    }
-
-    /// Once a second: maintenance whose hour has come.
-    pub(super) fn end_maintenance(&mut self, life: u32) {
-        if life != self.process.life || !self.process.up {
-            return;
-        }
-        self.queue.push(self.now.after(Duration::from_secs(1)), Item::EndMaintenance { life });
-        if self.process.stands_still(self.now) || !self.journal.writable(self.now) {
-            return;
-        }
-        let wall = self.journal.wall(self.now);
-        let over = self.journal.maintenance.iter().filter(|(_, until)| **until <= wall);
-        for (name, assembly) in over.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-            self.maintain_no_more(&name, assembly.as_ref(), "its time is over");
-        }
     }
 
     fn pause(&mut self, name: Option<&Name>) {
@@ -520,12 +495,5 @@ impl World {
                 }
             }
         }
-    }
-}
-
-fn said((deployable, assembly): &(Name, Option<Name>)) -> String {
-    match assembly {
-        Some(assembly) => format!("{deployable}/{assembly}"),
-        None => deployable.to_string(),
     }
 }

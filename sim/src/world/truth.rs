@@ -17,6 +17,7 @@ use super::World;
 use super::desk::WARNED_AGAIN;
 use super::grounds::Once;
 use super::machine::{Power, Who};
+use super::windows::Kept;
 
 /// Beyond the age that evidence may have: for what was under way when it changed.
 const SLACK: Duration = Duration::from_secs(6);
@@ -64,6 +65,8 @@ pub(super) struct Truth {
     cut_since: Option<Timestamp>,
     /// What is done once in an incident, and where it was done (`grounds.rs`).
     pub(super) once: Once,
+    /// What the judge of maintenance remembers (`windows.rs`).
+    pub(super) windows: Kept,
     /// Since when no canary answers, where there are some.
     pub(super) canaries_since: Option<Timestamp>,
 }
@@ -224,7 +227,10 @@ impl World {
                 wrong.push(format!("it is a step of !{whole}, which nobody admitted"));
             }
             Some(_) => {}
-            None => self.judge_orders(&definition, action, &mut wrong),
+            None => {
+                self.judge_orders(&definition, action, &mut wrong);
+                self.judge_windows(&definition, action, &mut wrong);
+            }
         }
         self.judge_alone(member, action, &mut wrong);
         self.judge_budgets(member, &definition, action, &mut wrong);
