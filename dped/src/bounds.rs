@@ -1,5 +1,5 @@
 //! What a definition can come to at worst, before anything happens: how long until a fault is found and repaired or given up
-//! (`bounds/times.rs`), how long after the last fault everything is healthy or told (`bounds/healing.rs`), how much may be done in ten
+//! (`bounds/times.rs`), how long after the last fault everything is healthy or told (`bounds/healing.rs`, `bounds/turns.rs`), how much may be done in ten
 //! minutes (`bounds/rates.rs`), and which of its timers contradict each other (`bounds/conflicts.rs`). `cpe check` prints them; tests hold the engine to them.
 //!
 //! But for that of healing, a bound holds while cpe is trusted and on time, the gate admits at once (no budget is spent, nothing is held, nobody paused it), and
@@ -9,6 +9,7 @@ mod conflicts;
 mod healing;
 mod rates;
 mod times;
+mod turns;
 
 use std::time::Duration;
 

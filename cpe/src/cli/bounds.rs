@@ -40,6 +40,8 @@ struct Healed {
 #[derive(Debug, Serialize)]
 struct Summand {
     what: &'static str,
+    /// What it is made of.
+    made_of: &'static str,
     ms: u64,
 }
 
@@ -117,7 +119,8 @@ fn healed(all: &[&Deployable], peers: &Peers<'_>, context: &Context) -> Option<H
         Managed { definition, assumed: context.assumptions(definition, each.flatten().max()), evacuated }
     });
     let healing = bounds::healed(&managed.collect::<Vec<_>>(), &context.guard);
-    let summands = healing.summands().into_iter().map(|(what, of)| Summand { what, ms: millis(of) });
+    let summands = healing.summands().into_iter();
+    let summands = summands.map(|(what, made_of, of)| Summand { what, made_of, ms: millis(of) });
     let healed = Healed { within_ms: millis(healing.total()), summands: summands.collect() };
     (!all.is_empty()).then_some(healed)
 }
@@ -199,8 +202,10 @@ pub(super) fn print(bounds: &Bounds, out: &mut impl Write) -> io::Result<()> {
     let Some(healed) = &bounds.healed else { return Ok(()) };
     let within = hours(healed.within_ms);
     writeln!(out, "at worst {within} after the last fault everything is healthy or a person was told:")?;
-    let each = healed.summands.iter().map(|it| format!("{} {}", it.what, hours(it.ms)));
-    writeln!(out, "  {}", each.collect::<Vec<_>>().join(", "))
+    for Summand { what, made_of, ms } in &healed.summands {
+        writeln!(out, "  {:>10}  {what} ({made_of})", hours(*ms))?;
+    }
+    Ok(())
 }
 
 /// As [`span`], but above two hours with its minutes.

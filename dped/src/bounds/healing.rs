@@ -2,16 +2,17 @@
 //! that can stand in the way is a summand with a name, each at its longest and one after the other, because one can begin when another
 //! ends. Real healings take a small part of it; what takes longer is a defect of the engine, or of this page.
 //!
-//! What comes and goes by itself is a fault each time; what an operator holds back, by maintenance, a pause or a stop, is waited for first.
+//! What comes and goes by itself is a fault each time, and so is what starts later than its `startup_grace`; what an operator holds back, by
+//! maintenance, a pause or a stop, is waited for first. How long the others' work takes meanwhile is in `turns.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cpe_proto::definition::Deployable;
 use cpe_proto::id::{AssemblyIndex, Name};
-use cpe_proto::rung::Rung;
 
-use super::times::{asked_again, machine_action, restart, restarts};
+use super::times::{machine_action, restart};
+use super::turns::{Turns, turns};
 use super::{Assumptions, FaultBounds, detection, hung_machine, hung_start, service};
 use crate::action::OUTCOME_LOST_AFTER;
 use crate::guard::GuardSettings;
@@ -38,33 +39,53 @@ pub struct Healing {
     pub waited: Duration,
     /// A common cause is held, started slowly, and that once more after it was stopped by the last fault.
     pub held: Duration,
-    /// The longest ladder is climbed to its end, as if nothing else were broken.
+    /// The ladder that ends last is climbed to its end, as if nothing else were broken.
     pub climbed: Duration,
-    /// It waits for its turn: other assemblies of its deployable, other deployables, the budget of machine actions.
+    /// It waits for its turn: everything else in its deployable, others where they can fill a budget, the budget of machine actions.
     pub turns: Duration,
     /// What was exhausted by the last fault has its dated retry, which works.
     pub retried: Duration,
 }
 
 impl Healing {
-    /// Each summand with what it is, as a clause.
+    /// Each summand with what it is, as a clause, and what it is made of.
     #[must_use]
-    pub const fn summands(&self) -> [(&'static str, Duration); 7] {
+    pub const fn summands(&self) -> [(&'static str, &'static str, Duration); 7] {
         [
-            ("what was begun is given up", self.given_up),
-            ("what is left is found", self.found),
-            ("what is waited for is told", self.waited),
-            ("a common cause is held and started slowly", self.held),
-            ("the longest ladder is climbed", self.climbed),
-            ("its turn comes", self.turns),
-            ("what was exhausted is tried again", self.retried),
+            (
+                "what was begun is given up",
+                "an action in flight is looked at until action_give_up; a lease that nobody gives back ends",
+                self.given_up,
+            ),
+            ("what is left is found", "trust returns, startup_grace, the slowest detection", self.found),
+            (
+                "what is waited for is told",
+                "transition_wait, unreachable_notify, dependency_wait",
+                self.waited,
+            ),
+            (
+                "a common cause is held and started slowly",
+                "hold and steps of 1, 2, 4 ..., and again after a step that failed; 0 where no domain is that large",
+                self.held,
+            ),
+            (
+                "the last ladder is climbed",
+                "each of its attempts at its longest, and the waits between",
+                self.climbed,
+            ),
+            (
+                "its turn comes",
+                "all else in its deployable, one action at a time; others where they can fill a budget",
+                self.turns,
+            ),
+            ("what was exhausted is tried again", "retry_after and the longest action", self.retried),
         ]
     }
 
     /// All of it.
     #[must_use]
     pub fn total(&self) -> Duration {
-        self.summands().into_iter().map(|(_, span)| span).sum()
+        self.summands().into_iter().map(|(_, _, span)| span).sum()
     }
 }
 
@@ -74,7 +95,7 @@ pub fn healed(all: &[Managed<'_>], guard: &GuardSettings) -> Healing {
     if all.is_empty() {
         return Healing::default();
     }
-    let works: Vec<Work> = all.iter().map(Work::of).collect();
+    let Turns { climbed, turns } = turns(all, guard);
     let most = |of: &dyn Fn(&Managed<'_>) -> Duration| all.iter().map(of).max().unwrap_or_default();
     let trusts = guard.gap + guard.canary_fresh + guard.late_settle;
     Healing {
@@ -85,8 +106,8 @@ pub fn healed(all: &[Managed<'_>], guard: &GuardSettings) -> Healing {
             timing.transition_wait + timing.unreachable_notify + timing.dependency_wait
         }),
         held: held(all, guard),
-        climbed: most(&|it| faults(it).map(|fault| fault.exhausted).max().unwrap_or_default()),
-        turns: turns(all, &works, guard),
+        climbed,
+        turns,
         retried: most(&|it| it.definition.timing.retry_after + longest_action(it)),
     }
 }
@@ -139,81 +160,22 @@ fn found(it: &Managed<'_>) -> Duration {
 
 /// policy.md section 6: the hold, perhaps an evacuation whose outcome is lost and that did not help, then steps of 1, 2, 4 ... repairs, each asked for, done and verified. A step that failed with the last
 /// fault stops the slow start for `retry_after`, and all of it comes again.
+///
+/// A domain of fewer assemblies than are counted is never held, nor is such a fleet.
 fn held(all: &[Managed<'_>], guard: &GuardSettings) -> Duration {
-    let members: usize = all.iter().map(|it| it.definition.assemblies.len()).sum();
+    let mut domains: BTreeMap<&Name, usize> = BTreeMap::new();
+    for domain in all.iter().flat_map(|it| &it.definition.assemblies).flat_map(|it| &it.failure_domains) {
+        *domains.entry(domain).or_default() += 1;
+    }
+    let fleet: usize = all.iter().map(|it| it.definition.assemblies.len()).sum();
+    let domain = domains.into_values().max().filter(|most| *most >= guard.domain_count);
+    let Some(members) = domain.max((fleet >= guard.fleet_count).then_some(fleet)) else {
+        return Duration::ZERO;
+    };
     let steps = usize::BITS - members.leading_zeros();
     let each = all.iter().map(longest_action).max().unwrap_or_default() + guard.verified_within;
     let evacuation = guard.evacuation_heard + guard.evacuation + guard.evacuation_verified;
     let evacuation = if all.iter().any(|it| it.evacuated) { evacuation } else { Duration::ZERO };
     let once = guard.hold + evacuation + each * steps;
     once * 2 + guard.retry_after
-}
-
-/// The actions that a deployable can come to, if everything in it climbs its ladder to the end.
-struct Work {
-    /// How long they take, one after the other.
-    takes: Duration,
-    /// What of that is the part's own that has the least.
-    least: Duration,
-    machine_rungs: u32,
-}
-
-impl Work {
-    fn of(it: &Managed<'_>) -> Self {
-        let mut work = Self { takes: Duration::ZERO, least: Duration::MAX, machine_rungs: 0 };
-        for index in it.definition.assembly_indices() {
-            work.add(it, index);
-        }
-        work.least = work.least.min(work.takes);
-        work
-    }
-
-    fn add(&mut self, Managed { definition, assumed, .. }: &Managed<'_>, index: AssemblyIndex) {
-        let assembly = definition.assembly(index);
-        let asked = asked_again(assembly);
-        let hung = hung_machine(definition, index, assumed);
-        let services = definition.services_of(index).map(|part| service(definition, part, assumed));
-        let of_machine =
-            |ladder: &FaultBounds| ladder.rungs.iter().filter(|it| it.rung > Rung::RestartService).count();
-        let rungs = services.chain(hung.clone()).map(|ladder| of_machine(&ladder)).max().unwrap_or(0);
-        let rungs = u32::try_from(rungs).unwrap_or(u32::MAX);
-        let action = |rung| machine_action(&definition.timing, rung, assembly, assumed);
-        let machine = (action(Rung::RebootHard) + asked) * rungs;
-        // One of them, at most, has a second step.
-        let second = action(assembly.max_rung).saturating_sub(action(Rung::RebootHard));
-        self.machine_rungs = self.machine_rungs.saturating_add(rungs);
-        self.takes += machine + second;
-        if hung.is_some() {
-            self.least = self.least.min(machine);
-        }
-        for part in definition.services_of(index) {
-            let probe = &definition.service(part).probe;
-            let each = restart(&definition.timing, assembly, probe.startup_grace + probe.stable_for) + asked;
-            // Counts begin anew after each action on the machine (policy.md section 3).
-            let times =
-                definition.service(part).restart.as_ref().map_or(0, |_| restarts(definition) * (rungs + 1));
-            self.takes += each * times;
-            self.least = self.least.min(each * times + machine);
-        }
-    }
-}
-
-/// While something waits for its turn, as many other actions are under way as the limit allows: all others' work, by that limit.
-fn turns(all: &[Managed<'_>], works: &[Work], guard: &GuardSettings) -> Duration {
-    let total: Duration = works.iter().map(|work| work.takes).sum();
-    let at_once = guard.in_flight_domain.min(guard.in_flight_infrastructure).min(guard.in_flight_fleet);
-    let at_once = u32::try_from(at_once.max(1)).unwrap_or(u32::MAX);
-    let own = u32::try_from(guard.in_flight_deployable.max(1)).unwrap_or(u32::MAX);
-    let waits = works.iter().map(|work| (work.takes - work.least) / own + (total - work.takes) / at_once);
-    let mut rungs: BTreeMap<&Name, u32> = BTreeMap::new();
-    for (it, work) in all.iter().zip(works) {
-        if let Some(infrastructure) = &it.definition.infrastructure {
-            let sum = rungs.entry(infrastructure).or_default();
-            *sum = sum.saturating_add(work.machine_rungs);
-        }
-    }
-    let limit = u32::try_from(guard.machine_rungs.max(1)).unwrap_or(u32::MAX);
-    // What was spent before the last fault ended is spent for one window more.
-    let windows = rungs.into_values().max().map_or(0, |most| most.div_ceil(limit));
-    waits.max().unwrap_or_default() + guard.machine_rungs_within * windows
 }

@@ -32,6 +32,8 @@ pub struct RungBound {
     pub rung: Rung,
     /// From the fault until this attempt was verified, or has failed: when this rung is the one that helps, the fault lasted no longer.
     pub over: Duration,
+    /// What of that the attempt itself takes, with its verification: nothing else is begun in its deployable meanwhile.
+    pub takes: Duration,
 }
 
 impl FaultBounds {
@@ -57,8 +59,10 @@ pub fn service(definition: &Deployable, index: ServiceIndex, assumed: &Assumptio
                 // Nothing acts on old evidence: what was seen before the attempt is confirmed anew.
                 at += found;
             }
-            at += restart(&definition.timing, assembly, part.probe.startup_grace + part.probe.stable_for);
-            rungs.push(RungBound { rung: Rung::RestartService, over: at });
+            let takes =
+                restart(&definition.timing, assembly, part.probe.startup_grace + part.probe.stable_for);
+            at += takes;
+            rungs.push(RungBound { rung: Rung::RestartService, over: at, takes });
         }
     }
     if definition.escalation.service.is_some() {
@@ -146,18 +150,22 @@ fn climb(
     };
     let failures = window.unwrap_or(Window::DEFAULT).failures.get();
     let mut ladder = Ladder::default();
+    // When the attempt before began, and that before the fault at the latest.
+    let mut began = Duration::ZERO;
     for failure in 1.. {
         ladder.climbed |= failure >= failures;
         at += asked_again(assembly) + assumed.infrastructure_answers;
         let Some(rung) = ladder::choose(verdict, failure == 1, &ladder, bounds).rung else { break };
         let wait = backoff::longest(rung, ladder.attempts_of(rung));
         if replaces(rung) {
-            // What an earlier one of these may still do is waited for.
-            at += definition.timing.action_give_up;
+            // What the attempt before may still do is waited for, from when that began; of those before it that is over by then.
+            at = at.max(began + definition.timing.action_give_up);
         }
-        at += wait + machine_action(&definition.timing, rung, assembly, assumed);
+        began = at + wait;
+        let takes = machine_action(&definition.timing, rung, assembly, assumed);
+        at = began + takes;
         ladder.attempted(rung);
-        rungs.push(RungBound { rung, over: at });
+        rungs.push(RungBound { rung, over: at, takes });
         // It did not help: that is confirmed anew, also after the wait before the next attempt.
         at += confirmed * 2;
     }
@@ -190,8 +198,9 @@ fn beyond(
     for failure in 1..scope.window.failures.get() {
         at += asked_again(assembly) + assumed.infrastructure_answers;
         at += backoff::longest(Rung::RestartDeployable, failure - 1);
-        at += others + looked_at + machine_action(timing, Rung::RestartDeployable, assembly, assumed);
-        rungs.push(RungBound { rung: Rung::RestartDeployable, over: at });
+        let takes = others + looked_at + machine_action(timing, Rung::RestartDeployable, assembly, assumed);
+        at += takes;
+        rungs.push(RungBound { rung: Rung::RestartDeployable, over: at, takes });
         at += confirmed * 2;
     }
     at

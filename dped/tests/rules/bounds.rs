@@ -77,7 +77,7 @@ fn healed(definitions: &[&Deployable]) -> Healing {
 fn summands(definitions: &[&Deployable]) -> String {
     let healed = healed(definitions);
     let each: Vec<String> =
-        healed.summands().iter().map(|(what, of)| format!("\n    {what}: {}", span(*of))).collect();
+        healed.summands().iter().map(|(what, _, of)| format!("\n    {what}: {}", span(*of))).collect();
     format!("{}{}", span(healed.total()), each.concat())
 }
 
@@ -134,6 +134,33 @@ fn a_start_that_hangs_is_found_within_its_bound() {
     site.unit("web/nginx", Unit::Activating);
     let found = site.until("it is found", 300.0, |site| !site.acts.is_empty());
     assert!(found <= bound, "found after {found:?}, bound {bound:?}");
+}
+
+/// Of one machine the services are restarted in turn, then it climbs once; of the other one waits for it. Nothing mends any of them, and
+/// what is tried is never told, so that each attempt takes its longest.
+#[test]
+fn services_that_nothing_mends_and_one_that_waits_for_them_are_exhausted_within_the_bound_of_the_whole() {
+    let text = definition("", CLIMBS, UNCAPPED).replacen(
+        "address = \"192.0.2.1\"",
+        "image = \"debian-12\"\nflavor = \"m1.small\"",
+        1,
+    ) + "\n[assemblies.web.services.php]\nsystemd = \"php.service\"\n[assemblies.web.services.cron]\nsystemd = \"cron.service\"\n\
+         [assemblies.late]\naddress = \"192.0.2.9\"\nafter = [\"web\"]\nservices.batch.systemd = \"batch.service\"\n";
+    let definition = parsed(&text);
+    let whole = healed(&[&definition]);
+    let names = ["web/nginx", "web/php", "web/cron"];
+    let mut site = Site::with(&text);
+    site.outcomes = vec![Outcome::Unresolved; 200];
+    names.iter().for_each(|name| site.break_for_good(name));
+    let counted = whole.found + whole.climbed + whole.turns;
+    let took = site.until("their machine is given up", counted.as_secs_f64(), |site| {
+        site.state("web") == State::Exhausted
+            && names.iter().all(|name| site.state(name) != State::Recovering)
+    });
+    assert!(took <= counted, "{took:?}, {counted:?}");
+    let restarts = |site: &Site| site.rungs().iter().filter(|rung| **rung == Rung::RestartService).count();
+    let first = site.rungs().iter().position(|rung| *rung > Rung::RestartService).unwrap();
+    assert_eq!(first, restarts(&site), "none between the machine's rungs: {:?}", site.rungs());
 }
 
 #[test]
