@@ -207,6 +207,12 @@ impl Fleet {
             let order = Order::DomainPause { domains, on: true };
             let _ = mailbox.try_send(Message::Input(Input::Order(order)));
         }
+        let parts = self.pauses.parts(&name);
+        if !parts.is_empty() {
+            // As ordered before: told then.
+            let order = Order::PartsPause { parts, on: true, reason: "".into() };
+            let _ = mailbox.try_send(Message::Input(Input::Order(order)));
+        }
         if let Some(order) = order {
             // The first message of an empty queue: taken before any probe has answered, so before anything is admitted.
             let _ = mailbox.try_send(Message::Input(order));

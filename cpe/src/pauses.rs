@@ -1,6 +1,6 @@
-//! Pauses that operators ordered, of everything, of a failure domain or of one deployable: kept in the journal, so they outlive the
-//! controller. Those of everything and of a domain work through the guard, at once for all engines; that of one deployable through its
-//! engine. `fleet/orders.rs` takes the orders.
+//! Pauses that operators ordered, of everything, of a failure domain, of one deployable or of a part of it: kept in the journal, so they
+//! outlive the controller. Those of everything and of a domain work through the guard, at once for all engines; those of one deployable and
+//! of its parts through its engine. `fleet/orders.rs` takes the orders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cpe_proto::api::{Paused, Status};
 use cpe_proto::event::EventKind;
 use cpe_proto::id::Name;
-use dped::{Input, Order};
+use dped::{Input, Order, PartName};
 
 use crate::clock;
 use crate::event::plain;
@@ -26,6 +26,8 @@ pub enum Scope {
     Domain(Name),
     /// That of one deployable.
     Deployable(Name),
+    /// That of one assembly or service of a deployable.
+    Part(Name, PartName),
 }
 
 impl Scope {
@@ -35,6 +37,7 @@ impl Scope {
             Self::Everything => EVERYTHING.to_owned(),
             Self::Domain(name) => format!("{DOMAIN}{name}"),
             Self::Deployable(name) => name.to_string(),
+            Self::Part(name, part) => format!("{name}/{part}"),
         }
     }
 }
@@ -44,7 +47,7 @@ impl fmt::Display for Scope {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Everything => out.write_str("everything"),
-            Self::Domain(_) | Self::Deployable(_) => out.write_str(&self.key()),
+            Self::Domain(_) | Self::Deployable(_) | Self::Part(..) => out.write_str(&self.key()),
         }
     }
 }
@@ -92,6 +95,14 @@ impl Pauses {
         Some(Input::Order(Order::Pause { on: true, reason: said(&pause.reason, &pause.by).into() }))
     }
 
+    /// The parts of a deployable that are paused, also those that it has no more.
+    #[must_use]
+    pub fn parts(&self, deployable: &Name) -> BTreeSet<PartName> {
+        let pauses = self.lock();
+        let parts = pauses.keys().filter_map(|key| key.strip_prefix(deployable.as_str())?.strip_prefix('/'));
+        parts.filter_map(PartName::parse).collect()
+    }
+
     /// Whether everything is paused.
     #[must_use]
     pub fn of_everything(&self) -> bool {
@@ -121,11 +132,20 @@ impl Pauses {
         });
         status.paused_domains = domains.collect();
         for deployable in &mut status.deployables {
-            deployable.paused = paused(deployable.name.as_str());
+            let name = &deployable.name;
+            deployable.paused = paused(name.as_str());
+            for assembly in &mut deployable.assemblies {
+                let place = format!("{name}/{}", assembly.name);
+                assembly.paused = paused(&place);
+                for service in &mut assembly.services {
+                    service.paused = paused(&format!("{place}/{}", service.name));
+                }
+            }
         }
     }
 
-    /// Pauses; durable when it returns. That of everything and of a domain holds at once, that of a deployable when its engine is told.
+    /// Pauses; durable when it returns. That of everything and of a domain holds at once, that of a deployable or of a
+    /// part when its engine is told.
     ///
     /// # Errors
     /// [`JournalError`]: it would not outlive the controller, so nothing was done.
@@ -176,18 +196,18 @@ impl Pauses {
     }
 }
 
-/// Tells the guard and the journal. A deployable's own engine tells and holds its pause.
+/// Tells the guard and the journal. A deployable's own engine tells and holds its pause and those of its parts.
 fn apply(shared: &Shared, scope: &Scope, on: bool, why: &str) {
     let word = if on { "paused" } else { "resumed" };
     let reason = match scope {
         Scope::Everything => format!("{word}: {why}"),
         // `cpe audit` reads an event that begins with the word as one of everything.
         Scope::Domain(_) => format!("{scope} {word}: {why}"),
-        Scope::Deployable(_) => return,
+        Scope::Deployable(_) | Scope::Part(..) => return,
     };
     let set = || match scope {
         Scope::Domain(domain) => shared.guard().set_domain_paused(domain, on),
-        Scope::Everything | Scope::Deployable(_) => shared.guard().set_paused(on),
+        Scope::Everything | Scope::Deployable(_) | Scope::Part(..) => shared.guard().set_paused(on),
     };
     let tell = || shared.report(None, plain(EventKind::BreakerChanged, &reason));
     // Whatever is admitted is before the event of a pause and after that of its end.

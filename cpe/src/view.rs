@@ -43,6 +43,7 @@ fn assembly(
             state: seen.state,
             since: clock::wall_of(seen.since),
             reason: seen.reason.clone(),
+            paused: None,
             waits: seen.waits.iter().map(waiting).collect(),
         }
     });
@@ -54,6 +55,7 @@ fn assembly(
         address: sessions.address(index).map(|address| address.to_string()),
         monitor: definition.assembly(index).monitor.as_str().to_owned(),
         maintenance: seen.maintenance,
+        paused: None,
         drift: seen.drift.clone(),
         domains: definition.assembly(index).failure_domains.clone(),
         waits: seen.waits.iter().map(waiting).collect(),
@@ -99,6 +101,7 @@ pub fn unwatched(definition: &Deployable, parked: Parked) -> DeployableStatus {
         state: State::Unknown,
         since: parked.since,
         reason: "".into(),
+        paused: None,
         waits: Vec::new(),
     };
     let assembly = |index| AssemblyStatus {
@@ -109,6 +112,7 @@ pub fn unwatched(definition: &Deployable, parked: Parked) -> DeployableStatus {
         address: None,
         monitor: definition.assembly(index).monitor.as_str().to_owned(),
         maintenance: false,
+        paused: None,
         drift: None,
         domains: definition.assembly(index).failure_domains.clone(),
         waits: Vec::new(),

@@ -16,7 +16,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
 use crate::health::ChannelHealth;
-use crate::input::{Input, Order};
+use crate::input::{Input, Order, PartName};
 use crate::output::{Output, Target};
 use crate::parts::{AssemblyPart, AssemblyTrouble, Instance, Poll, ServicePart, ServiceTrouble};
 use crate::random::Random;
@@ -65,6 +65,7 @@ pub struct Engine {
     pub(crate) fleet_paused: bool,
     /// Every recovery in these failure domains is stopped.
     pub(crate) paused_domains: BTreeSet<Name>,
+    pub(crate) paused_parts: BTreeSet<PartName>,
     pub(crate) maintenance: bool,
     /// The failures of the deployable's scope that may still count.
     pub(crate) failures: Failures,
@@ -107,6 +108,7 @@ impl Engine {
             paused: false,
             fleet_paused: false,
             paused_domains: BTreeSet::new(),
+            paused_parts: BTreeSet::new(),
             maintenance: seed.maintenance.contains(&None),
             failures: Failures::default(),
             state,
@@ -275,6 +277,7 @@ impl Engine {
             Order::Stop => self.order_stop(now),
             Order::Maintenance { assembly, on, reason } => self.order_maintenance(assembly, on, &reason, now),
             Order::Pause { on, reason } => self.order_pause(on, &reason, now),
+            Order::PartsPause { parts, on, reason } => self.order_parts_pause(parts, on, &reason, now),
             Order::FleetPause { on } => self.fleet_paused = on,
             Order::DomainPause { domains, on: true } => self.paused_domains.extend(domains),
             Order::DomainPause { domains, on: false } => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cpe_proto::decision::{ChannelFact, Facts, Refusal, Verdict};
 use cpe_proto::definition::{Machine, OnOrder, Window};
 use cpe_proto::event::EventKind;
-use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::id::{AssemblyIndex, Name, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
@@ -535,10 +535,31 @@ impl Engine {
         self.is_paused(index).then_some(Refusal::Paused)
     }
 
-    /// Whether an operator stopped its recovery: by its deployable, one of its failure domains, or with everything.
+    /// What keeps those of a service from being counted and acted on: also a pause of it alone.
+    pub(crate) fn service_held_back(&self, service: ServiceIndex) -> Option<Refusal> {
+        let paused = self.is_service_paused(service).then_some(Refusal::Paused);
+        self.held_back(self.definition().service(service).assembly).or(paused)
+    }
+
+    /// Whether an operator stopped its recovery: by its name, its deployable, one of its failure domains, or with everything.
     pub(crate) fn is_paused(&self, index: AssemblyIndex) -> bool {
-        let domains = &self.definition().assembly(index).failure_domains;
-        self.paused || self.fleet_paused || domains.iter().any(|it| self.paused_domains.contains(it))
+        let assembly = self.definition().assembly(index);
+        let mut domains = assembly.failure_domains.iter();
+        self.paused
+            || self.fleet_paused
+            || domains.any(|it| self.paused_domains.contains(it))
+            || self.names_paused(&assembly.name, None)
+    }
+
+    /// Whether an operator stopped the recovery of that service alone.
+    pub(crate) fn is_service_paused(&self, service: ServiceIndex) -> bool {
+        let part = self.definition().service(service);
+        self.names_paused(&self.definition().assembly(part.assembly).name, Some(&part.name))
+    }
+
+    fn names_paused(&self, assembly: &Name, service: Option<&Name>) -> bool {
+        let mut paused = self.paused_parts.iter();
+        paused.any(|it| it.assembly == *assembly && it.service.as_ref() == service)
     }
 
     /// The window of the service scope.

@@ -37,13 +37,14 @@ pub(crate) struct Plea {
 
 impl Engine {
     /// What the engine checks before it asks the guard, as values.
-    pub(crate) fn own_gates(&self, index: AssemblyIndex) -> Vec<Value> {
+    pub(crate) fn own_gates(&self, index: AssemblyIndex, service: Option<ServiceIndex>) -> Vec<Value> {
         let word = |on: bool| if on { "yes" } else { "no" };
         let mode = if self.definition().mode == Mode::Observe { "observe" } else { "act" };
+        let paused = self.is_paused(index) || service.is_some_and(|it| self.is_service_paused(it));
         vec![
             value("mode", mode),
             value("maintenance", word(self.in_maintenance(index))),
-            value("paused", word(self.is_paused(index))),
+            value("paused", word(paused)),
             value("in flight, assembly", if self.busy(index) { "1 of 1" } else { "0 of 1" }),
         ]
     }
@@ -234,7 +235,8 @@ impl Engine {
     }
 
     pub(crate) fn still_wanted(&self, index: AssemblyIndex, recovery: &Recovery) -> bool {
-        if self.desired == Desired::Stopped || self.held_back(index).is_some() {
+        let paused = recovery.service.is_some_and(|it| self.is_service_paused(it));
+        if self.desired == Desired::Stopped || self.held_back(index).is_some() || paused {
             return false;
         }
         // policy.md section 6: one of them in flight, or the whole.

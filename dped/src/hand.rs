@@ -8,7 +8,7 @@ use std::time::Duration;
 use cpe_proto::decision::{Answer, Decision, Facts, Refusal, Verdict};
 use cpe_proto::definition::Mode;
 use cpe_proto::event::EventKind;
-use cpe_proto::id::{AssemblyIndex, IncidentId};
+use cpe_proto::id::{AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
@@ -119,17 +119,17 @@ impl Engine {
             Some(_) => self.facts_of_service(index, now),
             None => match self.facts(index, now) {
                 Some(facts) => facts,
-                None if !late && self.may(index).is_ok() => return,
+                None if !late && self.may(index, None).is_ok() => return,
                 None => {
                     let said =
                         format!("the infrastructure did not say its state within {}", span(ANSWERED_WITHIN));
-                    let no = self.may(index).err().unwrap_or((Refusal::Evidence, said));
+                    let no = self.may(index, None).err().unwrap_or((Refusal::Evidence, said));
                     let facts = self.facts_of_service(index, now);
                     return self.refuse_ordered(index, &wanted, facts, no, now);
                 }
             },
         };
-        match self.may(index).and_then(|()| self.rung_by_hand(&wanted, &facts)) {
+        match self.may(index, wanted.service).and_then(|()| self.rung_by_hand(&wanted, &facts)) {
             Err(no) => self.refuse_ordered(index, &wanted, facts, no, now),
             Ok(rung) => {
                 let plea = self.plea_by_hand(&wanted, rung, facts, now);
@@ -146,11 +146,12 @@ impl Engine {
     }
 
     /// What holds back a person's order as it does the engine's own.
-    fn may(&self, index: AssemblyIndex) -> Result<(), No> {
+    fn may(&self, index: AssemblyIndex, service: Option<ServiceIndex>) -> Result<(), No> {
         if self.definition().mode == Mode::Observe {
             return Err((Refusal::ObserveMode, "decided and recorded, not done".to_owned()));
         }
-        if let Some(refusal) = self.held_back(index) {
+        let held = service.map_or_else(|| self.held_back(index), |it| self.service_held_back(it));
+        if let Some(refusal) = held {
             return Err((refusal, "what was ordered holds until it is ended".to_owned()));
         }
         if self.busy(index) {
@@ -244,7 +245,7 @@ impl Engine {
             verdict,
             facts,
             evidence,
-            gates: self.own_gates(index),
+            gates: self.own_gates(index, wanted.service),
             // The order itself is what the action rests on.
             age: Duration::ZERO,
             age_max: self.fresh_for(index),

@@ -115,6 +115,37 @@ pub enum ActionOutcome {
     },
 }
 
+/// An assembly of a deployable, or a service of it, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartName {
+    /// The assembly.
+    pub assembly: Name,
+    /// The service; none: the assembly and everything in it.
+    pub service: Option<Name>,
+}
+
+impl PartName {
+    /// `assembly` or `assembly/service`; none: it is neither.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (assembly, service) = match text.split_once('/') {
+            None => (text, None),
+            Some((assembly, service)) => (assembly, Some(Name::parse(service).ok()?)),
+        };
+        Some(Self { assembly: Name::parse(assembly).ok()?, service })
+    }
+}
+
+/// As people write it.
+impl std::fmt::Display for PartName {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.service {
+            Some(service) => write!(out, "{}/{service}", self.assembly),
+            None => write!(out, "{}", self.assembly),
+        }
+    }
+}
+
 /// An operator's order, for the whole deployable or one assembly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -136,6 +167,17 @@ pub enum Order {
         /// On or off.
         on: bool,
         /// Why.
+        reason: Box<str>,
+    },
+    /// Recovery of these assemblies and services is stopped or allowed again, by their names: also of what a changed definition has under
+    /// them. Of a service: its restarts; its failures are not counted, so that they climb no ladder. The shell says it again to each new
+    /// engine, without a reason, and then it is not told.
+    PartsPause {
+        /// Which.
+        parts: BTreeSet<PartName>,
+        /// On or off.
+        on: bool,
+        /// Why; empty: as it was ordered before.
         reason: Box<str>,
     },
     /// Every recovery of the fleet is stopped or allowed again. The guard admits nothing meanwhile; the engine counts nothing.

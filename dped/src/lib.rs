@@ -136,7 +136,7 @@ pub use engine::{Desired, Engine, Seed};
 pub use gate::ADMISSION_TIMEOUT;
 pub use guard::{Evacuate, Guard, GuardOutput, GuardSettings, HealthClass, Place, Prover, Scope};
 pub use incident::SETTLE_FACTOR;
-pub use input::{ActionOutcome, ByHand, Input, Order, Surroundings};
+pub use input::{ActionOutcome, ByHand, Input, Order, PartName, Surroundings};
 pub use notices::{IncidentKey, Notices};
 pub use output::{Act, Action, Output, Request, Target};
 pub use setup::Parameters;

@@ -1,5 +1,6 @@
 //! What operators order: start, stop, maintenance, pause, retry; and a changed definition.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cpe_proto::definition::{Assembly, Deployable, Machine};
@@ -11,6 +12,7 @@ use cpe_proto::time::Timestamp;
 
 use crate::engine::{About, Desired, Engine, fresh_service};
 use crate::health::HealthEvent;
+use crate::input::PartName;
 use crate::output::{Act, Output};
 use crate::parts::{Cause, Demand, Phase, Start};
 use crate::setup::written;
@@ -154,6 +156,32 @@ impl Engine {
         let word = if on { "paused" } else { "resumed" };
         let reason = if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") };
         self.report(About::Deployable, EventKind::BreakerChanged, now, |it| it.reason = reason.into());
+    }
+
+    pub(crate) fn order_parts_pause(
+        &mut self,
+        parts: BTreeSet<PartName>,
+        on: bool,
+        reason: &str,
+        now: Timestamp,
+    ) {
+        for part in parts {
+            let about = self.about_part(&part);
+            let changed = if on { self.paused_parts.insert(part) } else { self.paused_parts.remove(&part) };
+            // What is not defined now has nobody who could tell; nor is told what was told before.
+            if let Some(about) = about.filter(|_| changed && !reason.is_empty()) {
+                let reason = format!("{}: {reason}", if on { "paused" } else { "resumed" });
+                self.report(about, EventKind::BreakerChanged, now, |it| it.reason = reason.into());
+            }
+        }
+    }
+
+    fn about_part(&self, part: &PartName) -> Option<About> {
+        let index = self.definition().assembly_named(part.assembly.as_str())?;
+        match &part.service {
+            None => Some(About::Assembly(index)),
+            Some(service) => self.definition().service_named(index, service.as_str()).map(About::Service),
+        }
     }
 
     pub(crate) fn order_retry(&mut self, assembly: Option<AssemblyIndex>, now: Timestamp) {

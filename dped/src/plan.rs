@@ -115,7 +115,7 @@ impl Engine {
                 continue;
             }
             let (again, part) = (trouble.start == Start::Again, self.part_of(service).is_some());
-            let held = self.held_back(index).is_some() && !part;
+            let held = self.service_held_back(service).is_some() && !part;
             let nothing_to_do = self.definition().service(service).restart.is_none()
                 || self.definition().mode == Mode::Observe
                 || held && !again;
@@ -169,7 +169,7 @@ impl Engine {
             }
             let refusal = match self.definition().mode {
                 Mode::Observe => Some(Refusal::ObserveMode),
-                Mode::Act => self.held_back(index),
+                Mode::Act => self.service_held_back(service),
             };
             match refusal {
                 Some(refusal) => self.refuse_step("stop", service, refusal, &[], now),
@@ -302,7 +302,7 @@ impl Engine {
         };
         let part_of = step.part_of;
         if !wanted
-            || self.held_back(index).is_some() && part_of.is_none()
+            || self.service_held_back(service).is_some() && part_of.is_none()
             || self.assembly(index).channel != ChannelHealth::Healthy
         {
             return self.output(Output::Release(action));

@@ -83,7 +83,7 @@ impl Engine {
             // Its assembly's recovery was called off; the fault is still there.
             self.service_trouble(index).demand = Demand::Fault;
         }
-        if let Some(refusal) = self.held_back(assembly) {
+        if let Some(refusal) = self.service_held_back(index) {
             return self.refuse_service(index, refusal, now);
         }
         if self.service_trouble(index).demand == Demand::Fault && !self.count_service(index, now) {
@@ -161,7 +161,7 @@ impl Engine {
             verdict,
             facts,
             evidence,
-            gates: self.own_gates(assembly),
+            gates: self.own_gates(assembly, Some(index)),
             age,
             age_max: interval * 2,
         }
@@ -400,7 +400,7 @@ impl Engine {
             verdict,
             facts,
             evidence,
-            gates: self.own_gates(index),
+            gates: self.own_gates(index, None),
             age,
             age_max,
         }

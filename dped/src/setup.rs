@@ -215,7 +215,7 @@ impl Engine {
         let service = services.find(|service| self.setup_due(*service) && self.setup_turn(*service, now))?;
         let refusal = match self.definition().mode {
             Mode::Observe => Some(Refusal::ObserveMode),
-            Mode::Act => self.held_back(index),
+            Mode::Act => self.service_held_back(service),
         };
         Some((service, refusal))
     }

@@ -109,7 +109,8 @@ impl Engine {
         passing.is_some_and(|since| part.passed >= since)
     }
 
-    /// What is misconfigured, and what waits for a dependency elsewhere, no reboot of this machine could mend.
+    /// What is misconfigured, and what waits for a dependency elsewhere, no reboot of this machine could mend; what is paused is nobody's
+    /// to mend.
     fn machine_stable(&self, index: AssemblyIndex) -> bool {
         let part = self.assembly(index);
         if part.channel != ChannelHealth::Healthy {
@@ -119,7 +120,9 @@ impl Engine {
         let answering = part.trouble.as_ref().and_then(|trouble| trouble.answering_since);
         let answers = answering.is_some_and(|since| part.answered >= since.after(stable_for));
         let excused = |service| {
-            self.service(service).state == State::Misconfigured || self.dependency_elsewhere(service)
+            self.service(service).state == State::Misconfigured
+                || self.dependency_elsewhere(service)
+                || self.is_service_paused(service)
         };
         answers
             && self
@@ -130,8 +133,7 @@ impl Engine {
 
     /// Its time is over. Only what was seen failing has failed: without an answer nothing is counted, and fresh probes judge it anew.
     fn verification_over(&mut self, index: AssemblyIndex, service: Option<ServiceIndex>, now: Timestamp) {
-        let failing =
-            |service| self.service(service).trouble.as_ref().is_some_and(|it| it.last_failed.is_some());
+        let failing = |service| self.fails(service);
         if service.is_none() && self.machine_stable(index) {
             if self.waits_for_others(index, now) {
                 return;
@@ -147,7 +149,9 @@ impl Engine {
         let part = self.assembly(index);
         let failed = match (service, part.channel) {
             (Some(service), ChannelHealth::Healthy) => failing(service),
-            (None, ChannelHealth::Healthy) => self.definition().services_of(index).any(failing),
+            (None, ChannelHealth::Healthy) => {
+                self.definition().services_of(index).any(|it| failing(it) && !self.is_service_paused(it))
+            }
             (None, _) => part.misses > 0,
             (Some(_), _) => false,
         };
@@ -163,13 +167,15 @@ impl Engine {
         }
     }
 
+    fn fails(&self, service: ServiceIndex) -> bool {
+        self.service(service).trouble.as_ref().is_some_and(|it| it.last_failed.is_some())
+    }
+
     fn machine_unwell(&self, index: AssemblyIndex) -> String {
         if self.assembly(index).channel != ChannelHealth::Healthy {
             return format!("its channel does not answer in time: {}", self.assembly(index).failure);
         }
-        let fails = |service: &ServiceIndex| {
-            self.service(*service).trouble.as_ref().is_some_and(|it| it.last_failed.is_some())
-        };
+        let fails = |service: &ServiceIndex| self.fails(*service) && !self.is_service_paused(*service);
         let unwell = self.definition().services_of(index).find(fails);
         let Some(service) = unwell else { return "not stable in time".to_owned() };
         let reason = self.service(service).trouble.as_ref().map_or("", |trouble| &*trouble.reason);
@@ -186,9 +192,7 @@ impl Engine {
             return self.count_failed_restart(service, now);
         }
         let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
-        let fails = |service: &ServiceIndex| {
-            self.service(*service).trouble.as_ref().is_some_and(|it| it.last_failed.is_some())
-        };
+        let fails = |service: &ServiceIndex| self.fails(*service) && !self.is_service_paused(*service);
         let unwell = self.definition().services_of(index).find(fails).filter(|_| healthy);
         if let Some(service) = unwell {
             self.service_trouble(service).incident.get_or_insert(incident);
@@ -202,10 +206,9 @@ impl Engine {
 
     /// A restart that itself failed is a failure now, whatever the next probe says: that one only decides whether it is tried again.
     fn count_failed_restart(&mut self, service: ServiceIndex, now: Timestamp) {
-        let index = self.definition().service(service).assembly;
         let trouble = self.service_trouble(service);
         let counts = trouble.last_failed.is_none() && trouble.demand == Demand::Fault;
-        if counts && self.held_back(index).is_none() && self.dependency_down(service).is_none() {
+        if counts && self.service_held_back(service).is_none() && self.dependency_down(service).is_none() {
             self.count_service(service, now);
         }
     }

@@ -79,6 +79,9 @@ pub struct AssemblyStatus {
     /// Whether it is in maintenance by itself.
     #[serde(default)]
     pub maintenance: bool,
+    /// Its recovery, by its own name, is stopped by an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
     /// In that state since, in milliseconds since 1970-01-01T00:00:00Z; 0 where it is not known.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub since: u64,
@@ -129,6 +132,9 @@ pub struct ServiceStatus {
     /// Why it is not healthy, as one clause.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     pub reason: Box<str>,
+    /// Its recovery, by its own name, is stopped by an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Paused>,
     /// What it waits for, and until when.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<Waiting>,
@@ -347,7 +353,7 @@ pub enum Command {
     },
     /// Stop recovery until it is resumed. What was begun finishes.
     Pause {
-        /// A deployable, or `domain:NAME`; none: everything.
+        /// A deployable, an assembly, a service, or `domain:NAME`; none: everything.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// Why.
@@ -355,7 +361,7 @@ pub enum Command {
     },
     /// Allow recovery again.
     Resume {
-        /// A deployable, or `domain:NAME`; none: everything. What was paused by its own name stays so.
+        /// A deployable, an assembly, a service, or `domain:NAME`; none: everything. What was paused by its own name stays so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
         /// Why.

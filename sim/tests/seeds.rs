@@ -88,12 +88,14 @@ const FAULTS: [&str; 60] = [
 ];
 
 /// What the rest of that list is: it did not fit a line of thought above, and must occur all the same.
-const MORE_FAULTS: [&str; 9] = [
+const MORE_FAULTS: [&str; 11] = [
     "acknowledged",
     "engine panics",
     "engine panics within a step",
     "maintenance window",
     "management node reboots",
+    "pause of a service",
+    "pause of an assembly",
     "stopped by a person",
     "stuck activating",
     "unit not found",

@@ -36,6 +36,7 @@ impl Fleet {
 impl Controller for Fleet {
     async fn status(&self, _wanted: &Glob) -> Status {
         let assembly = |name: &str| AssemblyStatus {
+            paused: None,
             name: Name::parse(name).unwrap(),
             state: State::Healthy,
             address: None,

@@ -24,6 +24,8 @@ struct Part<'a> {
     of: &'a DeployableStatus,
     assembly: &'a Name,
     in_maintenance: bool,
+    /// Its assembly is paused by its name, and its service by its own.
+    paused: [Option<&'a Paused>; 2],
     service: Option<&'a Name>,
     state: State,
     since: u64,
@@ -42,6 +44,7 @@ pub(super) fn why_not(status: &Status, known: &Known) -> WhyNot {
                 of,
                 assembly: &assembly.name,
                 in_maintenance: assembly.maintenance,
+                paused: [assembly.paused.as_ref(), None],
                 service: None,
                 state: assembly.state,
                 since: assembly.since,
@@ -52,6 +55,7 @@ pub(super) fn why_not(status: &Status, known: &Known) -> WhyNot {
             };
             let services = assembly.services.iter().map(|service| Part {
                 service: Some(&service.name),
+                paused: [assembly.paused.as_ref(), service.paused.as_ref()],
                 state: service.state,
                 since: service.since,
                 reason: &service.reason,
@@ -163,6 +167,13 @@ impl Part<'_> {
         }
         if let Some(pause) = &self.of.paused {
             because.push(said(Obstacle::Paused, &format!("{} is paused: {}", self.of.name, paused(pause))));
+        }
+        let own = format!("{}/{}", self.of.name, self.assembly);
+        let service = self.service.map(|service| format!("{own}/{service}")).unwrap_or_default();
+        for (name, pause) in [own, service].iter().zip(self.paused) {
+            if let Some(pause) = pause {
+                because.push(said(Obstacle::Paused, &format!("{name} is paused: {}", paused(pause))));
+            }
         }
         for domain in self.domains {
             if let Some(pause) = status.paused_domains.get(domain) {

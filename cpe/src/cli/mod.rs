@@ -75,7 +75,7 @@ pub enum Command {
     /// Watch but do not act, until an hour
     #[command(subcommand)]
     Maintenance(Maintenance),
-    /// Stop recovery until it is resumed, for everything or for one deployable; what was begun finishes
+    /// Stop recovery until it is resumed, for everything, one deployable or a part of it; what was begun finishes
     Pause(Pause),
     /// Allow recovery again
     Resume(Resume),
@@ -209,7 +209,7 @@ pub struct Ack {
 /// `cpe pause`.
 #[derive(Clone, Debug, Args)]
 pub struct Pause {
-    /// A deployable, a glob of these, or domain:NAME; without one: everything
+    /// A deployable, an assembly, a service, a glob of these, or domain:NAME; without one: everything
     name: Option<String>,
     /// Why; it is recorded and shown
     #[arg(long)]
@@ -219,7 +219,7 @@ pub struct Pause {
 /// `cpe resume`.
 #[derive(Clone, Debug, Args)]
 pub struct Resume {
-    /// A deployable, a glob of these, or domain:NAME; without one: everything, but not what was paused by its own name
+    /// A deployable, an assembly, a service, a glob of these, or domain:NAME; without one: everything, but not what was paused by its own name
     name: Option<String>,
     /// Why; it is recorded
     #[arg(long, default_value = "")]

@@ -67,7 +67,11 @@ impl Fleet {
             Scope::Deployable(name) if on || self.members().contains_key(name) => {
                 self.order(name, Order::Pause { on, reason: reason.into() }).await?;
             }
-            Scope::Deployable(_) => {}
+            Scope::Part(name, part) if on || self.members().contains_key(name) => {
+                let parts = BTreeSet::from([part.clone()]);
+                self.order(name, Order::PartsPause { parts, on, reason: reason.into() }).await?;
+            }
+            Scope::Deployable(_) | Scope::Part(..) => {}
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cpe_proto::definition::{Assembly, Deployable};
 use cpe_proto::id::{AssemblyIndex, Name};
+use dped::PartName;
 
 use super::{Fleet, Member};
 use crate::api::Refused;
@@ -49,7 +50,7 @@ impl Fleet {
         if found.is_empty() { Err(unknown(name)) } else { Ok(found) }
     }
 
-    /// What a pause of that name is of: everything, the failure domains or the deployables that a glob stands for now. What was paused by
+    /// What a pause of that name is of: everything, the failure domains, the deployables or their parts that a glob stands for now. What was paused by
     /// its name can be resumed by it, whether there is such a thing still or not.
     pub(super) fn paused_by(&self, name: Option<String>) -> Result<Vec<Scope>, Refused> {
         let Some(name) = name else { return Ok(vec![Scope::Everything]) };
@@ -64,9 +65,7 @@ impl Fleet {
             };
         }
         if wanted.segments().len() > 1 {
-            return Err(Refused::bad(format!(
-                "{name} means assemblies; a pause is of deployables, of a failure domain (domain:NAME) or of everything"
-            )));
+            return self.paused_parts(&name, &wanted);
         }
         if let Some(scope) = Name::parse(&name).ok().map(Scope::Deployable)
             && self.pauses.contains(&scope)
@@ -75,6 +74,38 @@ impl Fleet {
         }
         let deployable = |name: String| self.deployable(&name).map(Scope::Deployable);
         self.places(&name)?.into_iter().map(deployable).collect()
+    }
+
+    /// The assemblies or services that a name or a glob of them stands for, and those paused before that it names.
+    fn paused_parts(&self, name: &str, wanted: &Glob) -> Result<Vec<Scope>, Refused> {
+        if let Some((deployable, part)) = name.split_once('/')
+            && let (Ok(deployable), Some(part)) = (Name::parse(deployable), PartName::parse(part))
+        {
+            let scope = Scope::Part(deployable, part);
+            if self.pauses.contains(&scope) {
+                return Ok(vec![scope]);
+            }
+        }
+        let members = self.members();
+        let mut found = Vec::new();
+        for (deployable, definition) in members.values().map(|it| (&it.definition.name, &it.definition)) {
+            let mut add = |assembly: &Name, service: Option<&Name>| {
+                let names = [Some(deployable), Some(assembly), service];
+                let names: Vec<&str> = names.into_iter().flatten().map(Name::as_str).collect();
+                if wanted.segments().len() == names.len() && wanted.matches(&names) {
+                    let part = PartName { assembly: assembly.clone(), service: service.cloned() };
+                    found.push(Scope::Part(deployable.clone(), part));
+                }
+            };
+            for index in definition.assembly_indices() {
+                let assembly = &definition.assembly(index).name;
+                add(assembly, None);
+                definition
+                    .services_of(index)
+                    .for_each(|it| add(assembly, Some(&definition.service(it).name)));
+            }
+        }
+        if found.is_empty() { Err(unknown(name)) } else { Ok(found) }
     }
 
     /// Every failure domain of a definition.

@@ -46,6 +46,7 @@ fn plugin() -> Check {
 fn shop() -> DeployableStatus {
     let name = |text| Name::parse(text).unwrap();
     let service = ServiceStatus {
+        paused: None,
         name: name("nginx"),
         state: State::Starting,
         since: 0,
@@ -53,6 +54,7 @@ fn shop() -> DeployableStatus {
         waits: Vec::new(),
     };
     let assembly = AssemblyStatus {
+        paused: None,
         name: name("web"),
         state: State::Starting,
         address: None,

@@ -89,7 +89,12 @@ fn assembly_row(assembly: &AssemblyStatus, reader: &Reader) -> Row {
         name: format!("  {}", assembly.name),
         state: assembly.state,
         since: since(assembly.since, reader),
-        about: about([&way, if assembly.maintenance { "in maintenance" } else { "" }, &assembly.reason]),
+        about: about([
+            &way,
+            if assembly.maintenance { "in maintenance" } else { "" },
+            &assembly.paused.as_ref().map(paused).unwrap_or_default(),
+            &assembly.reason,
+        ]),
     }
 }
 
@@ -98,7 +103,7 @@ fn service_row(service: &ServiceStatus, reader: &Reader) -> Row {
         name: format!("    {}", service.name),
         state: service.state,
         since: since(service.since, reader),
-        about: plain(&service.reason),
+        about: about([&service.paused.as_ref().map(paused).unwrap_or_default(), &service.reason]),
     }
 }
 

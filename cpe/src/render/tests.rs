@@ -221,6 +221,7 @@ fn a_recovery_without_an_end_does_not_hold_the_listing_up_for_ever() {
 
 fn shop() -> Status {
     let service = |service: &str, state, reason: &str| ServiceStatus {
+        paused: None,
         name: name(service),
         state,
         since: MORNING,
@@ -228,6 +229,7 @@ fn shop() -> Status {
         waits: Vec::new(),
     };
     let assembly = |assembly: &str, state, services| AssemblyStatus {
+        paused: None,
         name: name(assembly),
         state,
         address: Some("192.0.2.7".to_owned()),
@@ -245,6 +247,7 @@ fn shop() -> Status {
         service("php", State::Healthy, ""),
     ];
     let db = AssemblyStatus {
+        paused: None,
         address: None,
         maintenance: true,
         reason: "no answer for 5 min".into(),

@@ -259,7 +259,7 @@ impl Auditor {
 
     /// Rule 2: nothing is admitted in maintenance or while recovery is paused.
     fn admitted_while_held(&self, key: &ActionKey, decided: &Decided) -> Option<Finding> {
-        let held = self.holds.over(&key.0, &decided.assembly, decided.time);
+        let held = self.holds.over(&key.0, &decided.assembly, decided.service.as_ref(), decided.time);
         let (kind, name) = held.filter(|_| decided.admitted)?;
         let held = if name.is_empty() { "everything" } else { &name };
         let (rung, assembly) = (decided.rung, &decided.assembly);
@@ -270,7 +270,7 @@ impl Auditor {
     /// Rule 2: what has no decision of its own, a step, is not begun in maintenance or while recovery is paused either.
     fn step_while_held(&self, key: &ActionKey, begun: &Begun) -> Option<Finding> {
         let step = begun.act == RECONFIGURE;
-        let (kind, _) = self.holds.over(&key.0, &begun.assembly, begun.time).filter(|_| step)?;
+        let (kind, _) = self.holds.over(&key.0, &begun.assembly, None, begun.time).filter(|_| step)?;
         let what =
             format!("{RECONFIGURE} of {}/{} was begun while it was {}", key.0, begun.assembly, word(kind));
         Some(Finding::new(2, what, vec![of_intent(key)]))

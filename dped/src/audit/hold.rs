@@ -66,11 +66,18 @@ impl Holds {
         }
     }
 
-    /// What held an assembly back at that time, beyond doubt: the name that was held, empty for everything.
-    pub(super) fn over(&self, deployable: &Name, assembly: &Name, time: u64) -> Option<(HoldKind, String)> {
+    /// What held an assembly, or a service of it, back at that time, beyond doubt: the name that was held, empty for everything.
+    pub(super) fn over(
+        &self,
+        deployable: &Name,
+        assembly: &Name,
+        service: Option<&Name>,
+        time: u64,
+    ) -> Option<(HoldKind, String)> {
         let names = [String::new(), deployable.to_string(), format!("{deployable}/{assembly}")];
+        let service = service.map(|service| format!("{deployable}/{assembly}/{service}"));
         let kinds = [HoldKind::Maintenance, HoldKind::Pause];
-        let keys = names.into_iter().flat_map(|name| kinds.map(|kind| (kind, name.clone())));
+        let keys = names.into_iter().chain(service).flat_map(|name| kinds.map(|kind| (kind, name.clone())));
         keys.into_iter().find(|key| {
             let spans = self.spans.get(key).map_or(&[][..], |it| it);
             let before = spans.partition_point(|span| span.from + SAME_TIME < time);

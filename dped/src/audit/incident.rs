@@ -152,8 +152,9 @@ impl Auditor {
     pub(super) fn judge_open(&mut self, key: &IncidentKey, due: u64) -> Option<Finding> {
         let incident = self.incidents.all.get(key)?;
         let assembly = incident.place.1.as_ref();
-        if assembly.is_some_and(|assembly| self.holds.over(&key.0, assembly, due).is_some())
-            || self.incidents.waits_for_its_machine(incident, due)
+        if assembly.is_some_and(|assembly| {
+            self.holds.over(&key.0, assembly, incident.place.2.as_ref(), due).is_some()
+        }) || self.incidents.waits_for_its_machine(incident, due)
         {
             // Nobody is told in maintenance: by order.
             self.due.insert((due.saturating_add(self.open_max.max(1)), Check::Open(key.clone())));

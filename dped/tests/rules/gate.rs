@@ -6,7 +6,7 @@ use cpe_proto::id::{ActionId, Name};
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
-use dped::{Act, ActionOutcome, Input, Order};
+use dped::{Act, ActionOutcome, Input, Order, PartName};
 use expect_test::expect_file;
 
 use crate::site::{Machine, Outcome, Site, Unit, seconds};
@@ -284,6 +284,59 @@ fn a_pause_of_a_failure_domain_holds_back_what_is_in_it_and_what_comes_into_it()
     assert_eq!((site.acts.len(), site.refusals()), (before, vec![Refusal::Paused]));
     site.order(Order::DomainPause { domains, on: false });
     site.until("it is restarted", 5.0, |site| site.acts.len() > before);
+}
+
+fn part(name: &str) -> std::collections::BTreeSet<PartName> {
+    std::collections::BTreeSet::from([PartName::parse(name).expect("a name")])
+}
+
+fn pause_of(name: &str, on: bool) -> Order {
+    Order::PartsPause { parts: part(name), on, reason: "looking (by ann)".into() }
+}
+
+#[test]
+fn a_pause_of_a_service_holds_back_its_restarts_and_no_other_and_climbs_no_ladder() {
+    let mut site = Site::with(WEB);
+    site.order(pause_of("web/nginx", true));
+    site.break_for_good("web/nginx");
+    site.run(600.0);
+    assert_eq!((site.acts.len(), site.refusals()), (0, vec![Refusal::Paused]));
+    site.kill("web/php");
+    site.until("the other is restarted", 30.0, |site| site.rungs() == [Rung::RestartService]);
+    site.until("and runs", 30.0, |site| site.state("web/php") == State::Healthy);
+    site.order(pause_of("web/nginx", false));
+    site.until("it is restarted, too", 5.0, |site| site.rungs().len() == 2);
+    assert!(site.reasons(EventKind::RecoveryStarted)[1].ends_with("failure 1 of 3 in 1 h"));
+    let told = site.reasons(EventKind::BreakerChanged);
+    assert_eq!(told, ["paused: looking (by ann)", "resumed: looking (by ann)"]);
+}
+
+#[test]
+fn a_paused_service_that_does_not_run_makes_no_reboot_of_its_machine_fail() {
+    let mut site = Site::with(WEB);
+    site.order(pause_of("web/nginx", true));
+    site.break_for_good("web/nginx");
+    site.freeze("web");
+    site.until("its machine is rebooted", 200.0, |site| site.rungs() == [Rung::RebootHard]);
+    site.run(900.0);
+    assert_eq!(site.rungs(), [Rung::RebootHard], "{}", site.transcript());
+    assert_eq!(site.state("web/php"), State::Healthy);
+}
+
+#[test]
+fn a_pause_of_an_assembly_holds_back_all_of_it_and_is_of_its_name_whatever_the_definition_says() {
+    let mut site = Site::with(WEB);
+    site.order(Order::PartsPause { parts: part("web"), on: true, reason: "".into() });
+    assert!(site.kinds(EventKind::BreakerChanged).is_empty(), "a new engine is told what was told before");
+    site.redefine(&WEB.replace("2s", "3s"));
+    site.freeze("web");
+    site.run(600.0);
+    assert_eq!((site.acts.len(), site.refusals()), (0, vec![Refusal::Paused]));
+    site.recover("web/nginx", None);
+    site.run(5.0);
+    assert_eq!(site.acts.len(), 0, "by hand neither");
+    site.order(pause_of("web", false));
+    site.until("it is rebooted", 60.0, |site| site.rungs() == [Rung::RebootHard]);
 }
 
 #[test]

@@ -336,6 +336,11 @@ fn operator(line: &mut Line<'_>, names: Names<'_>) -> Result<Vec<Happening>, Wro
     let order = match line.word("what the operator orders")? {
         "stop" => Operator::Stop(names.deployable(line)?),
         "start" => Operator::Start(names.deployable(line)?),
+        word @ ("pause" | "resume") if line.peek().is_some_and(|name| name.contains('/')) => {
+            let order = if word == "pause" { Operator::PausePart } else { Operator::ResumePart };
+            let places = names.parts(line)?.into_iter();
+            return Ok(places.map(|place| Happening::Operator(order(place))).collect());
+        }
         "pause" => Operator::Pause(line.peek().is_some().then(|| names.deployable(line)).transpose()?),
         "resume" => Operator::Resume(line.peek().is_some().then(|| names.deployable(line)).transpose()?),
         "retry" => {

@@ -203,6 +203,10 @@ pub enum Operator {
     Pause(Option<Name>),
     /// `cpe resume`.
     Resume(Option<Name>),
+    /// `cpe pause` of an assembly or a service.
+    PausePart(Place),
+    /// `cpe resume` of one.
+    ResumePart(Place),
     /// `cpe retry`.
     Retry(Name, Option<Name>),
     /// `cpe ack`, of all that is open there.
@@ -324,7 +328,9 @@ impl Operator {
             Self::MaintenanceOff(..) => "maintenance ends early",
             Self::Pause(None) => "pause of everything",
             Self::Pause(_) => "pause of a deployable",
-            Self::Resume(_) => "resume",
+            Self::PausePart(Place { service: None, .. }) => "pause of an assembly",
+            Self::PausePart(_) => "pause of a service",
+            Self::Resume(_) | Self::ResumePart(_) => "resume",
             Self::Retry(..) => "retry",
             Self::Ack(..) => "acknowledged",
             Self::Recover(..) => "recovery by hand",
@@ -429,6 +435,8 @@ impl fmt::Display for Operator {
             Self::Pause(None) => out.write_str("operator: pause everything"),
             Self::Resume(Some(name)) => write!(out, "operator: resume {name}"),
             Self::Resume(None) => out.write_str("operator: resume everything"),
+            Self::PausePart(place) => write!(out, "operator: pause {place}"),
+            Self::ResumePart(place) => write!(out, "operator: resume {place}"),
             Self::Retry(name, assembly) => write!(out, "operator: retry {}", of(name, assembly)),
             Self::Ack(name, assembly) => write!(out, "operator: ack {}", of(name, assembly)),
             Self::Recover(place, Some(rung)) => write!(out, "operator: recover {place} by {rung}"),

@@ -16,6 +16,8 @@ use cpe_proto::time::Timestamp;
 use dped::IncidentKey;
 use dped::audit::{self, Auditor, DecisionRecord, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX};
 
+use super::happening;
+
 /// The wall time of engine time zero, in milliseconds: some moment of 2026.
 const WALL_OF_BOOT: u64 = 1_795_000_000_000;
 
@@ -86,6 +88,7 @@ pub(super) struct Journal {
     pub(super) desired: BTreeMap<Name, Desired>,
     /// None: everything.
     pub(super) pauses: BTreeSet<Option<Name>>,
+    pub(super) paused_parts: BTreeSet<happening::Place>,
     /// With its end in wall time.
     pub(super) maintenance: BTreeMap<(Name, Option<Name>), u64>,
     /// When a person last ended one.
@@ -112,6 +115,7 @@ impl Journal {
             guard: None,
             desired: BTreeMap::new(),
             pauses: BTreeSet::new(),
+            paused_parts: BTreeSet::new(),
             maintenance: BTreeMap::new(),
             maintenance_ended: BTreeMap::new(),
             acknowledged: BTreeSet::new(),

@@ -64,8 +64,12 @@ fn heal(world: &mut World, fleet: &Fleet, left: Left) -> Option<(Duration, Durat
     world.run_until(at);
     at += world.windows_last(WINDOWS_WITHIN);
     world.run_until(at);
+    let paused = world.all_paused_parts();
     let mut order = |happening| world.schedule(at, happening);
     order(Happening::Operator(Operator::Resume(None)));
+    for place in paused {
+        order(Happening::Operator(Operator::ResumePart(place)));
+    }
     for definition in &fleet.definitions {
         let name = &definition.name;
         order(Happening::Operator(Operator::Resume(Some(name.clone()))));

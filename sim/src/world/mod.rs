@@ -27,6 +27,7 @@ mod lived;
 mod look;
 mod machine;
 mod more;
+mod pauses;
 mod process;
 mod queue;
 mod setup;

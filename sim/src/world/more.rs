@@ -16,6 +16,7 @@ pub(super) fn more(fleet: &Fleet, dice: &mut Dice, lasts: Duration) -> Vec<Plann
     more.node_reboots(&mut dice.fork(3));
     more.warnings(&mut dice.fork(4));
     more.moves(&mut dice.fork(5));
+    more.pauses(&mut dice.fork(6));
     more.plan
 }
 
@@ -81,6 +82,38 @@ impl More<'_> {
         let at = dice.between(Duration::from_secs(30), self.lasts);
         let lasts = dice.seconds(20, 900);
         self.add(at, Happening::Service(dice.of(&places), ServiceFault::Warns(lasts)));
+    }
+
+    /// Recovery of a machine or of a service is stopped by its name, mostly for a while, and something happens to it meanwhile.
+    fn pauses(&mut self, dice: &mut Dice) {
+        if !dice.one_in(4) {
+            return;
+        }
+        let machine = self.machine(dice);
+        let definition = self.fleet.definitions.iter().find(|it| it.name == machine.deployable);
+        let services = definition.into_iter().flat_map(|it| {
+            let index = it.assembly_named(machine.assembly.as_str());
+            index
+                .into_iter()
+                .flat_map(|index| it.services_of(index))
+                .map(|service| it.service(service).name.clone())
+        });
+        let services: Vec<_> = services.collect();
+        let service = (!services.is_empty() && !dice.one_in(3)).then(|| dice.of(&services));
+        let place = Place { service, ..machine.clone() };
+        let at = dice.between(Duration::from_secs(30), self.lasts);
+        let lasts = dice.seconds(30, 1200);
+        self.add(at, Happening::Operator(Operator::PausePart(place.clone())));
+        let within = at + dice.between(Duration::ZERO, lasts);
+        let happening = if place.service.is_some() && !dice.one_in(3) {
+            Happening::Service(place.clone(), dice.of(&[ServiceFault::Crash, ServiceFault::Broken]))
+        } else {
+            Happening::Machine(machine, dice.of(&[MachineFault::PowerLoss, MachineFault::Hang]))
+        };
+        self.add(within, happening);
+        if !dice.one_in(4) {
+            self.add(at + lasts, Happening::Operator(Operator::ResumePart(place)));
+        }
     }
 
     /// Machines to which others refer are lost, and come back elsewhere.

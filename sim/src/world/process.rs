@@ -209,6 +209,10 @@ impl World {
         if self.journal.pauses.contains(&None) {
             self.input(member, Input::Order(Order::FleetPause { on: true }));
         }
+        let parts = self.parts_paused(&definition.name);
+        if !parts.is_empty() {
+            self.input(member, Input::Order(Order::PartsPause { parts, on: true, reason: "".into() }));
+        }
         self.carry_out(member);
     }
 
@@ -309,6 +313,8 @@ impl World {
             }
             Operator::Pause(name) => self.pause(name.as_ref()),
             Operator::Resume(name) => self.resume(name.as_ref()),
+            Operator::PausePart(place) => self.pause_part(place, true),
+            Operator::ResumePart(place) => self.pause_part(place, false),
             Operator::Retry(name, assembly) => {
                 self.truth.once.again(name);
                 let Some((member, assembly)) = self.find(name, assembly.as_ref()) else { return };

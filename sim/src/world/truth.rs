@@ -16,6 +16,7 @@ use dped::{Act, Action, Desired, GuardSettings, IncidentKey, Request};
 use super::World;
 use super::desk::WARNED_AGAIN;
 use super::grounds::Once;
+use super::happening::Place;
 use super::machine::{Power, Who};
 use super::windows::Kept;
 
@@ -51,6 +52,7 @@ pub(super) struct Truth {
     machine_rungs: BTreeMap<Name, VecDeque<Timestamp>>,
     maintained: BTreeSet<(Name, Option<Name>)>,
     paused: BTreeSet<Option<Name>>,
+    paused_parts: BTreeSet<Place>,
     /// When a warning was told last.
     warned: BTreeMap<String, Timestamp>,
     /// What is done, and its engine was told.
@@ -185,8 +187,25 @@ impl Truth {
     pub(super) fn is_left_alone(&self, name: &Name, assembly: &Name) -> bool {
         self.paused.contains(&None)
             || self.paused.contains(&Some(name.clone()))
+            || self.is_part_paused(&Place {
+                deployable: name.clone(),
+                assembly: assembly.clone(),
+                service: None,
+            })
             || self.maintained.contains(&(name.clone(), None))
             || self.maintained.contains(&(name.clone(), Some(assembly.clone())))
+    }
+
+    pub(super) fn pause_part(&mut self, place: &Place, on: bool) {
+        if on {
+            self.paused_parts.insert(place.clone());
+        } else {
+            self.paused_parts.remove(place);
+        }
+    }
+
+    pub(super) fn is_part_paused(&self, place: &Place) -> bool {
+        self.paused_parts.contains(place)
     }
 
     pub(super) fn paused(&mut self, name: Option<Name>) {
@@ -272,6 +291,7 @@ impl World {
         if self.truth.paused.contains(&None) || self.truth.paused.contains(&Some(name.clone())) {
             wrong.push("while paused".to_owned());
         }
+        self.judge_parts(definition, action, wrong);
         let stopped = self.journal.desired.get(name) == Some(&Desired::Stopped);
         let stops = matches!(action.act, Act::StopService(_));
         if stopped != stops {

@@ -420,6 +420,7 @@ impl Site {
             Order::Pause { on, .. } => self.paused = *on,
             Order::FleetPause { on } => self.fleet_paused = *on,
             Order::DomainPause { .. }
+            | Order::PartsPause { .. }
             | Order::Retry { .. }
             | Order::Recover(_)
             | Order::ConfirmFenced { .. }
