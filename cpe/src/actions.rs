@@ -18,6 +18,7 @@ use dped::{Act, Action, ActionOutcome, Input};
 use tokio::sync::mpsc;
 
 use crate::adapter::Adapter;
+use crate::clock;
 use crate::driver::{Message, Seen};
 use crate::journal::JournalError;
 use crate::services::{Given, Hand};
@@ -75,11 +76,16 @@ pub async fn perform(work: Work, session: Option<Arc<Session>>, action: Action) 
         work.shared.journal.resolve(&work.definition.name, action.action, &outcome_text(&outcome));
         outcome
     });
+    let seen = !matches!(outcome, ActionOutcome::Unresolved { .. });
     let input = match action.act {
         Act::Fence(_) => Input::Fenced { action: action.action, outcome },
         _ => Input::Acted { action: action.action, outcome },
     };
-    let _ = work.reply.send(Message::Input(input)).await;
+    let heard = work.reply.send(Message::Input(input)).await.is_ok();
+    if seen && !heard {
+        // Its definition was removed meanwhile: nobody else gives back what it was granted.
+        work.shared.guard().release(&work.definition.name, action.action, clock::now());
+    }
 }
 
 /// The intent is durable before anything is done, and that a creation is begun before it is. A creation that was begun before is not

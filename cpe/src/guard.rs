@@ -2,12 +2,11 @@
 //! outlive the process has changed. What it decides is `dped::guard`'s.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use cpe_proto::config::Config;
 use cpe_proto::id::{ActionId, Name};
 use cpe_proto::time::Timestamp;
-use dped::{Guard, GuardSettings};
+use dped::{Carried, Guard, GuardSettings};
 
 use crate::clock;
 use crate::journal::StartState;
@@ -36,15 +35,20 @@ pub fn settings(config: &Config) -> GuardSettings {
     }
 }
 
-/// A guard that goes on where an earlier cpe ended. Leases of actions that no engine carries on end here: what became of these is
-/// looked at, and nobody would ever give them back.
+/// A guard that goes on where an earlier cpe ended. Leases of actions that have ended or were never begun end here; what no engine knows of
+/// and nobody saw end is in flight until it is given up.
 #[must_use]
 pub fn taken_up(start: &StartState, settings: GuardSettings) -> Guard {
-    let Some((written, snapshot)) = &start.guard else { return Guard::new(settings) };
-    let elapsed = Duration::from_millis(clock::wall_ms().saturating_sub(*written));
-    let mut guard = Guard::restore(settings, snapshot, elapsed, clock::now());
+    let Some((age, snapshot)) = &start.guard else { return Guard::new(settings) };
+    let mut guard = Guard::restore(settings, snapshot, *age, clock::now());
     let carried_on: BTreeSet<(Name, ActionId)> = past::carried_on_by_all(start);
-    guard.retain_leases(|deployable, action| carried_on.contains(&(deployable.clone(), action)));
+    let unseen: BTreeSet<(Name, ActionId)> =
+        start.unresolved.iter().map(|(_, intent)| (intent.deployable.clone(), intent.action)).collect();
+    guard.retain_leases(|deployable, action| match (deployable.clone(), action) {
+        key if carried_on.contains(&key) => Carried::On,
+        key if unseen.contains(&key) => Carried::Unseen,
+        _ => Carried::Not,
+    });
     guard
 }
 

@@ -70,10 +70,9 @@ pub struct Past {
 #[must_use]
 pub fn of(start: &StartState) -> BTreeMap<Name, Past> {
     let mut all: BTreeMap<Name, Past> = BTreeMap::new();
-    let (now, wall) = (clock::now(), clock::wall_ms());
-    for (name, (written, snapshot)) in &start.snapshots {
-        let age = Duration::from_millis(wall.saturating_sub(*written));
-        let kept = Kept { snapshot: snapshot.clone(), age, at: now };
+    let now = clock::now();
+    for (name, (age, snapshot)) in &start.snapshots {
+        let kept = Kept { snapshot: snapshot.clone(), age: *age, at: now };
         all.entry(name.clone()).or_default().snapshot = Some(kept);
     }
     for (_, intent) in &start.unresolved {
@@ -143,7 +142,7 @@ impl Past {
 /// All actions that the engines of a snapshot go on with.
 #[must_use]
 pub fn carried_on_by_all(start: &StartState) -> BTreeSet<(Name, ActionId)> {
-    let of_one = |(name, (_, snapshot)): (&Name, &(u64, Snapshot))| {
+    let of_one = |(name, (_, snapshot)): (&Name, &(Duration, Snapshot))| {
         carried_on(snapshot).0.into_iter().map(|action| (name.clone(), action)).collect::<Vec<_>>()
     };
     start.snapshots.iter().flat_map(of_one).collect()

@@ -3,7 +3,6 @@
 //! minute parks the deployable: nothing is probed or recovered there until an operator or a new definition says so, also by the next cpe. No
 //! other engine notices.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -254,7 +253,7 @@ impl Fleet {
             let members = self.members();
             members.get(name).filter(|member| is_down(&member.standing, down)).cloned()
         });
-        let goes_on = if member.is_some() { past.actions() } else { BTreeSet::new() };
+        let goes_on = past.actions();
         self.shared().guard().revoke(name, |action| goes_on.contains(&action), clock::now());
         let Some(member) = member else { return self.bury(name, Some(past)) };
         self.past().insert(name.clone(), past);
@@ -263,9 +262,9 @@ impl Fleet {
             self.shared().report(Some(name), plain(EventKind::BreakerChanged, reason));
             self.begin(member.definition, member.panics);
         } else {
-            // Parked: nobody knows its health. What the next engine would go on with holds its leases until they expire: it goes on in
-            // the world, and one that is started in time must find it counted.
-            self.shared().guard().forget(name);
+            // Parked: nobody knows its health. What the next engine would go on with is in flight until it is given up: one that is started
+            // in time must find it counted.
+            self.shared().guard().part(name);
         }
     }
 

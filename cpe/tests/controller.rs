@@ -338,3 +338,34 @@ fn an_action_that_a_killed_controller_had_begun_is_looked_at_and_not_repeated() 
     let started = events.lines().filter(|line| line.contains("\"recovery_started\"")).count();
     assert_eq!(started, 1, "{begun}\n{events}");
 }
+
+/// Two machines in one deployable, of which one at a time may be acted upon.
+const PAIR: &str = "name = \"shop\"\n\
+    [probe]\ninterval = \"500ms\"\ntimeout = \"3s\"\nconfirm_interval = \"100ms\"\nstable_for = \"300ms\"\n\
+    [escalation]\nservice = { failures = 3, within = \"1h\" }\n\
+    [assemblies.web]\naddress = \"{web}\"\n[assemblies.web.services.nginx]\nsystemd = \"nginx.service\"\n\
+    [assemblies.db]\naddress = \"{db}\"\n[assemblies.db.services.nginx]\nsystemd = \"nginx.service\"\n";
+
+#[test]
+fn what_was_begun_is_still_in_flight_when_its_definition_is_removed_while_cpe_is_down_and_comes_back() {
+    let mut site = Site::start(&[("shop.toml", PAIR)], &["web", "db"], &["nginx.service"]);
+    site.wait_for("shop/web/nginx", "healthy");
+    site.wait_for("shop/db/nginx", "healthy");
+    site.hang_in_start("web", "nginx.service");
+    site.machine("web").kill_unit("nginx.service").unwrap();
+    site.wait_for_starts("web", 1);
+    site.kill_controller();
+    site.undefine("shop.toml");
+    site.start_controller();
+    site.define("shop.toml", PAIR);
+    site.wait_for("shop/db/nginx", "healthy");
+    site.machine("db").kill_unit("nginx.service").unwrap();
+    let refused =
+        site.wait_for_event(|event| event["kind"] == "recovery_refused" && event["assembly"] == "db");
+    assert!(refused["reason"].as_str().unwrap().contains("in flight, deployable 1 of 1"), "{refused}");
+    assert_eq!(site.machine("db").counts().unit_starts, 0);
+    site.come_up("web", "nginx.service");
+    site.wait_for("shop/web/nginx", "healthy");
+    site.wait_for("shop/db/nginx", "healthy");
+    assert_eq!(site.machine("web").counts().unit_starts, 1, "and the guest was asked once");
+}

@@ -100,6 +100,7 @@ impl Engine {
             facts,
             evidence_age: age,
             evidence_age_max: age_max,
+            give_up: self.definition().timing.action_give_up,
             part_of: None,
         }));
     }

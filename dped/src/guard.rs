@@ -27,6 +27,7 @@ use breaker::Room;
 pub use evacuation::Evacuate;
 use holds::Holds;
 pub use holds::{GuardOutput, Scope};
+pub use lease::Carried;
 use lease::{Lease, Leases};
 use path::Paths;
 pub use population::HealthClass;
@@ -53,7 +54,7 @@ pub struct GuardSettings {
     pub machine_rungs: usize,
     /// ... within this (10 min).
     pub machine_rungs_within: Duration,
-    /// A lease that was not released ends after this (30 min): longer than `action_give_up` and a verification together.
+    /// A lease that was not released ends after this (30 min), and not before twice `action_give_up`: longer than that and a verification.
     pub lease: Duration,
     /// What left health within this counts together (2 min).
     pub window: Duration,
@@ -308,15 +309,16 @@ impl Guard {
         self.holds.health(&(deployable.clone(), assembly), domains, class, &self.settings, now);
     }
 
-    /// A deployable's assemblies are others, or its engine is parked: what was known of their health is void. Leases stay.
+    /// A deployable's assemblies are others: what was known of their health is void. Leases stay.
     pub fn forget(&mut self, deployable: &Name) {
         self.holds.forget(deployable);
     }
 
-    /// A deployable is managed no more: nobody will give back what it was granted.
+    /// A deployable is managed no more, or its engine is parked: nobody carries on what it had begun. That is in flight until it is seen to
+    /// end ([`release`](Self::release)), or given up: the definition may come back meanwhile.
     pub fn part(&mut self, deployable: &Name) {
         self.forget(deployable);
-        self.leases.retain(|name, _, _| name != deployable);
+        self.leases.go_astray(deployable);
         self.changed = true;
     }
 
@@ -495,7 +497,9 @@ impl Guard {
             assembly: request.assembly,
             infrastructure: place.infrastructure.clone(),
             domains: place.domains.into(),
-            until: now.after(self.settings.lease),
+            until: now.after(self.settings.lease.max(request.give_up * 2)),
+            give_up: now.after(request.give_up),
+            astray: false,
         };
         self.leases.add(key, request.action, lease);
         self.changed = true;
@@ -510,7 +514,8 @@ impl Guard {
         self.holds.release(key, action, now);
     }
 
-    /// The engine of a deployable is gone: its leases end, but for those of the actions that its successor goes on with.
+    /// The engine of a deployable is gone, and all that it had begun has ended: so do its leases, but for those of the actions that its
+    /// successor goes on with.
     pub fn revoke(&mut self, key: &Name, goes_on: impl Fn(ActionId) -> bool, now: Timestamp) {
         for action in self.leases.of(key).into_iter().filter(|action| !goes_on(*action)) {
             self.release(key, action, now);

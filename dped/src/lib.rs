@@ -134,7 +134,7 @@ mod witness;
 pub use action::OUTCOME_LOST_AFTER;
 pub use engine::{Desired, Engine, Seed};
 pub use gate::ADMISSION_TIMEOUT;
-pub use guard::{Evacuate, Guard, GuardOutput, GuardSettings, HealthClass, Place, Prover, Scope};
+pub use guard::{Carried, Evacuate, Guard, GuardOutput, GuardSettings, HealthClass, Place, Prover, Scope};
 pub use incident::SETTLE_FACTOR;
 pub use input::{ActionOutcome, ByHand, Input, Order, PartName, Surroundings};
 pub use notices::{IncidentKey, Notices};

@@ -89,6 +89,8 @@ pub struct Request {
     pub evidence_age: Duration,
     /// Fresh means: not older than this (two intervals).
     pub evidence_age_max: Duration,
+    /// What nobody sees end may still be done for so long after it was begun (`action_give_up`).
+    pub give_up: Duration,
     /// The recovery of the whole deployable that it is a step of: with that one's lease it is admitted, too.
     pub part_of: Option<ActionId>,
 }

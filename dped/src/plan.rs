@@ -253,6 +253,7 @@ impl Engine {
             facts,
             evidence_age: seen.map_or(Duration::ZERO, |at| now.since(at)),
             evidence_age_max: self.fresh_for(index),
+            give_up: self.definition().timing.action_give_up,
             part_of,
         }));
     }

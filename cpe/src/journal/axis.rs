@@ -2,8 +2,10 @@
 //! and nobody can set it, so an audit orders by it; wall time beside it is for people. It begins near wall time, so that records of older
 //! versions, which have only that, lie before it.
 
+use std::time::Duration;
+
 use cpe_proto::time::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::store::{int, uint};
 use crate::clock::Boot;
@@ -12,6 +14,8 @@ use crate::clock::Boot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Axis {
     base: u64,
+    /// What was written in this boot is not before that.
+    begins: u64,
 }
 
 impl Axis {
@@ -24,15 +28,27 @@ impl Axis {
         let base = begins.saturating_sub(millis(boot.now));
         // That of an earlier boot is of no more use.
         connection.execute("DELETE FROM boots", [])?;
-        connection.execute("INSERT INTO boots (boot, base) VALUES (?1, ?2)", params![boot.id, int(base)])?;
-        Ok(Self { base })
+        let sql = "INSERT INTO boots (boot, base, begins) VALUES (?1, ?2, ?3)";
+        connection.execute(sql, params![boot.id, int(base), int(begins)])?;
+        Ok(Self { base, begins })
     }
 
     /// What the journal remembers of this boot.
     fn known(connection: &Connection, boot: &Boot) -> rusqlite::Result<Option<Self>> {
-        let sql = "SELECT base FROM boots WHERE boot = ?1";
-        let base: Option<i64> = connection.query_row(sql, [&boot.id], |row| row.get(0)).optional()?;
-        Ok(base.map(|base| Self { base: uint(base) }))
+        let sql = "SELECT base, coalesce(begins, base) FROM boots WHERE boot = ?1";
+        let found = |row: &Row<'_>| Ok(Self { base: uint(row.get(0)?), begins: uint(row.get(1)?) });
+        connection.query_row(sql, [&boot.id], found).optional()
+    }
+
+    /// How old is what was written at those times. Within one boot its clock says so, whatever the wall clock was set to; of an earlier boot
+    /// the wall clock does, and it is at least as old as this one (policy.md section 8).
+    pub(super) fn age(self, wall: u64, steady: Option<u64>, boot: &Boot) -> Duration {
+        let by_wall = boot.wall_ms.saturating_sub(wall);
+        Duration::from_millis(match steady {
+            Some(steady) if steady >= self.begins => self.at(boot.now).saturating_sub(steady),
+            Some(_) => by_wall.max(millis(boot.now)),
+            None => by_wall,
+        })
     }
 
     /// A point of engine time.
@@ -70,6 +86,7 @@ fn newest(connection: &Connection) -> rusqlite::Result<u64> {
             UNION ALL SELECT (SELECT steady FROM decisions ORDER BY id DESC LIMIT 1)
             UNION ALL SELECT (SELECT steady FROM holds ORDER BY id DESC LIMIT 1)
             UNION ALL SELECT (SELECT steady FROM notifications ORDER BY id DESC LIMIT 1)
+            UNION ALL SELECT max(steady) FROM snapshots UNION ALL SELECT steady FROM guard
             UNION ALL SELECT max(steady) FROM intents UNION ALL SELECT max(resolved_steady) FROM intents)",
         [],
         |row| row.get(0),

@@ -1,6 +1,7 @@
 //! What goes into the journal, and what comes out of it at a start. The SQL of each record is in `store.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use cpe_proto::api::{Command, Intent};
 use cpe_proto::decision::Decision;
@@ -262,10 +263,10 @@ pub struct StartState {
     pub acknowledged: BTreeSet<(Name, IncidentId)>,
     /// What operators want, where they ever said so.
     pub desired: BTreeMap<Name, Desired>,
-    /// What each engine was last written down as, with the wall time in milliseconds.
-    pub snapshots: BTreeMap<Name, (u64, Snapshot)>,
-    /// What the fleet guard was last written down as, with the wall time in milliseconds.
-    pub guard: Option<(u64, GuardSnapshot)>,
+    /// What each engine was last written down as, and how old that was when the journal was opened.
+    pub snapshots: BTreeMap<Name, (Duration, Snapshot)>,
+    /// What the fleet guard was last written down as, and how old that was.
+    pub guard: Option<(Duration, GuardSnapshot)>,
     /// Actions that were begun and are not known to have ended, oldest first, with the wall time in milliseconds. They are
     /// resolved by looking, never by repeating.
     pub unresolved: Vec<(u64, Intent)>,

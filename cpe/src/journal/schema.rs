@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 /// Each step from one version to the next; a step that was ever released is never changed.
-const STEPS: [&str; 8] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH];
+const STEPS: [&str; 9] = [FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH];
 
 /// The newest version that is known here.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -100,6 +100,13 @@ ALTER TABLE holds ADD COLUMN steady INTEGER;
 const EIGHTH: &str = "
 ALTER TABLE intents ADD COLUMN created INTEGER;
 ALTER TABLE intents ADD COLUMN created_steady INTEGER;
+";
+
+/// The journal's own time of what is taken up at the start, so that a wall clock that was set makes nothing older.
+const NINTH: &str = "
+ALTER TABLE snapshots ADD COLUMN steady INTEGER;
+ALTER TABLE guard ADD COLUMN steady INTEGER;
+ALTER TABLE boots ADD COLUMN begins INTEGER;
 ";
 
 /// The version of a file; 0 for a new one.

@@ -10,7 +10,7 @@ use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::snapshot::Snapshot;
 use cpe_proto::snapshot::guard::GuardSnapshot;
 use cpe_proto::time::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::axis::Axis;
 use super::record::{
@@ -33,6 +33,9 @@ pub(super) enum Durability {
     /// Survives a crash of cpe, not a power cut of the next seconds.
     Written,
 }
+
+/// How old a row is, by its `time` and `steady`.
+type Age<'a> = dyn Fn(&Row<'_>) -> rusqlite::Result<Duration> + 'a;
 
 /// The one connection that writes.
 #[derive(Debug)]
@@ -60,7 +63,13 @@ impl Store {
 
     /// What was kept over the restart.
     pub(super) fn start_state(&mut self) -> rusqlite::Result<StartState> {
+        let axis = self.axis;
         let transaction = self.connection.transaction()?;
+        let boot = clock::Boot::this();
+        let age = |row: &Row<'_>| -> rusqlite::Result<Duration> {
+            let steady: Option<i64> = row.get("steady")?;
+            Ok(axis.age(uint(row.get("time")?), steady.map(uint), &boot))
+        };
         let last: Option<i64> = transaction.query_row("SELECT max(seq) FROM events", [], |row| row.get(0))?;
         let last = last.map_or(0, i64::unsigned_abs);
         Ok(StartState {
@@ -73,8 +82,8 @@ impl Store {
             acknowledged: marked(&transaction, "acknowledged")?,
             told: marked(&transaction, "notifications")?,
             desired: desired(&transaction)?,
-            snapshots: snapshots(&transaction)?,
-            guard: guard(&transaction)?,
+            snapshots: snapshots(&transaction, &age)?,
+            guard: guard(&transaction, &age)?,
             unresolved: unresolved(&transaction)?,
             open_incidents: open_incidents(&transaction)?,
             next_seq: last.max(self.reserved) + 1,
@@ -284,9 +293,9 @@ fn apply_record(
         Record::Snapshot { time, deployable, snapshot } => {
             transaction
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO snapshots (deployable, time, body) VALUES (?1, ?2, ?3)",
+                    "INSERT OR REPLACE INTO snapshots (deployable, time, body, steady) VALUES (?1, ?2, ?3, ?4)",
                 )?
-                .execute(params![deployable.as_str(), int(*time), json(snapshot)?])?;
+                .execute(params![deployable.as_str(), int(*time), json(snapshot)?, steady])?;
         }
         Record::NoSnapshot(deployable) => {
             transaction
@@ -307,8 +316,10 @@ fn apply_record(
         }
         Record::Guard { time, snapshot } => {
             transaction
-                .prepare_cached("INSERT OR REPLACE INTO guard (one, time, body) VALUES (1, ?1, ?2)")?
-                .execute(params![int(*time), json(snapshot)?])?;
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO guard (one, time, body, steady) VALUES (1, ?1, ?2, ?3)",
+                )?
+                .execute(params![int(*time), json(snapshot)?, steady])?;
         }
         Record::Desired { time, deployable, desired } => {
             transaction
@@ -510,13 +521,16 @@ fn desired(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, Des
     rows.collect()
 }
 
-fn guard(transaction: &Transaction<'_>) -> rusqlite::Result<Option<(u64, GuardSnapshot)>> {
-    let mut statement = transaction.prepare("SELECT time, body FROM guard")?;
+fn guard(
+    transaction: &Transaction<'_>,
+    age: &Age<'_>,
+) -> rusqlite::Result<Option<(Duration, GuardSnapshot)>> {
+    let mut statement = transaction.prepare("SELECT time, steady, body FROM guard")?;
     let mut rows = statement
-        .query_map([], |row| Ok((uint(row.get(0)?), serde_json::from_str(&row.get::<_, String>(1)?))))?;
-    let Some((time, snapshot)) = rows.next().transpose()? else { return Ok(None) };
+        .query_map([], |row| Ok((age(row)?, serde_json::from_str(&row.get::<_, String>("body")?))))?;
+    let Some((age, snapshot)) = rows.next().transpose()? else { return Ok(None) };
     match snapshot {
-        Ok(snapshot) => Ok(Some((time, snapshot))),
+        Ok(snapshot) => Ok(Some((age, snapshot))),
         // A newer cpe wrote it: what is still down is held anew when it is seen.
         Err(error) => {
             tracing::warn!(%error, "the guard's snapshot cannot be read: budgets and holds start anew");
@@ -525,17 +539,19 @@ fn guard(transaction: &Transaction<'_>) -> rusqlite::Result<Option<(u64, GuardSn
     }
 }
 
-fn snapshots(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, (u64, Snapshot)>> {
-    let mut statement = transaction.prepare("SELECT deployable, time, body FROM snapshots")?;
+fn snapshots(
+    transaction: &Transaction<'_>,
+    age: &Age<'_>,
+) -> rusqlite::Result<BTreeMap<Name, (Duration, Snapshot)>> {
+    let mut statement = transaction.prepare("SELECT deployable, time, steady, body FROM snapshots")?;
     let rows = statement.query_map([], |row| {
-        let (deployable, time) = (name(row.get(0)?)?, uint(row.get(1)?));
-        Ok((deployable, time, serde_json::from_str(&row.get::<_, String>(2)?)))
+        Ok((name(row.get(0)?)?, age(row)?, serde_json::from_str(&row.get::<_, String>("body")?)))
     })?;
     let mut snapshots = BTreeMap::new();
     for row in rows {
-        let (deployable, time, snapshot) = row?;
+        let (deployable, age, snapshot) = row?;
         match snapshot {
-            Ok(snapshot) => drop(snapshots.insert(deployable, (time, snapshot))),
+            Ok(snapshot) => drop(snapshots.insert(deployable, (age, snapshot))),
             // A newer cpe wrote it: that engine begins anew, as after its first start.
             Err(error) => {
                 tracing::warn!(%deployable, %error, "the engine's snapshot cannot be read: its counts start anew");

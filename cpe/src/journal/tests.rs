@@ -130,7 +130,8 @@ async fn pauses_and_acknowledgements_outlive_a_restart_until_they_end() {
 async fn an_audit_counts_whoever_acknowledged_an_incident_as_told() {
     let dir = TempDir::new().unwrap();
     let journal = open(&dir);
-    let before = clock::wall_ms();
+    let reader = rusqlite::Connection::open(dir.path().join("journal.sqlite")).unwrap();
+    let before = axis::now(&reader, &clock::Boot::this()).unwrap();
     journal.event(Some(name("shop")), event(EventKind::IncidentOpened, Some(1), "unit inactive"));
     journal.acknowledge(name("shop"), IncidentId(1), "uid 0 (root)").await.unwrap();
     let records = records(&dir.path().join("journal.sqlite"), Duration::from_secs(60)).unwrap();
@@ -401,6 +402,36 @@ fn the_time_of_a_journal_goes_on_over_a_reboot_with_another_clock() {
     assert_eq!(second.at(at(10)), 1_040_001, "after everything that is there");
     assert_eq!(axis::now(connection, &boot("b", 20, 0)).unwrap(), 1_050_001);
     assert_eq!(axis::of_wall(connection, 6).unwrap(), 1_040_001, "a wall time near that record");
+}
+
+/// The budget of machine rungs is spent, cpe ends, and somebody sets the clock an hour ahead before it is started again.
+#[test]
+fn a_clock_that_is_set_while_cpe_is_down_makes_nothing_older_than_it_is() {
+    const SET: u64 = 3_600_000;
+    let dir = TempDir::new().unwrap();
+    let store = store::Store::open(&dir.path().join("journal.sqlite")).unwrap();
+    let at = |seconds: u64| Timestamp::from_boot(Duration::from_secs(seconds));
+    let boot = |id: &str, seconds, wall_ms| clock::Boot { id: id.to_owned(), now: at(seconds), wall_ms };
+    let axis = axis::Axis::open(&store.connection, &boot("a", 50, 10_000_000)).unwrap();
+    let (wall, steady) = (10_050_000, axis.at(at(100)));
+    let sql = "INSERT INTO guard (one, time, body, steady) VALUES (1, ?1, '{}', ?2)";
+    store.connection.execute(sql, [store::int(wall), store::int(steady)]).unwrap();
+    let age = |boot: clock::Boot| {
+        axis::Axis::open(&store.connection, &boot).unwrap().age(wall, Some(steady), &boot)
+    };
+    assert_eq!(age(boot("a", 130, wall + 30_000 + SET)), Duration::from_secs(30));
+    assert_eq!(age(boot("a", 130, wall - SET)), Duration::from_secs(30), "nor younger");
+    assert_eq!(
+        age(boot("b", 20, wall + 90_000)),
+        Duration::from_secs(90),
+        "over a reboot the wall clock says"
+    );
+    assert_eq!(age(boot("c", 20, wall - SET)), Duration::from_secs(20), "and it is at least as old as that");
+    assert_eq!(
+        axis.age(wall, None, &boot("a", 130, wall + 5_000)),
+        Duration::from_secs(5),
+        "an older version's"
+    );
 }
 
 #[tokio::test]

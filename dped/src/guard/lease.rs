@@ -13,6 +13,28 @@ pub(super) struct Lease {
     pub(super) infrastructure: Option<Name>,
     pub(super) domains: Box<[Name]>,
     pub(super) until: Timestamp,
+    /// What nobody saw end by then is given up.
+    pub(super) give_up: Timestamp,
+    /// No engine carries it on: it ends when the action is seen to end, or given up.
+    pub(super) astray: bool,
+}
+
+/// What becomes of a lease over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// An engine goes on with the action, and gives the lease back.
+    On,
+    /// No engine knows of the action, and nobody saw it end.
+    Unseen,
+    /// The action has ended, or was never begun.
+    Not,
+}
+
+impl Lease {
+    fn goes_astray(&mut self) {
+        self.astray = true;
+        self.until = self.until.min(self.give_up);
+    }
 }
 
 /// All of them, and when machine rungs were granted.
@@ -45,8 +67,22 @@ impl Leases {
         self.granted.remove(&(key.clone(), action)).is_some()
     }
 
-    pub(super) fn retain(&mut self, keeps: impl Fn(&Name, ActionId, &Lease) -> bool) {
-        self.granted.retain(|(name, action), lease| keeps(name, *action, lease));
+    /// After a restart. What went astray before is still looked out for.
+    pub(super) fn carry_on(&mut self, carried: impl Fn(&Name, ActionId) -> Carried) {
+        self.granted.retain(|(name, action), lease| {
+            match carried(name, *action) {
+                Carried::On => return true,
+                Carried::Not if !lease.astray => return false,
+                Carried::Unseen | Carried::Not => lease.goes_astray(),
+            }
+            true
+        });
+    }
+
+    /// Those of a deployable that nobody carries on.
+    pub(super) fn go_astray(&mut self, key: &Name) {
+        let own = self.granted.iter_mut().filter(|((name, _), _)| name == key);
+        own.for_each(|(_, lease)| lease.goes_astray());
     }
 
     /// Whether something is in flight there.
@@ -54,8 +90,10 @@ impl Leases {
         self.granted.iter().any(|((name, _), lease)| name == key && lease.assembly == *assembly)
     }
 
+    /// Those that an engine is to give back.
     pub(super) fn of(&self, key: &Name) -> Vec<ActionId> {
-        self.granted.keys().filter(|(name, _)| name == key).map(|(_, action)| *action).collect()
+        let own = self.granted.iter().filter(|((name, _), lease)| name == key && !lease.astray);
+        own.map(|((_, action), _)| *action).collect()
     }
 
     pub(super) fn holds(&self, key: &Name, action: ActionId) -> bool {
@@ -73,7 +111,7 @@ impl Leases {
     /// Of one deployable, without those of one assembly.
     pub(super) fn of_deployable(&self, key: &Name, without: Option<AssemblyIndex>) -> usize {
         let own = self.granted.iter().filter(|((name, _), _)| name == key);
-        own.filter(|(_, lease)| Some(lease.assembly) != without).count()
+        own.filter(|(_, lease)| lease.astray || Some(lease.assembly) != without).count()
     }
 
     pub(super) fn of_domain(&self, domain: &Name) -> usize {

@@ -13,7 +13,7 @@ use cpe_proto::time::Timestamp;
 
 use super::breaker::{Breaker, Phase, SlowStart, Trial};
 use super::evacuation::{self, Evacuation};
-use super::lease::Lease;
+use super::lease::{Carried, Lease};
 use super::population::Key;
 use super::{Guard, GuardSettings, Scope};
 use crate::describe::span;
@@ -34,6 +34,8 @@ impl Guard {
             infrastructure: lease.infrastructure.clone(),
             domains: lease.domains.to_vec(),
             left: lease.until.since(now).into(),
+            give_up: Some(lease.give_up.since(now).into()),
+            astray: lease.astray,
         };
         let rungs = self.leases.machine_rungs.iter();
         let rungs =
@@ -83,6 +85,8 @@ impl Guard {
                 infrastructure: lease.infrastructure.clone(),
                 domains: lease.domains.as_slice().into(),
                 until: left(lease.left.into()),
+                give_up: left(lease.give_up.unwrap_or(lease.left).into()),
+                astray: lease.astray,
             };
             guard.leases.add(&lease.member.deployable, lease.action, restored);
         }
@@ -147,15 +151,15 @@ impl Guard {
         );
     }
 
-    /// After a restart, before any engine runs: leases of actions that no engine carries on end.
-    pub fn retain_leases(&mut self, carried_on: impl Fn(&Name, ActionId) -> bool) {
-        self.leases.retain(|deployable, action, _| carried_on(deployable, action));
+    /// After a restart, before any engine runs: a lease ends with its action; what nobody saw end is in flight until it is given up.
+    pub fn retain_leases(&mut self, carried: impl Fn(&Name, ActionId) -> Carried) {
+        self.leases.carry_on(carried);
         self.changed = true;
     }
 
-    /// After a restart: what is not managed any more is forgotten, and nobody will give back what it was granted.
+    /// After a restart: the health of what is not managed any more is forgotten. What was begun there goes on in the world, and an engine
+    /// goes on with it where the definition comes back, so leases stay.
     pub fn retain(&mut self, managed: impl Fn(&Name, AssemblyIndex) -> bool) {
-        self.leases.retain(|deployable, _, lease| managed(deployable, lease.assembly));
         self.holds.retain(managed);
         self.changed = true;
     }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cpe_proto::decision::{Answer, Refusal};
-use cpe_proto::id::AssemblyIndex;
+use cpe_proto::id::{ActionId, AssemblyIndex, Name};
 use cpe_proto::snapshot::guard::GuardSnapshot;
-use dped::{Guard, GuardSettings, HealthClass};
+use dped::{Carried, Guard, GuardSettings, HealthClass, Request};
 
 use super::{HELD, Yard, machine, name, silent};
 
@@ -118,35 +118,71 @@ fn what_was_begun_counts_against_the_budgets_of_the_next_process() {
 }
 
 #[test]
-fn a_lease_is_kept_for_an_action_that_an_engine_carries_on_and_ends_with_all_others() {
+fn a_lease_is_kept_for_an_action_that_an_engine_carries_on_or_nobody_saw_end_and_ends_with_all_others() {
     let mut yard = Yard::of(&[("az1", 10)]);
-    assert_eq!((yard.reboot("az1", 0), yard.reboot("az1", 1)), (Answer::Admitted, Answer::Admitted));
+    for index in 0..3 {
+        assert_eq!(yard.reboot("az1", index), Answer::Admitted);
+    }
     yard.restart(10);
+    assert_eq!(yard.guard.in_flight(), 3);
+    let kept = |deployable: &Name| match deployable.as_str() {
+        "az1-0" => Carried::On,
+        "az1-1" => Carried::Unseen,
+        _ => Carried::Not,
+    };
+    yard.guard.retain_leases(|deployable, _| kept(deployable));
     assert_eq!(yard.guard.in_flight(), 2);
-    yard.guard.retain_leases(|deployable, _| *deployable == machine("az1", 0));
-    assert_eq!(yard.guard.in_flight(), 1);
     assert_eq!(yard.reboot("az1", 0), Answer::Refused(Refusal::Budget), "it is still in flight");
-    assert_eq!(yard.reboot("az1", 1), Answer::Admitted);
+    assert_eq!(yard.reboot("az1", 1), Answer::Refused(Refusal::Budget), "nobody saw it end");
+    assert_eq!(yard.reboot("az1", 2), Answer::Admitted);
 }
 
 #[test]
-fn what_is_defined_no_more_after_the_restart_holds_nothing() {
+fn what_is_defined_no_more_after_the_restart_holds_no_domain_and_what_it_had_begun_is_still_in_flight() {
     let mut yard = dark(130);
     assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
     yard.restart(5);
     yard.guard.retain(|deployable, _| !deployable.as_str().starts_with("az1"));
     yard.pass(1);
-    assert_eq!((yard.guard.in_flight(), yard.guard.holds().count()), (0, 0), "{:?}", yard.said);
+    assert_eq!((yard.guard.in_flight(), yard.guard.holds().count()), (1, 0), "{:?}", yard.said);
+    yard.is("az1", 0, HealthClass::Healthy);
+    assert_eq!(yard.reboot("az1", 0), Answer::Refused(Refusal::Budget), "its definition is back");
+    let now = yard.now();
+    yard.guard.release(&machine("az1", 0), ActionId(yard.actions - 1), now);
+    assert_eq!(yard.reboot("az1", 0), Answer::Admitted, "what was begun then is seen to have ended");
 }
 
 #[test]
-fn a_parked_engine_gives_back_what_it_was_granted() {
+fn what_nobody_waits_for_any_more_is_in_flight_until_it_is_seen_to_end_or_given_up() {
+    // Its definition is removed while its machine is rebooted, or its engine is parked.
     let mut yard = Yard::of(&[("az1", 10)]);
-    assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
-    yard.guard.part(&machine("az1", 0));
-    assert_eq!(yard.guard.in_flight(), 0);
+    assert_eq!((yard.reboot("az1", 0), yard.reboot("az1", 1)), (Answer::Admitted, Answer::Admitted));
+    yard.pass(60);
+    for index in [0, 1] {
+        yard.guard.part(&machine("az1", index));
+    }
     assert!(yard.guard.take_persist());
     assert!(!yard.guard.take_persist(), "once");
+    assert_eq!(yard.reboot("az1", 0), Answer::Refused(Refusal::Budget), "its definition is back");
+    yard.ends("az1", 0, true);
+    assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
+    // Of the other one nothing is seen, also not by the next cpe, whose engines do not know of it.
+    yard.pass(400);
+    yard.restart(30);
+    yard.guard.retain_leases(|_, _| Carried::Not);
+    yard.pass(900 - 60 - 400 - 30 - 1);
+    assert_eq!(yard.reboot("az1", 1), Answer::Refused(Refusal::Budget));
+    yard.pass(1);
+    assert_eq!(yard.reboot("az1", 1), Answer::Admitted, "action_give_up after it was begun");
+}
+
+#[test]
+fn a_lease_outlives_a_long_action_give_up() {
+    let mut yard = Yard::of(&[("az1", 10)]);
+    let slow = Request { give_up: Duration::from_secs(3600), ..silent() };
+    assert_eq!(yard.ask("az1", 0, slow).0, Answer::Admitted);
+    yard.pass(3600);
+    assert_eq!(yard.reboot("az1", 0), Answer::Refused(Refusal::Budget), "its engine still looks at it");
 }
 
 #[test]

@@ -183,6 +183,7 @@ fn request(action: u64, rung: Option<Rung>) -> Request {
         evidence_age: Duration::from_secs(1),
         part_of: None,
         evidence_age_max: Duration::from_secs(4),
+        give_up: Duration::from_secs(900),
     }
 }
 

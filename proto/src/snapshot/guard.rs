@@ -64,6 +64,12 @@ pub struct LeaseSnapshot {
     pub domains: Vec<Name>,
     /// What is left of it.
     pub left: Millis,
+    /// What is left until the action is given up, if nobody sees it end; none: as long as the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_up: Option<Millis>,
+    /// No engine carries the action on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub astray: bool,
 }
 
 /// One hold.

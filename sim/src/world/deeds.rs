@@ -216,6 +216,9 @@ impl World {
     /// An act on a unit takes effect, if its machine can still be reached.
     pub(super) fn on_unit(&mut self, act: &OnUnit) {
         let OnUnit { life, member, action, machine, unit, deed, until, .. } = *act;
+        if life != self.process.life {
+            self.truth.done_unseen(member, action);
+        }
         if !self.answers(machine) || self.machines[machine].units.len() <= unit {
             let detail = "the session was lost".into();
             return self.answer_at(
@@ -314,6 +317,7 @@ impl World {
         let state = self.take_effect(operate.machine, operate.operation, operate.fenced);
         let waits = operate.life == self.process.life && self.now <= operate.until;
         if !waits {
+            self.truth.done_unseen(operate.member, operate.action);
             // Of a disk that is made anew when nobody waits for it any more nothing tells.
             self.machines[operate.machine].units.iter_mut().for_each(|unit| unit.set_up.fresh = false);
             return;

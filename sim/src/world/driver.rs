@@ -17,7 +17,7 @@ use dped::{
     Surroundings, Target,
 };
 
-use super::journal::{Record, Written};
+use super::journal::Record;
 use super::process::LAG_BUDGET;
 use super::queue::{Item, Message};
 use super::{What, World};
@@ -205,6 +205,9 @@ impl World {
         if now < late {
             return self.queue.push(late, Item::Tell { life, natural, message: Box::new(message) });
         }
+        if self.orphaned(&message) {
+            return;
+        }
         match message {
             Message::Probed { member, probe, observation } => {
                 self.landed(member, probe, observation, natural);
@@ -245,6 +248,28 @@ impl World {
                 self.acted_for_fallen(member, action);
             }
         }
+    }
+
+    /// What came of an action whose definition was removed meanwhile. True: it was one, and its task in cpe has said all that it will.
+    fn orphaned(&mut self, message: &Message) -> bool {
+        let (Message::Acted { member, action, outcome } | Message::Fenced { member, action, outcome }) =
+            message
+        else {
+            return false;
+        };
+        if !self.process.orphans.remove(&(*member, *action)) {
+            return false;
+        }
+        let (name, now) = (self.files[*member].0.clone(), self.boot_time());
+        if !matches!(outcome, ActionOutcome::Unresolved { .. }) {
+            self.process.guard.release(&name, *action, now);
+            self.truth.released(*member, *action);
+        }
+        let fenced = matches!((message, outcome), (Message::Fenced { .. }, ActionOutcome::Done { .. }));
+        if !fenced {
+            self.keep(Record::Outcome(name, *action, self.now));
+        }
+        true
     }
 
     fn landed(&mut self, member: usize, probe: ProbeId, observation: Observation, natural: Timestamp) {
@@ -343,7 +368,7 @@ impl World {
     /// What is begun must be known to whoever comes after us, so this goes before the outputs of each input.
     fn write_down(&mut self, member: usize) {
         let at = self.boot_time();
-        let written = Written { wall: self.journal.wall(self.now), at: self.now };
+        let written = self.written();
         let Some(it) = self.member_mut(member) else { return };
         if std::mem::take(&mut it.touched) && it.engine.take_persist() {
             let snapshot = Box::new(it.engine.snapshot(at));

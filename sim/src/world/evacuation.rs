@@ -57,7 +57,7 @@ impl World {
             {
                 wrong.push(format!("{name} is to be left alone"));
             }
-            if self.truth.acts_on(member, &assembly.name) {
+            if self.truth.acts_on(member, &assembly.name, self.now) {
                 wrong.push(format!("{name} is being recovered"));
             }
         }

@@ -36,7 +36,7 @@ pub(super) enum Record {
     Outcome(Name, ActionId, Timestamp),
     Snapshot(Name, Written, Box<Snapshot>),
     ForgetSnapshot(Name),
-    Guard(u64, Box<GuardSnapshot>),
+    Guard(Written, Box<GuardSnapshot>),
     Notified(Notified),
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Journal {
     /// Every incident that was opened.
     incidents: BTreeMap<IncidentKey, Opened>,
     pub(super) snapshots: BTreeMap<Name, (Written, Snapshot)>,
-    pub(super) guard: Option<(u64, GuardSnapshot)>,
+    pub(super) guard: Option<(Written, GuardSnapshot)>,
     pub(super) desired: BTreeMap<Name, Desired>,
     /// None: everything.
     pub(super) pauses: BTreeSet<Option<Name>>,
@@ -349,6 +349,11 @@ impl Journal {
 
     pub(super) fn hold(&mut self, kind: HoldKind, name: String, began: bool, at: Timestamp) {
         self.auditor.add(audit::Record::Hold(&Hold { time: millis(at), kind, name, began }));
+    }
+
+    /// Whether an action was begun, and nobody was told how it ended.
+    pub(super) fn is_unresolved(&self, deployable: &Name, action: ActionId) -> bool {
+        self.unresolved.contains_key(&(deployable.clone(), action))
     }
 
     /// What an ended process left of a deployable: intents without an outcome, which are ended here, and open incidents; of both only

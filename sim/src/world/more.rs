@@ -1,6 +1,7 @@
 //! More of a drawn world: kinds of services, and what happens, each kind from a stream of its own: what is added here leaves the rest of a seed's world as it was.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Planned;
@@ -17,6 +18,7 @@ pub(super) fn more(fleet: &Fleet, dice: &mut Dice, lasts: Duration) -> Vec<Plann
     more.warnings(&mut dice.fork(4));
     more.moves(&mut dice.fork(5));
     more.pauses(&mut dice.fork(6));
+    more.forgotten(&mut dice.fork(7));
     more.plan
 }
 
@@ -114,6 +116,39 @@ impl More<'_> {
         if !dice.one_in(4) {
             self.add(at + lasts, Happening::Operator(Operator::ResumePart(place)));
         }
+    }
+
+    /// A definition is removed while something is being recovered there, half of the time with cpe down, and comes back soon; or its engine
+    /// is parked, and cpe killed.
+    fn forgotten(&mut self, dice: &mut Dice) {
+        if !dice.one_in(4) {
+            return;
+        }
+        let at = dice.between(Duration::from_secs(60), self.lasts);
+        let definition = Arc::clone(&dice.of(&self.fleet.definitions));
+        let assembly = dice.of(&definition.assemblies).name;
+        let place = Place { deployable: definition.name.clone(), assembly, service: None };
+        let fault = dice.of(&[MachineFault::PowerLoss, MachineFault::Hang, MachineFault::Fails]);
+        self.add(at, Happening::Machine(place, fault));
+        let mut at = at + dice.seconds(10, 80);
+        let name = definition.name.clone();
+        if dice.one_in(4) {
+            (0..3).for_each(|_| self.add(at, Happening::Panic(name.clone(), 0)));
+            at += dice.seconds(1, 120);
+            let down = dice.seconds(1, 60);
+            self.add(at, Happening::Controller(ControllerFault::Crash { after: 0, down }));
+            let at = at + down + dice.seconds(1, 240);
+            return self.add(at, Happening::Operator(Operator::Retry(name, None)));
+        }
+        if dice.one_in(2) {
+            self.add(
+                at,
+                Happening::Controller(ControllerFault::Crash { after: 0, down: dice.seconds(2, 60) }),
+            );
+            at += Duration::from_secs(1);
+        }
+        self.add(at, Happening::Remove(name));
+        self.add(at + dice.seconds(1, 300), Happening::Define(definition));
     }
 
     /// Machines to which others refer are lost, and come back elsewhere.

@@ -1,24 +1,26 @@
 //! The life of the cpe process: how it starts from what its journal has, how it ends without warning, how it stands still, and the orders
 //! and definitions that reach it. As `cpe/src/fleet.rs`, `past.rs`, `pauses.rs` and `canary.rs` do it for the real one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_calendar::Schedule;
 use cpe_proto::definition::Deployable;
 use cpe_proto::event::{Event, EventKind};
-use cpe_proto::id::{AssemblyIndex, Name};
+use cpe_proto::id::{ActionId, AssemblyIndex, Name};
 use cpe_proto::rung::Rung;
 use cpe_proto::snapshot::Snapshot;
 use cpe_proto::time::Timestamp;
 use dped::audit::HoldKind;
 use dped::guard::DEFAULT_PATH;
-use dped::{ByHand, Desired, Engine, Guard, GuardOutput, GuardSettings, Input, Notices, Order, Seed};
+use dped::{
+    ByHand, Carried, Desired, Engine, Guard, GuardOutput, GuardSettings, Input, Notices, Order, Seed,
+};
 
 use super::driver::Member;
 use super::happening::{Operator, Place};
-use super::journal::Record;
+use super::journal::{Record, Written};
 use super::queue::Item;
 use super::supervision::Fallen;
 use super::windows::Ends;
@@ -45,6 +47,8 @@ pub(super) struct Process {
     /// Those whose engines panicked, and when each did of late.
     pub(super) fallen: BTreeMap<usize, Fallen>,
     pub(super) panics: BTreeMap<usize, Vec<Timestamp>>,
+    /// Actions under way whose engine is gone with its definition.
+    pub(super) orphans: BTreeSet<(usize, ActionId)>,
     /// It stands still until then.
     pub(super) still_until: Timestamp,
     /// It is late by so much until then.
@@ -67,6 +71,7 @@ impl Process {
             members: Vec::new(),
             fallen: BTreeMap::new(),
             panics: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             still_until: Timestamp::ZERO,
             lag: None,
             late_at: None,
@@ -106,12 +111,21 @@ impl World {
         let (now, at) = (self.now, self.boot_time());
         let carried = self.carried_on();
         if let Some((written, snapshot)) = &self.journal.guard {
-            let elapsed = Duration::from_millis(self.journal.wall(now).saturating_sub(*written));
+            let elapsed = self.elapsed(*written);
             let mut guard = Guard::restore(GuardSettings::default(), snapshot, elapsed, at);
             guard.retain_leases(|name, action| {
                 let member = self.files.iter().position(|(known, _)| known == name);
-                member.is_some_and(|member| carried.contains(&(member, action)))
+                if member.is_some_and(|member| carried.contains(&(member, action))) {
+                    Carried::On
+                } else if self.journal.is_unresolved(name, action) {
+                    Carried::Unseen
+                } else {
+                    Carried::Not
+                }
             });
+            if carried.iter().any(|(member, _)| self.files[*member].1.is_none()) {
+                self.coverage.count("lease", "its definition was removed while cpe was down");
+            }
             self.process.guard = guard;
         }
         let guard = &mut self.process.guard;
@@ -149,7 +163,7 @@ impl World {
         self.process.fallen.clear();
         self.journal.lose(self.now);
         let carried = self.carried_on();
-        self.truth.process_ended(&carried);
+        self.truth.process_ended(&carried, &self.queue.deeds());
         self.queue.push(self.now.after(down), Item::Start);
         self.say(What::Happened("cpe is dead".to_owned()));
     }
@@ -175,10 +189,8 @@ impl World {
             let event = Event::new(EventKind::IncidentClosed, "cpe was started anew", at);
             self.report(member, Event { incident: Some(incident), ..event });
         }
-        let taken_up = self.journal.snapshots.get(&name).map(|(written, snapshot)| {
-            let elapsed = self.journal.wall(now).saturating_sub(written.wall);
-            (Duration::from_millis(elapsed), snapshot.clone())
-        });
+        let taken_up = self.journal.snapshots.get(&name);
+        let taken_up = taken_up.map(|(written, snapshot)| (self.elapsed(*written), snapshot.clone()));
         self.process.windows.set(definition, self.journal.wall(now));
         self.engage(member, definition, taken_up.as_ref());
         self.say_loaded(member, "loaded");
@@ -214,6 +226,19 @@ impl World {
             self.input(member, Input::Order(Order::PartsPause { parts, on: true, reason: "".into() }));
         }
         self.carry_out(member);
+    }
+
+    /// How old is what was written then, as cpe finds it: a wall clock that was set counts only over a reboot.
+    fn elapsed(&self, written: Written) -> Duration {
+        if written.at >= self.booted {
+            return self.now.since(written.at);
+        }
+        let wall = self.journal.wall(self.now).saturating_sub(written.wall);
+        Duration::from_millis(wall).max(self.boot_time().since_boot())
+    }
+
+    pub(super) fn written(&self) -> Written {
+        Written { wall: self.journal.wall(self.now), at: self.now }
     }
 
     fn say_loaded(&mut self, member: usize, reason: &str) {
@@ -288,6 +313,12 @@ impl World {
         let gone = self.process.members[member].take();
         self.process.windows.remove(name);
         self.process.guard.part(name);
+        let acting = gone.iter().flat_map(|it| it.acting.iter().map(|action| (member, *action)));
+        let before = self.process.orphans.len();
+        self.process.orphans.extend(acting);
+        if self.process.orphans.len() > before {
+            self.coverage.count("lease", "its definition is removed meanwhile");
+        }
         self.bury(member);
         for incident in gone.map(|it| it.engine.view().incidents).unwrap_or_default() {
             let event = Event::new(EventKind::IncidentClosed, "managed no more", self.boot_time());
@@ -479,7 +510,7 @@ impl World {
     pub(super) fn keep_guard(&mut self) {
         if self.process.guard.take_persist() {
             let snapshot = Box::new(self.process.guard.snapshot(self.boot_time()));
-            self.keep(Record::Guard(self.journal.wall(self.now), snapshot));
+            self.keep(Record::Guard(self.written(), snapshot));
         }
     }
 

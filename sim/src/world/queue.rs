@@ -1,6 +1,6 @@
 //! What is still to happen, in the order of its time; what is due at one moment, in the order in which it was put here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cpe_proto::id::{ActionId, Name, ProbeId};
 use cpe_proto::infrastructure::{InstanceState, Operation};
@@ -177,6 +177,16 @@ impl Queue {
 
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.items.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The actions that are still to take effect, whoever waits for them.
+    pub(super) fn deeds(&self) -> BTreeSet<(usize, ActionId)> {
+        let of = |item: &Item| match item {
+            Item::OnUnit(it) => Some((it.member, it.action)),
+            Item::Operate(it) => Some((it.member, it.action)),
+            _ => None,
+        };
+        self.items.values().filter_map(of).collect()
     }
 
     pub(super) fn pop(&mut self) -> Option<Item> {

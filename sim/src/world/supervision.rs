@@ -120,9 +120,12 @@ impl World {
         let carried = carried.unwrap_or_default();
         let at = self.boot_time();
         self.process.guard.revoke(&name, |action| carried.contains(&action), at);
-        self.truth.engine_ended(member, &carried);
+        self.truth.engine_ended(member, &carried, parked);
         if parked {
-            self.process.guard.forget(&name);
+            self.process.guard.part(&name);
+            if !carried.is_empty() {
+                self.coverage.count("lease", "its engine is parked meanwhile");
+            }
             return;
         }
         self.supervisor(member, "its policy engine goes on from its last snapshot");

@@ -35,9 +35,21 @@ struct Open {
     assembly: Name,
     infrastructure: Option<Name>,
     domains: Vec<Name>,
-    begun: Timestamp,
+    /// Its engine gives back what it was granted by then.
+    until: Timestamp,
+    /// What nobody saw end by then is given up.
+    give_up: Timestamp,
+    /// Nobody carries it on.
+    astray: bool,
     /// A step of a recovery of the whole deployable, which has the place for it.
     part: bool,
+}
+
+impl Open {
+    fn goes_astray(&mut self) {
+        self.astray = true;
+        self.until = self.until.min(self.give_up);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -111,9 +123,21 @@ impl Truth {
         self.requests.remove(&(member, action));
     }
 
+    /// What was begun goes on, whoever asked for it.
     pub(super) fn member_gone(&mut self, member: usize) {
-        self.open.retain(|(of, _), _| *of != member);
+        self.go_astray(member);
         self.requests.retain(|(of, _), _| *of != member);
+    }
+
+    fn go_astray(&mut self, member: usize) {
+        self.open.iter_mut().filter(|((of, _), _)| *of == member).for_each(|(_, it)| it.goes_astray());
+    }
+
+    /// It took effect when nobody waited for it any more.
+    pub(super) fn done_unseen(&mut self, member: usize, action: ActionId) {
+        if self.open.get(&(member, action)).is_some_and(|it| it.astray) {
+            self.open.remove(&(member, action));
+        }
     }
 
     /// What an engine had begun when it panicked.
@@ -121,18 +145,30 @@ impl Truth {
         self.interrupted.extend(actions.iter().map(|action| (member, *action)));
     }
 
-    /// Of an engine that panicked only what its successor goes on with is still in flight.
-    pub(super) fn engine_ended(&mut self, member: usize, carried: &BTreeSet<ActionId>) {
+    /// Of an engine that panicked only what its successor goes on with is still in flight. One that is parked has none.
+    pub(super) fn engine_ended(&mut self, member: usize, carried: &BTreeSet<ActionId>, parked: bool) {
         self.warned.clear();
-        self.open.retain(|(of, action), _| *of != member || carried.contains(action));
+        self.open.retain(|(of, action), it| *of != member || it.astray || carried.contains(action));
+        if parked {
+            self.go_astray(member);
+        }
         // As for a process that ended.
         let prepared = |it: &Request| it.rung == Some(Rung::RestartDeployable);
         self.requests.retain(|(of, action), it| *of != member || carried.contains(action) && prepared(it));
     }
 
-    /// Only what the journal's engines go on with is still in flight.
-    pub(super) fn process_ended(&mut self, carried: &BTreeSet<(usize, ActionId)>) {
-        self.open.retain(|key, _| carried.contains(key));
+    /// What the journal's engines go on with is still in flight, and what is still to take effect although none of them knows of it.
+    pub(super) fn process_ended(
+        &mut self,
+        carried: &BTreeSet<(usize, ActionId)>,
+        doing: &BTreeSet<(usize, ActionId)>,
+    ) {
+        self.open.retain(|key, it| {
+            if !carried.contains(key) {
+                it.goes_astray();
+            }
+            carried.contains(key) || doing.contains(key)
+        });
         // What was still being prepared goes on with what it was granted.
         self.requests.retain(|key, it| carried.contains(key) && it.rung == Some(Rung::RestartDeployable));
         self.warned.clear();
@@ -179,8 +215,8 @@ impl Truth {
     }
 
     /// Whether a recovery is in flight there.
-    pub(super) fn acts_on(&self, member: usize, assembly: &Name) -> bool {
-        self.open.iter().any(|((of, _), it)| *of == member && it.assembly == *assembly)
+    pub(super) fn acts_on(&self, member: usize, assembly: &Name, now: Timestamp) -> bool {
+        self.open.iter().any(|((of, _), it)| *of == member && it.assembly == *assembly && now < it.until)
     }
 
     /// Whether an operator has said that nothing is to be done there.
@@ -320,23 +356,27 @@ impl World {
         wrong: &mut Vec<String>,
     ) {
         let settings = GuardSettings::default();
-        let assembly = definition.assembly(action.assembly);
+        let (assembly, give_up) = (definition.assembly(action.assembly), definition.timing.action_give_up);
         let open = Open {
             assembly: assembly.name.clone(),
             infrastructure: definition.infrastructure.clone(),
             domains: assembly.failure_domains.clone(),
-            begun: self.now,
+            until: self.now.after(settings.lease.max(give_up * 2)),
+            give_up: self.now.after(give_up),
+            astray: false,
             part: action.part_of.is_some(),
         };
         let step = matches!(action.act, Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_));
-        let same = |(of, _): &(usize, ActionId), it: &Open| *of == member && it.assembly == open.assembly;
+        let now = self.now;
+        let same = |(of, _): &(usize, ActionId), it: &Open| {
+            *of == member && it.assembly == open.assembly && now < it.until
+        };
         if !step && self.truth.open.iter().any(|(key, it)| same(key, it)) {
             wrong.push("while another is in flight on the same assembly".to_owned());
         }
         self.truth.open.insert((member, action.action), open.clone());
         // A start step of a machine that is being recovered is part of that recovery.
-        // What nobody gives back, because its engine is parked, counts for as long as a lease.
-        let counts = |it: &Open| !it.part && self.now.since(it.begun) < settings.lease;
+        let counts = |it: &Open| !it.part && now < it.until;
         let places = |of: &dyn Fn(&(usize, ActionId), &Open) -> bool| {
             let all = self.truth.open.iter().filter(|(key, it)| counts(it) && of(key, it));
             all.map(|((member, _), it)| (*member, &it.assembly)).collect::<BTreeSet<_>>().len()
@@ -364,7 +404,6 @@ impl World {
         if let (Act::Fence(rung) | Act::Machine(rung), Some(name)) = (action.act, open.infrastructure)
             && rung != Rung::RestartDeployable
         {
-            let now = self.now;
             let times = self.truth.machine_rungs.entry(name.clone()).or_default();
             times.push_back(now);
             while times.front().is_some_and(|at| now.since(*at) >= settings.machine_rungs_within) {

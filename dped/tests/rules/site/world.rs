@@ -1,5 +1,7 @@
 //! How the world goes on: time, what probes see, what actions do, what the infrastructure says; and what an engine may never do.
 
+use dped::Carried;
+
 use super::*;
 
 impl Site {
@@ -78,7 +80,11 @@ impl Site {
             })
             .collect();
         self.leases.retain(|action| carried_on.contains(action));
-        self.guard.retain_leases(|_, action| carried_on.contains(&action));
+        self.guard.retain_leases(
+            |_, action| {
+                if carried_on.contains(&action) { Carried::On } else { Carried::Not }
+            },
+        );
     }
 
     /// Machines boot and units die by themselves.
