@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use cpe_proto::definition::{Affected, Mode};
+use cpe_proto::definition::{Affected, Deployable, Mode};
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
 use cpe_proto::rung::Rung;
@@ -80,35 +80,6 @@ impl Engine {
 
     // ---- what it touches
 
-    /// The services of other assemblies that are restarted with one: what depends on it, one through another, or all.
-    fn affected(&self, lead: AssemblyIndex) -> Vec<ServiceIndex> {
-        let definition = self.definition();
-        let all = definition.escalation.deployable.is_some_and(|scope| scope.scope == Affected::All);
-        let (mut machines, mut services) = (vec![lead], Vec::new());
-        loop {
-            let before = (machines.len(), services.len());
-            for index in definition.assembly_indices().filter(|index| *index != lead) {
-                let whole = all || definition.assembly(index).after.iter().any(|it| machines.contains(it));
-                for service in definition.services_of(index) {
-                    let after = &definition.service(service).after;
-                    let depends = after
-                        .iter()
-                        .any(|it| services.contains(it) || definition.service(*it).assembly == lead);
-                    if (whole || depends) && !services.contains(&service) {
-                        services.push(service);
-                    }
-                }
-                let touched = whole || services.iter().any(|it| definition.service(*it).assembly == index);
-                if touched && !machines.contains(&index) {
-                    machines.push(index);
-                }
-            }
-            if before == (machines.len(), services.len()) {
-                return services;
-            }
-        }
-    }
-
     /// Of these what can be stopped and started again: it is reached, may be touched, and there is a way to start it.
     fn can_let_go(&self, service: ServiceIndex) -> bool {
         let index = self.definition().service(service).assembly;
@@ -140,7 +111,8 @@ impl Engine {
 
     /// It was admitted: what is affected lets go first.
     pub(crate) fn prepare(&mut self, index: AssemblyIndex, mut recovery: Box<Recovery>, now: Timestamp) {
-        let affected: Vec<_> = self.affected(index).into_iter().filter(|it| self.can_let_go(*it)).collect();
+        let affected: Vec<_> =
+            affected(self.definition(), index).into_iter().filter(|it| self.can_let_go(*it)).collect();
         recovery.phase = Phase::Preparing { until: now.after(self.steps_take(affected.len(), index)) };
         self.assembly_mut(index).recovery = Some(recovery);
         for service in affected {
@@ -404,3 +376,30 @@ impl Engine {
 
 /// So many failed attempts to stop one service are enough.
 const STOPS_TRIED: u8 = 3;
+
+/// The services of other assemblies that are restarted with one: what depends on it, one through another, or all.
+pub(crate) fn affected(definition: &Deployable, lead: AssemblyIndex) -> Vec<ServiceIndex> {
+    let all = definition.escalation.deployable.is_some_and(|scope| scope.scope == Affected::All);
+    let (mut machines, mut services) = (vec![lead], Vec::new());
+    loop {
+        let before = (machines.len(), services.len());
+        for index in definition.assembly_indices().filter(|index| *index != lead) {
+            let whole = all || definition.assembly(index).after.iter().any(|it| machines.contains(it));
+            for service in definition.services_of(index) {
+                let after = &definition.service(service).after;
+                let depends =
+                    after.iter().any(|it| services.contains(it) || definition.service(*it).assembly == lead);
+                if (whole || depends) && !services.contains(&service) {
+                    services.push(service);
+                }
+            }
+            let touched = whole || services.iter().any(|it| definition.service(*it).assembly == index);
+            if touched && !machines.contains(&index) {
+                machines.push(index);
+            }
+        }
+        if before == (machines.len(), services.len()) {
+            return services;
+        }
+    }
+}

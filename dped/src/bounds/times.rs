@@ -13,6 +13,7 @@ use crate::action::OUTCOME_LOST_AFTER;
 use crate::backoff;
 use crate::ladder::{self, Bounds, Ladder};
 use crate::replace::replaces;
+use crate::whole::affected;
 
 /// One kind of fault of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,7 +189,8 @@ fn beyond(
         return at;
     }
     let (assembly, timing) = (definition.assembly(index), &definition.timing);
-    let others = definition.services.iter().filter(|it| it.assembly != index && it.restart.is_some());
+    let others = affected(definition, index).into_iter().map(|it| definition.service(it));
+    let others = others.filter(|it| it.restart.is_some());
     let each = |service: &Service| {
         let step = timing.service_action_timeout + OUTCOME_LOST_AFTER;
         step * 3 + timing.service_action_timeout + service.probe.startup_grace + service.probe.stable_for
