@@ -10,7 +10,7 @@ use cpe_monitor::ssh::Session;
 use cpe_proto::api::Intent;
 use cpe_proto::definition::{Deployable, Machine};
 use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
-use cpe_proto::infrastructure::{InstanceState, Operation};
+use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
 use cpe_proto::observation::detail;
 use cpe_proto::rung::Rung;
 use dped::audit::RECONFIGURE;
@@ -49,6 +49,8 @@ pub struct Work {
     pub given: Given,
     /// The parameters of the assembly, and why some have no value, if some have none.
     pub made_with: (BTreeMap<String, String>, Option<String>),
+    /// It may get our mark, if it bears none.
+    pub marks: bool,
     /// The driver.
     pub reply: mpsc::Sender<Message>,
 }
@@ -61,10 +63,34 @@ pub async fn look(work: Work) {
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(assembly = %work.label(), %error, "infrastructure could not say its state");
-            return work.tell(InstanceState::Unknown, None, None).await;
+            return work.tell(unknown()).await;
         }
     };
-    work.tell(answer.state, answer.instance, answer.address).await;
+    let unmarked =
+        answer.owner.is_none() && !matches!(answer.state, InstanceState::Gone | InstanceState::Unknown);
+    if unmarked && work.marks && adapter.claims() {
+        // What is managed for the first time, or given back without a mark, gets ours.
+        return drop(claim(work).await);
+    }
+    work.tell(answer).await;
+}
+
+/// Puts our mark on a machine, over any other, and tells the driver what it bears then.
+///
+/// # Errors
+/// What went wrong, for a person.
+pub async fn claim(work: Work) -> Result<(), String> {
+    let Some(adapter) = &work.adapter else { return Err("the deployable has no infrastructure".to_owned()) };
+    let answer = adapter.perform(Operation::Claim, &work.request("claim".to_owned()), LOOK_TIMEOUT).await;
+    let answer = answer.map_err(|error| {
+        tracing::warn!(assembly = %work.label(), %error, "the machine could not be marked as ours");
+        error.to_string()
+    })?;
+    let owner = answer.owner.clone();
+    let ours = owner.as_deref() == Some(&**adapter.controller());
+    work.tell(answer).await;
+    let bears = owner.map_or_else(|| "no mark".to_owned(), |owner| format!("the mark of {owner}"));
+    if ours { Ok(()) } else { Err(format!("it bears {bears} after its claim")) }
 }
 
 /// Does an action and tells the driver how it ended.
@@ -222,14 +248,22 @@ impl Work {
     async fn conclude(&self, answer: Result<InstanceAnswer, InfraError>) -> ActionOutcome {
         let outcome = concluded(&answer);
         if let Ok(answer) = answer {
-            self.tell(answer.state, answer.instance, answer.address).await;
+            self.tell(answer).await;
         }
         outcome
     }
 
-    async fn tell(&self, state: InstanceState, instance: Option<String>, address: Option<String>) {
+    async fn tell(&self, answer: InstanceAnswer) {
+        let InstanceAnswer { state, instance, address, owner, .. } = answer;
         let (instance, address) = (instance.map(Arc::from), address.map(Arc::from));
+        let own = self.adapter.as_ref().map(|adapter| &**adapter.controller());
+        let owner = match owner {
+            Some(owner) if Some(&*owner) != own => Owner::Another(owner.into()),
+            None if state == InstanceState::Unknown => Owner::NotSaid,
+            _ => Owner::OursOrNone,
+        };
         let seen = Seen {
+            owner,
             definition: Arc::clone(&self.definition),
             assembly: self.assembly,
             state,
@@ -248,6 +282,7 @@ impl Work {
         };
         InstanceRequest {
             action_id,
+            controller: self.adapter.as_ref().map(|it| it.controller().to_string()).unwrap_or_default(),
             deployable: self.definition.name.to_string(),
             assembly: assembly.name.to_string(),
             instance: self.instance.as_deref().map(str::to_owned).or(named),
@@ -302,6 +337,12 @@ pub(crate) fn concluded(answer: &Result<InstanceAnswer, InfraError>) -> ActionOu
         }
         InstanceState::Unknown => ActionOutcome::Unresolved { detail: said },
     }
+}
+
+/// An infrastructure that could not be asked says nothing.
+fn unknown() -> InstanceAnswer {
+    let (state, detail) = (InstanceState::Unknown, String::new());
+    InstanceAnswer { state, instance: None, address: None, owner: None, detail }
 }
 
 /// What was certainly not begun is tried again; of anything else the effect is not known.

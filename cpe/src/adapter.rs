@@ -14,15 +14,35 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Adapter {
     name: Name,
+    /// Our mark.
+    controller: Arc<str>,
     infrastructure: Infrastructure,
     capabilities: OnceLock<Capabilities>,
 }
 
 impl Adapter {
-    /// An infrastructure of cpe.toml.
+    /// An infrastructure of cpe.toml, as the controller of that id uses it.
     #[must_use]
-    pub fn new(name: Name, infrastructure: Infrastructure) -> Self {
-        Self { name, infrastructure, capabilities: OnceLock::new() }
+    pub fn new(name: Name, controller: Arc<str>, infrastructure: Infrastructure) -> Self {
+        Self { name, controller, infrastructure, capabilities: OnceLock::new() }
+    }
+
+    /// The id of this controller.
+    #[must_use]
+    pub fn controller(&self) -> &Arc<str> {
+        &self.controller
+    }
+
+    /// Whether it has said what it can do.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        self.capabilities.get().is_some()
+    }
+
+    /// Whether it can put our mark on an instance that is there.
+    #[must_use]
+    pub fn claims(&self) -> bool {
+        self.capabilities.get().is_some_and(|capabilities| capabilities.0.contains(&Operation::Claim))
     }
 
     /// What it can do; nothing until it has said so.

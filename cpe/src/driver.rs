@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use cpe_monitor::ssh::{Answer as Landed, Probe};
 use cpe_proto::decision::{Answer, Refusal};
-use cpe_proto::definition::{Check, Deployable};
+use cpe_proto::definition::{Check, Deployable, Mode};
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, Name, ProbeId};
-use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::infrastructure::{InstanceState, Owner};
 use cpe_proto::observation::Observation;
 use cpe_proto::time::Timestamp;
 use dped::{Engine, HealthClass, Input, Order, Output, Place, Prover, Request, Seed, Surroundings, Target};
@@ -36,6 +36,9 @@ pub const PATH: &str = "default";
 /// How many messages a driver takes from a queue before it lets its engine speak.
 const BATCH: usize = 64;
 
+/// An infrastructure that has not said yet what it can do is waited for in such steps.
+const OWNERS_ASKED_AFTER: Duration = Duration::from_secs(1);
+
 /// What became of an order: what is done, or why nothing is.
 pub type OrderAnswer = Result<Box<str>, Box<str>>;
 
@@ -51,6 +54,10 @@ pub enum Message {
     Seen(Seen),
     /// A person's order, and who waits for what becomes of it.
     Ordered(Order, Reply),
+    /// The infrastructure keeps marks: whose the machines are is to be asked.
+    AskOwners,
+    /// A person takes over a machine that bears another controller's mark.
+    Claim(AssemblyIndex, oneshot::Sender<Result<(), String>>),
     /// Somebody wants to know.
     Status(oneshot::Sender<DeployableStatus>),
     /// The loop ends, and the engine is to be found again in the journal.
@@ -75,6 +82,8 @@ pub struct Seen {
     pub instance: Option<Arc<str>>,
     /// Where it is reached, where the infrastructure knows.
     pub address: Option<Arc<str>>,
+    /// Whose mark it bears.
+    pub owner: Owner,
 }
 
 /// One engine and all that is around it.
@@ -90,6 +99,8 @@ pub struct Driver {
     gaps: watch::Receiver<u64>,
     /// Instance ids by assembly, as far as the infrastructure told them.
     instances: Vec<Option<Arc<str>>>,
+    /// Our mark was put on these, or tried to be: once is enough.
+    marked: Vec<bool>,
     /// What the guard was told of each assembly's health.
     classes: Vec<Option<HealthClass>>,
     /// A state has changed since then.
@@ -136,6 +147,7 @@ impl Driver {
         let mut driver = Self {
             name,
             instances: vec![None; definition.assemblies.len()],
+            marked: vec![false; definition.assemblies.len()],
             classes: vec![None; definition.assemblies.len()],
             restated: false,
             waiting: BTreeMap::new(),
@@ -172,6 +184,7 @@ impl Driver {
     /// Runs until it is told to close. After a panic the driver is good for nothing but [`Self::wreck`].
     pub async fn run(&mut self) {
         self.tally = self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
+        self.ask_owners();
         let mut messages = Vec::with_capacity(BATCH);
         let mut results = Vec::with_capacity(BATCH);
         let sleep = tokio::time::sleep(Duration::ZERO);
@@ -237,6 +250,11 @@ impl Driver {
             Message::Input(input) => self.tell(input, clock::now()),
             Message::Seen(seen) => self.seen(seen),
             Message::Ordered(order, reply) => self.ordered(order, reply),
+            Message::AskOwners => {
+                let definition = Arc::clone(self.engine.definition());
+                definition.assembly_indices().for_each(|index| self.ask_instance(index));
+            }
+            Message::Claim(assembly, reply) => self.claim(assembly, reply),
             Message::Status(reply) => {
                 let mut status = view::deployable(&self.engine, &self.sessions);
                 view::add_guard_waits(&mut status, self.engine.definition(), &self.shared.guard());
@@ -251,6 +269,19 @@ impl Driver {
             Message::Panic(text) => panic!("{text}"),
         }
         false
+    }
+
+    fn claim(&mut self, assembly: AssemblyIndex, reply: oneshot::Sender<Result<(), String>>) {
+        if usize::from(assembly.0) >= self.marked.len() {
+            let _ = reply.send(Err("there is no such assembly any more".to_owned()));
+            return;
+        }
+        self.marked[usize::from(assembly.0)] = true;
+        let work = self.work(assembly);
+        tokio::spawn(async move {
+            // Who asked may have gone.
+            let _ = reply.send(actions::claim(work).await);
+        });
     }
 
     /// Orders are numbered here, where their answers come back.
@@ -274,6 +305,7 @@ impl Driver {
             instances[usize::from(same.0)] = self.instances[usize::from(index.0)].take();
         }
         self.instances = instances;
+        self.marked = vec![false; definition.assemblies.len()];
         if !same_places(&before, &definition) {
             self.shared.guard().forget(&self.name);
         }
@@ -287,10 +319,14 @@ impl Driver {
     }
 
     fn seen(&mut self, seen: Seen) {
-        let Seen { definition, assembly, state, instance, address } = seen;
+        let Seen { definition, assembly, state, instance, address, owner } = seen;
         // The definition may have changed since it was asked.
         let name = &definition.assembly(assembly).name;
         let Some(assembly) = self.engine.definition().assembly_named(name.as_str()) else { return };
+        if matches!(owner, Owner::Another(_)) {
+            // Given back without a mark it gets ours again.
+            self.marked[usize::from(assembly.0)] = false;
+        }
         if let Some(instance) = instance {
             self.instances[usize::from(assembly.0)] = Some(instance);
         }
@@ -299,7 +335,7 @@ impl Driver {
             self.sessions.set_address(&definition, assembly, address);
         }
         // Who ordered a state is known to no adapter yet: to the `command` contract nobody is.
-        let input = Input::Instance { assembly, state, address, ordered: false };
+        let input = Input::Instance { assembly, state, address, ordered: false, owner };
         self.tell(input, clock::now());
     }
 
@@ -407,9 +443,30 @@ impl Driver {
         }
     }
 
-    fn ask_instance(&self, assembly: AssemblyIndex) {
-        let work = self.work(assembly);
+    fn ask_instance(&mut self, assembly: AssemblyIndex) {
+        let mut work = self.work(assembly);
+        if self.engine.definition().mode == Mode::Act && work.adapter.as_ref().is_some_and(|it| it.claims()) {
+            work.marks = !std::mem::replace(&mut self.marked[usize::from(assembly.0)], true);
+        }
         tokio::spawn(actions::look(work));
+    }
+
+    /// Whose the machines are is looked at once, also while nothing ails them, where the infrastructure keeps marks.
+    fn ask_owners(&self) {
+        let Some(adapter) = self.adapter().cloned() else { return };
+        let mailbox = self.sender.downgrade();
+        tokio::spawn(async move {
+            while !adapter.has_answered() {
+                tokio::time::sleep(OWNERS_ASKED_AFTER).await;
+                if mailbox.strong_count() == 0 {
+                    return;
+                }
+            }
+            // Nobody is there any more who wants to know.
+            if let Some(mailbox) = mailbox.upgrade().filter(|_| adapter.claims()) {
+                let _ = mailbox.send(Message::AskOwners).await;
+            }
+        });
     }
 
     fn tell_surroundings(&mut self, assembly: AssemblyIndex) {
@@ -498,6 +555,7 @@ impl Driver {
             address: self.sessions.address(assembly).cloned(),
             given: Given::default(),
             made_with: self.engine.made_with(assembly),
+            marks: false,
             reply: self.sender.clone(),
         }
     }

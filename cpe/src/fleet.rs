@@ -339,16 +339,21 @@ impl Fleet {
 
     /// Orders something whose outcome is waited for.
     pub(crate) async fn order_and_wait(&self, name: &Name, order: Order) -> Result<Box<str>, Refused> {
-        let Some(member) = self.members().get(name).cloned() else { return Err(unknown(name.as_str())) };
         let gone = || Refused::unavailable(format!("the engine of {name} has ended; `cpe status` shows it"));
-        let mailbox = match member.standing {
-            Standing::Runs(mailbox) => mailbox,
-            Standing::Down(down) => return Err(down.refusal(name)),
-        };
+        let mailbox = self.mailbox_of(name)?;
         let (sender, reply) = oneshot::channel();
         mailbox.send(Message::Ordered(order, sender)).await.map_err(|_| gone())?;
         let answer = reply.await.map_err(|_| gone())?;
         answer.map_err(|why| Refused::conflict(format!("{name}: refused: {why}")))
+    }
+
+    /// The way to an engine that runs.
+    pub(crate) fn mailbox_of(&self, name: &Name) -> Result<mpsc::Sender<Message>, Refused> {
+        let Some(member) = self.members().get(name).cloned() else { return Err(unknown(name.as_str())) };
+        match member.standing {
+            Standing::Runs(mailbox) => Ok(mailbox),
+            Standing::Down(down) => Err(down.refusal(name)),
+        }
     }
 
     pub(crate) fn members(&self) -> std::sync::MutexGuard<'_, BTreeMap<Name, Member>> {

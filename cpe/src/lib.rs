@@ -25,6 +25,7 @@ pub mod limits;
 pub mod load;
 pub mod metrics;
 pub mod notify;
+pub mod owner;
 pub mod past;
 pub mod pauses;
 pub mod render;

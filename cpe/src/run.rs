@@ -23,6 +23,7 @@ use crate::limits;
 use crate::load::{self, Changes, Definitions};
 use crate::metrics::{self, Metrics};
 use crate::notify::Notifier;
+use crate::owner;
 use crate::shared::Shared;
 use crate::systemd;
 use crate::upkeep::{self, Pulse};
@@ -98,7 +99,9 @@ impl Controller {
         let monitor = tokio::task::spawn_blocking(move || Monitor::new(settings))
             .await?
             .context("[ssh] of the configuration")?;
-        let infrastructures = infrastructures(&config);
+        let state_dir = config.state_dir.clone();
+        let controller = tokio::task::spawn_blocking(move || owner::controller_id(&state_dir)).await??;
+        let infrastructures = infrastructures(&config, &controller);
         let (vital, failures) = Vital::new();
         let notifier = Notifier::new(config.notify.clone(), Arc::clone(&metrics), journal.clone(), &vital);
         let mut guard = guard::taken_up(journal.start_state(), guard::settings(&config));
@@ -208,13 +211,13 @@ fn say_witnesses(fleet: &Fleet, config: &Config) {
     }
 }
 
-fn infrastructures(config: &Config) -> BTreeMap<Name, Arc<Adapter>> {
+fn infrastructures(config: &Config, controller: &Arc<str>) -> BTreeMap<Name, Arc<Adapter>> {
     let adapter = |(name, entry): (&Name, &cpe_proto::config::Infrastructure)| {
         let infrastructure = match &entry.kind {
             InfrastructureKind::Command(settings) => Infrastructure::Command(command::Command::new(settings)),
             InfrastructureKind::Fence(settings) => Infrastructure::Fence(fence::Fence::new(settings)),
         };
-        (name.clone(), Arc::new(Adapter::new(name.clone(), infrastructure)))
+        (name.clone(), Arc::new(Adapter::new(name.clone(), Arc::clone(controller), infrastructure)))
     };
     config.infrastructures.iter().map(adapter).collect()
 }

@@ -138,7 +138,8 @@ impl Engine {
     pub fn handle_input(&mut self, input: Input, now: Timestamp) {
         match input {
             Input::Probed { probe, observation, void } => self.probed(probe, &observation, void, now),
-            Input::Instance { assembly, state, address, ordered } => {
+            Input::Instance { assembly, state, address, ordered, owner } => {
+                self.owned(assembly, owner, now);
                 self.instance(assembly, state, address, ordered, now);
             }
             Input::Surroundings { assembly, surroundings } => {
@@ -240,6 +241,7 @@ impl Engine {
             && part.by_hand.is_none();
         let well = self.desired == Desired::Running && part.channel != ChannelHealth::Dead;
         own && well
+            && part.foreign.is_none()
             && self
                 .definition
                 .services_of(index)
@@ -358,6 +360,8 @@ impl Engine {
             phase,
             address: None,
             moved: false,
+            foreign: None,
+            given_back: false,
             trouble: None,
             recovery: None,
             step: None,

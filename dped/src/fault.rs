@@ -23,6 +23,9 @@ use crate::ladder::{self, Bounds};
 use crate::output::Output;
 use crate::parts::{Cause, Demand, Instance, Phase};
 
+/// A machine that bears another controller's mark is looked at so often: it may be given back.
+const OWNER_LOOKED_AT_EVERY: Duration = Duration::from_secs(30);
+
 impl Engine {
     /// Asks for fresh answers while they are needed, isolates, and turns a verdict into what it asks for.
     pub(crate) fn isolate(&mut self, index: AssemblyIndex, now: Timestamp) {
@@ -47,6 +50,10 @@ impl Engine {
     }
 
     fn ask_around(&mut self, index: AssemblyIndex, now: Timestamp) {
+        if self.assembly(index).foreign.is_some() {
+            // Looked at again, until it is given back.
+            self.assembly_trouble(index);
+        }
         let part = self.assembly(index);
         let Some(trouble) = &part.trouble else { return };
         let unresolved = part
@@ -62,7 +69,9 @@ impl Engine {
         let unaddressed = running
             && trouble.untried.is_some()
             && !matches!(self.definition().assembly(index).machine, Machine::Address(_));
+        let foreign = part.foreign.is_some() && !self.machine_acting(index);
         let needed = unresolved
+            || foreign
             || unaddressed
             || running && trouble.drift
             || (fault || suspected || by_hand) && !self.machine_acting(index);
@@ -73,10 +82,12 @@ impl Engine {
         if trouble.ask_at.is_some_and(|at| now < at) {
             return;
         }
+        let only_owner = foreign && !fault && !by_hand && !unresolved;
         let interval = self.definition().interval(index);
-        self.assembly_trouble(index).ask_at = Some(now.after(interval));
+        let pace = if only_owner { interval.max(OWNER_LOOKED_AT_EVERY) } else { interval };
+        self.assembly_trouble(index).ask_at = Some(now.after(pace));
         // A first failure asks for the path only: the guard answers that at no cost.
-        if self.definition().infrastructure.is_some() && !suspected {
+        if self.definition().infrastructure.is_some() && (foreign || !suspected) {
             self.output(Output::AskInstance(index));
         }
         self.output(Output::AskSurroundings(index));
@@ -527,12 +538,15 @@ impl Engine {
         self.maintenance || self.assembly(index).maintenance
     }
 
-    /// What keeps failures from being counted and acted on: maintenance, a pause.
+    /// What keeps failures from being counted and acted on: maintenance, a pause, another controller.
     pub(crate) fn held_back(&self, index: AssemblyIndex) -> Option<Refusal> {
         if self.in_maintenance(index) {
             return Some(Refusal::Maintenance);
         }
-        self.is_paused(index).then_some(Refusal::Paused)
+        if self.is_paused(index) {
+            return Some(Refusal::Paused);
+        }
+        self.assembly(index).foreign.is_some().then_some(Refusal::NotOwner)
     }
 
     /// What keeps those of a service from being counted and acted on: also a pause of it alone.

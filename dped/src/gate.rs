@@ -41,12 +41,15 @@ impl Engine {
         let word = |on: bool| if on { "yes" } else { "no" };
         let mode = if self.definition().mode == Mode::Observe { "observe" } else { "act" };
         let paused = self.is_paused(index) || service.is_some_and(|it| self.is_service_paused(it));
-        vec![
+        let mut gates = vec![
             value("mode", mode),
             value("maintenance", word(self.in_maintenance(index))),
             value("paused", word(paused)),
             value("in flight, assembly", if self.busy(index) { "1 of 1" } else { "0 of 1" }),
-        ]
+        ];
+        gates
+            .extend(self.foreign(index).map(|controller| value("owner", format!("controller {controller}"))));
+        gates
     }
 
     pub(crate) fn decision(

@@ -152,7 +152,14 @@ impl Engine {
         }
         let held = service.map_or_else(|| self.held_back(index), |it| self.service_held_back(it));
         if let Some(refusal) = held {
-            return Err((refusal, "what was ordered holds until it is ended".to_owned()));
+            let why = match self.foreign(index).filter(|_| refusal == Refusal::NotOwner) {
+                Some(controller) => format!(
+                    "its machine bears the mark of controller {controller}; `cpe claim {}` takes it over",
+                    self.name_of(About::Assembly(index))
+                ),
+                None => "what was ordered holds until it is ended".to_owned(),
+            };
+            return Err((refusal, why));
         }
         if self.busy(index) {
             return Err((Refusal::InFlight, "another action of it is under way".to_owned()));

@@ -75,6 +75,10 @@ impl Engine {
     /// When a healthy assembly's incident closes or its counts decay.
     pub(crate) fn assembly_settles(&self, index: AssemblyIndex) -> Option<Timestamp> {
         let trouble = self.assembly(index).trouble.as_ref().filter(|_| self.may_settle(index))?;
+        if trouble.incident.is_none() && self.assembly(index).foreign.is_some() {
+            // It is looked at on.
+            return None;
+        }
         let since = trouble.healthy_since?;
         let settled = self.definition().assembly(index).probe.stable_for * SETTLE_FACTOR;
         Some(since.after(span(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cpe_proto::decision::{Answer, Value};
 use cpe_proto::definition::Deployable;
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId, ServiceIndex};
-use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::infrastructure::{InstanceState, Owner};
 use cpe_proto::observation::Observation;
 use cpe_proto::rung::Rung;
 
@@ -33,6 +33,8 @@ pub enum Input {
         address: Option<Arc<str>>,
         /// Somebody other than us is known to have ordered that state.
         ordered: bool,
+        /// Whose mark it bears.
+        owner: Owner,
     },
     /// What the fleet guard knows around an assembly: the answer to [`Output::AskSurroundings`](crate::Output::AskSurroundings).
     Surroundings {

@@ -16,7 +16,7 @@
 //! use cpe_proto::decision::Answer;
 //! use cpe_proto::definition::Deployable;
 //! use cpe_proto::id::{ActionId, IncidentId};
-//! use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
+//! use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation, Owner};
 //! use cpe_proto::observation::{Observation, UnitState};
 //! use cpe_proto::rung::Rung;
 //! use cpe_proto::time::Timestamp;
@@ -61,7 +61,7 @@
 //!                 Input::Probed { probe, observation, void: false }
 //!             }
 //!             Output::AskInstance(assembly) => {
-//!                 Input::Instance { assembly, state: InstanceState::Active, address: None, ordered: false }
+//!                 Input::Instance { assembly, state: InstanceState::Active, address: None, ordered: false, owner: Owner::OursOrNone }
 //!             }
 //!             Output::AskSurroundings(assembly) => {
 //!                 let surroundings = Surroundings {
@@ -115,6 +115,7 @@ mod notices;
 mod observe;
 mod orders;
 mod output;
+mod owner;
 mod parts;
 mod plan;
 mod random;

@@ -326,6 +326,9 @@ impl Engine {
     fn let_go(&mut self, index: AssemblyIndex, now: Timestamp) {
         self.refuse_by_hand(index, "the definition has changed meanwhile", now);
         self.close_all(index, "no longer managed", now);
+        if self.assembly(index).foreign.is_some() {
+            self.tell_ours(index, "this machine is managed no more", now);
+        }
         let recovery = self.assembly_mut(index).recovery.take().map(|it| it.action);
         let step = self.assembly_mut(index).step.take().map(|it| it.action);
         for action in [recovery, step].into_iter().flatten() {

@@ -208,6 +208,10 @@ pub(crate) struct AssemblyPart {
     pub(crate) address: Option<Arc<str>>,
     /// The infrastructure has said another address before.
     pub(crate) moved: bool,
+    /// The other controller whose mark it bears, as the newest look that said something of that has it.
+    pub(crate) foreign: Option<Arc<str>>,
+    /// It has borne another's mark, and does not any more.
+    pub(crate) given_back: bool,
     pub(crate) trouble: Option<Box<AssemblyTrouble>>,
     pub(crate) recovery: Option<Box<Recovery>>,
     pub(crate) step: Option<Box<Step>>,

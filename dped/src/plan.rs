@@ -115,7 +115,7 @@ impl Engine {
                 continue;
             }
             let (again, part) = (trouble.start == Start::Again, self.part_of(service).is_some());
-            let held = self.service_held_back(service).is_some() && !part;
+            let held = self.service_held_back(service).is_some() && !part || self.foreign(index).is_some();
             let nothing_to_do = self.definition().service(service).restart.is_none()
                 || self.definition().mode == Mode::Observe
                 || held && !again;
@@ -178,6 +178,8 @@ impl Engine {
         }
         let running = |service: &ServiceIndex| self.service(*service).state != State::Stopped;
         match self.definition().services_of(index).find(running) {
+            // What is another controller's is looked at on.
+            None if self.assembly(index).foreign.is_some() => {}
             None if self.assembly(index).trouble.is_some() && self.assembly(index).recovery.is_none() => {
                 self.close_all(index, "stopped by an order", now);
                 self.assembly_mut(index).trouble = None;
@@ -304,6 +306,7 @@ impl Engine {
         let part_of = step.part_of;
         if !wanted
             || self.service_held_back(service).is_some() && part_of.is_none()
+            || self.foreign(index).is_some()
             || self.assembly(index).channel != ChannelHealth::Healthy
         {
             return self.output(Output::Release(action));

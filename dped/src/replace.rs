@@ -46,6 +46,10 @@ impl Engine {
     /// The old instance is down. An admitted action finishes its steps: no maintenance or pause strands it half way.
     pub(crate) fn create(&mut self, index: AssemblyIndex, proof: &str, now: Timestamp) {
         let timeout = self.definition().timing.machine_action_timeout;
+        if let Some(controller) = self.assembly(index).foreign.clone() {
+            let why = format!("nothing is made: the machine bears the mark of controller {controller} now");
+            return self.end_recovery(index, None, &why, now);
+        }
         let Some(recovery) = &mut self.assembly_mut(index).recovery else { return };
         recovery.stage = Some(Stage::Creating);
         recovery.phase = Phase::Acting { until: now.after(timeout).after(OUTCOME_LOST_AFTER) };

@@ -94,7 +94,13 @@ impl Engine {
                 snapshot.assemblies.iter().find(|it| it.name == assembly.name && it.subject == subject);
             match kept {
                 Some(kept) => engine.restore_assembly(index, kept, resumed),
-                None => engine.begin_assembly(index, now),
+                None => {
+                    let named = snapshot.assemblies.iter().find(|it| it.name == assembly.name);
+                    if named.is_some_and(|it| it.foreign.is_some() || it.given_back) {
+                        engine.tell_ours(index, "it is another machine now", now);
+                    }
+                    engine.begin_assembly(index, now);
+                }
             }
         }
         engine.restore_whole();
@@ -127,7 +133,7 @@ impl Engine {
                     .hash(&mut hash);
                 it.told_ended.hash(&mut hash);
             }
-            (&part.address, part.moved).hash(&mut hash);
+            (&part.address, part.moved, &part.foreign, part.given_back).hash(&mut hash);
             if let Some(it) = part.recovery.as_ref().filter(|it| given_out(it.phase)) {
                 let prepares = matches!(it.phase, Phase::Preparing { .. } | Phase::GivingBack { .. });
                 (it.action, matches!(it.phase, Phase::Acting { .. }), it.stage, prepares).hash(&mut hash);
@@ -185,6 +191,8 @@ impl Engine {
             subject: subject(&assembly.machine),
             address: part.address.as_deref().map(Into::into),
             moved: part.moved,
+            foreign: part.foreign.as_deref().map(Into::into),
+            given_back: part.given_back,
             made_of: part.made_of.as_deref().cloned(),
             drift: part.trouble.as_ref().is_some_and(|trouble| trouble.drift),
             grace: (part.grace_until > now).then(|| part.grace_until.since(now).into()),
@@ -286,6 +294,10 @@ impl Engine {
         let definition = Arc::clone(self.definition());
         let part = self.assembly_mut(index);
         (part.address, part.moved) = (kept.address.as_deref().map(Into::into), kept.moved);
+        (part.foreign, part.given_back) = (kept.foreign.as_deref().map(Into::into), kept.given_back);
+        if kept.given_back && kept.foreign.is_none() {
+            self.tell_ours(index, "it bears no other controller's mark", resumed.now);
+        }
         self.assembly_mut(index).grace_until = kept.grace.map_or(Timestamp::ZERO, |left| resumed.left(left));
         if !matches!(definition.assembly(index).machine, Machine::Address(_)) {
             self.output(Output::AskInstance(index));

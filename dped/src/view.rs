@@ -162,7 +162,7 @@ impl Engine {
             address: part.address.clone(),
             incident: part.trouble.as_ref().and_then(|trouble| trouble.incident),
             waits: self.waits_of_assembly(index),
-            drift: self.drift(index).map(Into::into),
+            drift: self.foreign_said(index).or_else(|| self.drift(index)).map(Into::into),
         }
     }
 

@@ -86,6 +86,7 @@ impl Engine {
         self.definition().service(service).restart.is_some()
             && self.assembly(index).channel == ChannelHealth::Healthy
             && !self.in_maintenance(index)
+            && self.foreign(index).is_none()
             && !matches!(self.service(service).state, State::Stopped | State::Misconfigured)
     }
 
@@ -204,7 +205,8 @@ impl Engine {
 
     /// Asks for the next stop in an assembly, dependents before what they depend on.
     pub(crate) fn plan_letting_go(&mut self, index: AssemblyIndex, now: Timestamp) {
-        if self.definition().mode == Mode::Observe || !self.step_allowed(index) {
+        let foreign = self.foreign(index).is_some();
+        if self.definition().mode == Mode::Observe || foreign || !self.step_allowed(index) {
             return;
         }
         for service in self.definition().services_of(index).rev() {

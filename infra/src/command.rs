@@ -1,15 +1,19 @@
 //! The operator's own program as an infrastructure. `answer.rs` reads what it says, `../process.rs` runs it and ends it.
 //!
 //! The contract: cpe runs `PROGRAM ACTION`. ACTION is one of status, create, start, stop, reboot-soft, reboot-hard, rebuild,
-//! destroy, evacuate, capabilities.
+//! destroy, claim, evacuate, capabilities.
 //!
-//! * Standard input: one JSON object, `{"action_id","deployable","assembly","instance","address","parameters":{}}`; `instance`
+//! * Standard input: one JSON object, `{"action_id","controller","deployable","assembly","instance","address","parameters":{}}`; `instance`
 //!   and `address` are null where they are not known. Then it ends.
-//! * Standard output: one JSON object, `{"state","instance","address","detail"}`, at most 64 KiB; `state` is one of active, off,
+//! * Standard output: one JSON object, `{"state","instance","address","owner","detail"}`, at most 64 KiB; `state` is one of active, off,
 //!   error, gone, changing, unknown, and has to be there. For capabilities: `{"capabilities":["status","reboot-hard"]}`.
 //! * `evacuate` is about a failure domain that is dead (`[[domains]]` of cpe.toml), and optional: its object is
 //!   `{"action_id","domain","assemblies":[{"deployable","assembly","instance","address"}],"parameters":{}}`, and it answers once what ran
 //!   there and is in the list was started elsewhere: active. It makes sure first that the old host cannot run them any more (fences it).
+//! * Ownership, where the program can keep a mark on an instance: `create` and `claim` write `controller` (this cpe's id) there, every
+//!   answer says it as `owner`. What bears another controller's mark is reported and never acted upon; without `owner` nothing is known
+//!   of others. `claim` (optional) changes nothing else; cpe asks for it when it first manages an instance that bears no mark, and for
+//!   a person who orders `cpe claim`.
 //! * Standard error: for people; its last 4 KiB are kept where something goes wrong.
 //! * A parameter whose name says so (`password`, `api_token`, `secret` ...) is a secret: what the program says is repeated without it.
 //! * Exit status 0: the answer counts. Anything else, no answer or a bad one: the effect is unknown, and cpe looks again.

@@ -42,6 +42,8 @@ pub enum Infrastructure {
 pub struct InstanceRequest {
     /// The action, unique in one controller.
     pub action_id: String,
+    /// The id of this controller: the mark that `create` and `claim` put on the instance.
+    pub controller: String,
     /// The deployable's name.
     pub deployable: String,
     /// The assembly's name.
@@ -92,6 +94,8 @@ pub struct InstanceAnswer {
     pub instance: Option<String>,
     /// Its IP address or host name, where it is said.
     pub address: Option<String>,
+    /// The id of the controller whose mark it bears, where it bears one and that is said.
+    pub owner: Option<String>,
     /// More, for a person; at most 1,000 characters.
     pub detail: String,
 }

@@ -42,6 +42,7 @@ fn infrastructure(name: &str) -> Infrastructure {
 fn request(action: &str, parameters: &[(&str, &str)]) -> InstanceRequest {
     InstanceRequest {
         action_id: action.to_owned(),
+        controller: "here".to_owned(),
         deployable: "shop".to_owned(),
         assembly: "web-1".to_owned(),
         instance: None,
@@ -121,6 +122,7 @@ async fn the_example_program_does_every_action() {
         (Operation::RebootSoft, InstanceState::Active, "boot 3"),
         (Operation::RebootHard, InstanceState::Active, "boot 4"),
         (Operation::Rebuild, InstanceState::Active, "boot 5"),
+        (Operation::Claim, InstanceState::Active, "boot 5"),
         (Operation::Destroy, InstanceState::Gone, "boot 5"),
         (Operation::Status, InstanceState::Gone, "boot 0"),
     ];

@@ -391,6 +391,13 @@ pub enum Command {
         /// How that is known.
         reason: String,
     },
+    /// Machines that bear another controller's mark are ours from now on: our mark is put over it.
+    Claim {
+        /// A deployable, an assembly, or a glob of these.
+        name: String,
+        /// Why.
+        reason: String,
+    },
     /// The host key of an assembly is believed from now on, if it is what the host shows; one that it replaces is revoked.
     Trust {
         /// An assembly.

@@ -42,6 +42,8 @@ pub enum EventKind {
     Ordered,
     /// An old instance is down for certain; its replacement is made now.
     Fenced,
+    /// A machine was found to bear another controller's mark (`foreign: ...`), or no such mark any more (`ours: ...`).
+    OwnerChanged,
 }
 
 impl EventKind {
@@ -63,6 +65,7 @@ impl EventKind {
             Self::BreakerChanged => "breaker_changed",
             Self::Ordered => "ordered",
             Self::Fenced => "fenced",
+            Self::OwnerChanged => "owner_changed",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,18 @@ impl fmt::Display for InstanceState {
     }
 }
 
+/// Whose mark an instance bears, as far as an answer of its infrastructure says. Infrastructures without marks know no other controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// It was not said: what was known before still holds.
+    #[default]
+    NotSaid,
+    /// Ours, or it bears none: we may act on it.
+    OursOrNone,
+    /// That controller's: it is reported, and never acted upon.
+    Another(Arc<str>),
+}
+
 /// What an adapter can be asked to do with one instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -66,6 +79,8 @@ pub enum Operation {
     Rebuild,
     /// Delete it.
     Destroy,
+    /// Put our mark on it, over any other.
+    Claim,
     /// Start the instances of a failure domain that is dead elsewhere: the one action at what they share.
     Evacuate,
     /// Say which operations there are.
@@ -74,7 +89,7 @@ pub enum Operation {
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Status,
         Self::Create,
         Self::Start,
@@ -83,6 +98,7 @@ impl Operation {
         Self::RebootHard,
         Self::Rebuild,
         Self::Destroy,
+        Self::Claim,
         Self::Evacuate,
         Self::Capabilities,
     ];
@@ -99,6 +115,7 @@ impl Operation {
             Self::RebootHard => "reboot-hard",
             Self::Rebuild => "rebuild",
             Self::Destroy => "destroy",
+            Self::Claim => "claim",
             Self::Evacuate => "evacuate",
             Self::Capabilities => "capabilities",
         }

@@ -75,6 +75,12 @@ pub struct AssemblySnapshot {
     /// The infrastructure had said another address before.
     #[serde(default, skip_serializing_if = "is_default")]
     pub moved: bool,
+    /// The other controller whose mark it bears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Box<str>>,
+    /// It has borne another's mark, and does not any more.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub given_back: bool,
     /// It was not known to exist.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drift: bool,
@@ -363,6 +369,8 @@ mod tests {
             subject: 7,
             address: None,
             moved: false,
+            foreign: None,
+            given_back: false,
             drift: false,
             made_of: None,
             grace: None,

@@ -88,7 +88,7 @@ const FAULTS: [&str; 60] = [
 ];
 
 /// What the rest of that list is: it did not fit a line of thought above, and must occur all the same.
-const MORE_FAULTS: [&str; 11] = [
+const MORE_FAULTS: [&str; 12] = [
     "acknowledged",
     "engine panics",
     "engine panics within a step",
@@ -98,6 +98,7 @@ const MORE_FAULTS: [&str; 11] = [
     "pause of an assembly",
     "stopped by a person",
     "stuck activating",
+    "taken by another controller",
     "unit not found",
     "warns",
 ];
@@ -125,14 +126,7 @@ const EFFECTS: [(&str, &str); 18] = [
 ];
 
 /// What cannot occur, and why.
-const EXCEPTIONS: [(&str, &str, &str); 2] = [
-    ("rung", "relocate", "no definition can ask for it yet"),
-    (
-        "refusal",
-        "not_owner",
-        "nothing in the product says it yet: a second controller does not get the lock of state_dir",
-    ),
-];
+const EXCEPTIONS: [(&str, &str, &str); 1] = [("rung", "relocate", "no definition can ask for it yet")];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())

@@ -254,6 +254,7 @@ fn check(command: &Command) -> Result<(), Refused> {
         Command::MaintenanceOn { reason, .. } => ("maintenance", reason),
         Command::Pause { reason, .. } => ("pause", reason),
         Command::ConfirmFenced { reason, .. } => ("confirmation", reason),
+        Command::Claim { reason, .. } => ("claim", reason),
         Command::Resume { reason, .. } if !reason.is_empty() => ("resume", reason),
         Command::Recover { reason, .. } if !reason.is_empty() => ("recovery", reason),
         _ => return Ok(()),

@@ -82,6 +82,10 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
             let (name, reason) = (what.name.clone(), what.reason.clone());
             order(api::Command::ConfirmFenced { name, reason }, client).await
         }
+        Command::Claim(what) => {
+            let (name, reason) = (what.name.clone(), what.reason.clone());
+            order(api::Command::Claim { name, reason }, client).await
+        }
         Command::Trust(what) => super::trust::trust(what, client).await,
         Command::Pause(what) => {
             order(api::Command::Pause { name: what.name.clone(), reason: what.reason.clone() }, client).await

@@ -97,6 +97,8 @@ pub enum Command {
     Recover(Recover),
     /// Say that a machine is down for certain, where that cannot be verified, so that it may be replaced
     ConfirmFenced(ConfirmFenced),
+    /// Take over machines that bear another controller's mark: it must not act on them any more
+    Claim(Claim),
     /// Believe the host key of an assembly: shows its fingerprint and asks
     Trust(Trust),
     /// Say that you know of an incident: it is marked, and nobody is notified of it any more
@@ -194,6 +196,16 @@ pub struct ConfirmFenced {
     /// deployable/assembly
     name: String,
     /// How you know; it is recorded and shown
+    #[arg(long)]
+    reason: String,
+}
+
+/// `cpe claim`.
+#[derive(Clone, Debug, Args)]
+pub struct Claim {
+    /// A deployable, deployable/assembly, or a glob of these
+    name: String,
+    /// Why the other controller has no say any more; it is recorded and shown
     #[arg(long)]
     reason: String,
 }

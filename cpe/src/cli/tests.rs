@@ -61,6 +61,7 @@ fn everything_of_the_manual_can_be_typed() {
         "recover shop/web",
         "recover shop/web/nginx --rung restart-service --reason leaks",
         "confirm-fenced shop/web --reason dark",
+        "claim shop/web --reason moved",
         "trust shop/web",
         "trust shop/web --jump --fingerprint SHA256:abc",
     ] {

@@ -156,6 +156,7 @@ impl Controller for Fleet {
             Command::Resume { name, reason } => self.resume(name, &reason, &by).await,
             Command::Recover { name, rung, reason } => self.recover(&name, rung, &reason, &by).await,
             Command::ConfirmFenced { name, reason } => self.confirm_fenced(&name, &reason, &by).await,
+            Command::Claim { name, reason } => self.claim(&name, &reason, &by).await,
             Command::Trust { name, fingerprint, jump } => self.trust(&name, &fingerprint, jump, &by).await,
             Command::Retry { name } => self.retry(&name, &by).await,
             Command::Ack { name } => self.acknowledge(&name, &by).await,

@@ -19,7 +19,7 @@ impl Fleet {
     }
 
     /// What a glob, or the name of a failure domain, stands for among deployables and assemblies. A name stands for itself.
-    pub(super) fn places(&self, name: &str) -> Result<Vec<String>, Refused> {
+    pub(crate) fn places(&self, name: &str) -> Result<Vec<String>, Refused> {
         let wanted: Glob = name.parse().map_err(|error: GlobError| Refused::bad(error.to_string()))?;
         if wanted.is_literal() {
             return Ok(vec![name.to_owned()]);

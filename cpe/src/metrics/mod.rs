@@ -438,7 +438,7 @@ fn events(registry: &mut Registry) -> Vec<(EventKind, Counter)> {
     EVENT_KINDS.map(|kind| (kind, handle(&family, &KindLabels { kind: kind.as_str() }))).into()
 }
 
-const EVENT_KINDS: [EventKind; 14] = [
+const EVENT_KINDS: [EventKind; 15] = [
     EventKind::StateChanged,
     EventKind::FaultIsolated,
     EventKind::RecoveryStarted,
@@ -453,6 +453,7 @@ const EVENT_KINDS: [EventKind; 14] = [
     EventKind::BreakerChanged,
     EventKind::Ordered,
     EventKind::Fenced,
+    EventKind::OwnerChanged,
 ];
 
 #[cfg(test)]

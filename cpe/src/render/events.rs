@@ -160,6 +160,7 @@ pub(super) fn sentence(record: &EventRecord) -> String {
         EventKind::BreakerChanged => reason.to_owned(),
         EventKind::Ordered => colon("ordered", reason),
         EventKind::Fenced => colon("fenced", reason),
+        EventKind::OwnerChanged => reason.to_owned(),
     }
 }
 

@@ -267,13 +267,14 @@ impl Auditor {
         Some(Finding::new(2, what, vec![decided.name()]))
     }
 
-    /// Rule 2: what has no decision of its own, a step, is not begun in maintenance or while recovery is paused either.
+    /// Rule 2: what has no decision of its own, a step, is not begun on another controller's machine, and what of it is ours to decide not
+    /// in maintenance or while recovery is paused either.
     fn step_while_held(&self, key: &ActionKey, begun: &Begun) -> Option<Finding> {
-        let step = begun.act == RECONFIGURE;
-        let (kind, _) = self.holds.over(&key.0, &begun.assembly, None, begun.time).filter(|_| step)?;
-        let what =
-            format!("{RECONFIGURE} of {}/{} was begun while it was {}", key.0, begun.assembly, word(kind));
-        Some(Finding::new(2, what, vec![of_intent(key)]))
+        let (kind, _) = self.holds.over(&key.0, &begun.assembly, None, begun.time)?;
+        let forbids = begun.act == RECONFIGURE || begun.rung.is_none() && kind == HoldKind::Foreign;
+        let (act, assembly, word) = (&begun.act, &begun.assembly, word(kind));
+        let what = format!("{act} of {}/{assembly} was begun while it was {word}", key.0);
+        forbids.then(|| Finding::new(2, what, vec![of_intent(key)]))
     }
 
     /// Rule 7: what was decided belongs to an incident that had been opened.
@@ -321,5 +322,6 @@ const fn word(kind: HoldKind) -> &'static str {
     match kind {
         HoldKind::Pause => "paused",
         HoldKind::Maintenance => "in maintenance",
+        HoldKind::Foreign => "another controller's",
     }
 }

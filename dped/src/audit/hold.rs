@@ -1,4 +1,4 @@
-//! When recovery was held back, in maintenance or by a pause: from the event (then its engine knew) to its event or order, whichever is
+//! When recovery was held back, in maintenance, by a pause or by another controller: from the event (then its engine knew) to its event or order, whichever is
 //! first.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +45,11 @@ impl Holds {
 
     /// An event, which may tell that a hold began or ended.
     pub(super) fn told(&mut self, record: &EventRecord) {
+        if let (EventKind::DefinitionLoaded, Some(deployable)) = (record.event.kind, &record.deployable)
+            && record.event.reason.starts_with("removed")
+        {
+            return self.forget_owners(deployable, record.time);
+        }
         let Some((kind, began)) = hold_of(record) else { return };
         let name = if record.deployable.is_some() { record.subject() } else { String::new() };
         let key = (kind, name);
@@ -66,6 +71,18 @@ impl Holds {
         }
     }
 
+    /// Nobody looks any more at what is managed no more.
+    fn forget_owners(&mut self, deployable: &Name, time: u64) {
+        let of = format!("{deployable}/");
+        let foreign = self
+            .spans
+            .iter_mut()
+            .filter(|((kind, name), _)| *kind == HoldKind::Foreign && name.starts_with(&of));
+        for span in foreign.filter_map(|(_, all)| all.last_mut()).filter(|span| !span.over) {
+            (span.to, span.over) = (Some(time), true);
+        }
+    }
+
     /// What held an assembly, or a service of it, back at that time, beyond doubt: the name that was held, empty for everything.
     pub(super) fn over(
         &self,
@@ -76,7 +93,7 @@ impl Holds {
     ) -> Option<(HoldKind, String)> {
         let names = [String::new(), deployable.to_string(), format!("{deployable}/{assembly}")];
         let service = service.map(|service| format!("{deployable}/{assembly}/{service}"));
-        let kinds = [HoldKind::Maintenance, HoldKind::Pause];
+        let kinds = [HoldKind::Maintenance, HoldKind::Pause, HoldKind::Foreign];
         let keys = names.into_iter().chain(service).flat_map(|name| kinds.map(|kind| (kind, name.clone())));
         keys.into_iter().find(|key| {
             let spans = self.spans.get(key).map_or(&[][..], |it| it);
@@ -96,6 +113,8 @@ fn hold_of(record: &EventRecord) -> Option<(HoldKind, bool)> {
         (EventKind::MaintenanceChanged, "off") => Some((HoldKind::Maintenance, false)),
         (EventKind::BreakerChanged, "paused") => Some((HoldKind::Pause, true)),
         (EventKind::BreakerChanged, "resumed") => Some((HoldKind::Pause, false)),
+        (EventKind::OwnerChanged, "foreign") => Some((HoldKind::Foreign, true)),
+        (EventKind::OwnerChanged, "ours") => Some((HoldKind::Foreign, false)),
         _ => None,
     }
 }

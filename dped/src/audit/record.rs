@@ -89,6 +89,8 @@ pub enum HoldKind {
     Maintenance,
     /// Paused.
     Pause,
+    /// It bears another controller's mark.
+    Foreign,
 }
 
 /// One record, as it is made.

@@ -11,6 +11,7 @@ mod guard;
 mod hand;
 mod isolation;
 mod observing;
+mod owner;
 mod phase;
 mod restart;
 mod setup;

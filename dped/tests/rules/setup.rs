@@ -2,7 +2,7 @@
 
 use cpe_proto::definition::{Check, ParameterName};
 use cpe_proto::event::EventKind;
-use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::infrastructure::{InstanceState, Owner};
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use dped::{Act, Input, Parameters};
@@ -267,6 +267,7 @@ fn a_service_is_not_started_with_an_address_that_nobody_knows() {
             state: InstanceState::Active,
             address: Some("10.0.0.1".into()),
             ordered: false,
+            owner: Owner::OursOrNone,
         },
     );
     site.until("it is started", 60.0, |site| site.state("app/app") == State::Healthy);
@@ -314,8 +315,8 @@ const ASKED: &str = r#"
 /// The infrastructure says where the database is.
 fn say_address(site: &mut Site, address: &str) {
     let assembly = site.engine.definition().assembly_named("db").expect("it is there");
-    let (state, address) = (InstanceState::Active, Some(address.into()));
-    site.engine.handle_input(Input::Instance { assembly, state, address, ordered: false }, site.now);
+    let (state, address, owner) = (InstanceState::Active, Some(address.into()), Owner::OursOrNone);
+    site.engine.handle_input(Input::Instance { assembly, state, address, ordered: false, owner }, site.now);
 }
 
 fn asked(site: &Site, name: &str) -> Result<String, String> {

@@ -18,6 +18,8 @@ struct Instance {
     #[serde(default)]
     address: Option<String>,
     #[serde(default)]
+    owner: Option<String>,
+    #[serde(default)]
     detail: Option<String>,
 }
 
@@ -34,8 +36,10 @@ pub(crate) fn instance(output: &[u8]) -> Result<InstanceAnswer, String> {
         given(said.instance).map(|id| plain_text(&id).map_err(|expected| wrong("instance", &id, expected)));
     let address = given(said.address)
         .map(|text| Host::parse(&text).map_err(|expected| wrong("address", &text, expected)));
+    let owner = given(said.owner).map(|id| plain_text(&id).map_err(|expected| wrong("owner", &id, expected)));
     Ok(InstanceAnswer {
         state: said.state,
+        owner: owner.transpose()?,
         instance: instance.transpose()?,
         address: address.transpose()?.map(|host| host.as_str().to_owned()),
         detail: one_line(&said.detail.unwrap_or_default(), DETAIL_MAX_CHARS),

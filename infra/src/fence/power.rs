@@ -64,6 +64,7 @@ impl Power<'_> {
             | Operation::Rebuild
             | Operation::Destroy
             | Operation::Evacuate
+            | Operation::Claim
             | Operation::Capabilities => {
                 let detail = "a fence agent switches power and nothing else".to_owned();
                 Err(self.shared.not_started(self.operation, detail))
@@ -197,7 +198,13 @@ impl Power<'_> {
 }
 
 fn answer(state: InstanceState, detail: &str) -> InstanceAnswer {
-    InstanceAnswer { state, instance: None, address: None, detail: one_line(detail, DETAIL_MAX_CHARS) }
+    InstanceAnswer {
+        state,
+        instance: None,
+        address: None,
+        owner: None,
+        detail: one_line(detail, DETAIL_MAX_CHARS),
+    }
 }
 
 fn told(action: Action, attempts: u32) -> String {

@@ -39,6 +39,7 @@ fn infrastructure(settings: &FenceSettings) -> Infrastructure {
 fn request(own: FenceOptions) -> InstanceRequest {
     InstanceRequest {
         action_id: "shop-1".to_owned(),
+        controller: "here".to_owned(),
         deployable: "shop".to_owned(),
         assembly: "web-1".to_owned(),
         instance: None,

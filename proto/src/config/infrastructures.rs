@@ -178,5 +178,5 @@ fn read_command(table: &Table<'_>, folder: &Path) -> Option<CommandSettings> {
 
 fn capability(text: &str) -> Result<Operation, &'static str> {
     Operation::parse(text)
-        .ok_or("`status`, `create`, `start`, `stop`, `reboot-soft`, `reboot-hard`, `rebuild`, `destroy`, `evacuate` or `capabilities`")
+        .ok_or("`status`, `create`, `start`, `stop`, `reboot-soft`, `reboot-hard`, `rebuild`, `destroy`, `claim`, `evacuate` or `capabilities`")
 }

@@ -29,7 +29,7 @@ const fn usage(verb: &'static str, usage: &'static str, about: &'static str) -> 
 }
 
 /// Everything that can happen. SERVICE and MACHINE are `shop/web/nginx` and `shop/web`, with `*` for any part of a name.
-pub const GRAMMAR: [Usage; 30] = [
+pub const GRAMMAR: [Usage; 31] = [
     usage("kill", "kill SERVICE", "it dies, once"),
     usage("crash-loop", "crash-loop SERVICE every SPAN", "it dies, and again so long after each start"),
     usage("break", "break SERVICE", "it dies, and no start helps"),
@@ -64,6 +64,7 @@ pub const GRAMMAR: [Usage; 30] = [
     usage("lock-out", "lock-out MACHINE for SPAN", "it does not take our key"),
     usage("change-key", "change-key MACHINE for SPAN", "it shows another host key"),
     usage("claim", "claim MACHINE STATE for SPAN", "the infrastructure says so, whatever is true"),
+    usage("take", "take MACHINE for SPAN", "another controller's mark is on it"),
     usage("person", "person stops|deletes MACHINE", "somebody does that on purpose"),
     usage(
         "cut",
@@ -154,6 +155,7 @@ pub(super) fn happenings(
             let state = line.one_of(&states.map(|state| (state.as_str(), state)))?;
             Ok(MachineFault::Claimed(state, line.lasts()?))
         }),
+        "take" => machines(line, names, |line| line.lasts().map(MachineFault::Taken)),
         "person" => {
             let known =
                 [("stops", MachineFault::StoppedByPerson), ("deletes", MachineFault::DeletedByPerson)];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cpe_proto::api::Intent;
 use cpe_proto::id::{ActionId, Name};
-use cpe_proto::infrastructure::{InstanceState, Operation};
+use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
 use dped::{Act, Action, ActionOutcome};
@@ -372,7 +372,9 @@ impl World {
         });
         let address = (named == Some(false)).then(|| machine.address(operate.machine));
         let instance = machine.instance;
-        let message = Box::new(Message::Seen { member, assembly, state, address, instance, ordered: false });
+        let owner = Owner::NotSaid;
+        let message =
+            Box::new(Message::Seen { member, assembly, state, address, instance, ordered: false, owner });
         self.queue.push(now, Item::Tell { life, natural: now, message });
         self.answer_at(now, life, member, operate.action, outcome);
     }

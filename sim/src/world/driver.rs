@@ -137,6 +137,11 @@ impl Member {
         }
     }
 
+    /// What it is told now is lost with it.
+    fn panics_next(&self) -> bool {
+        self.panics_after.is_some_and(|left| left <= 1)
+    }
+
     fn has_panicked(&self) -> bool {
         self.panics_after == Some(0)
     }
@@ -212,14 +217,19 @@ impl World {
             Message::Probed { member, probe, observation } => {
                 self.landed(member, probe, observation, natural);
             }
-            Message::Seen { member, assembly, state, address, instance, ordered } => {
+            Message::Seen { member, assembly, state, address, instance, ordered, owner } => {
                 let Some(it) = self.member_mut(member) else { return };
                 let Some(assembly) = it.engine.definition().assembly_named(assembly.as_str()) else { return };
                 it.addressed[usize::from(assembly.0)] |= address.is_some();
                 if address.is_some() {
                     it.instances[usize::from(assembly.0)] = Some(instance);
                 }
-                self.input(member, Input::Instance { assembly, state, address, ordered });
+                let name = it.engine.definition().assembly(assembly).name.clone();
+                let hears = !it.panics_next();
+                if hears {
+                    self.truth.seen_owner(member, name, &owner);
+                }
+                self.input(member, Input::Instance { assembly, state, address, ordered, owner });
             }
             Message::Fenced { member, action, outcome } => {
                 if !matches!(outcome, ActionOutcome::Done { .. }) {

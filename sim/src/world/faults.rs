@@ -215,6 +215,7 @@ impl World {
             MachineFault::Claimed(state, lasts) => {
                 self.machines[machine].claims = Some((state, self.until(lasts)));
             }
+            MachineFault::Taken(lasts) => self.machines[machine].taken_until = self.until(lasts),
             MachineFault::StoppedByPerson if exists => self.stopped_by_person(machine, Power::Off),
             MachineFault::DeletedByPerson if exists => self.stopped_by_person(machine, Power::Gone),
             MachineFault::Mended => self.mend_machine(machine),
@@ -331,6 +332,7 @@ impl World {
         for machine in &mut self.machines {
             (machine.door, machine.cut_until, machine.slow, machine.claims) = (None, zero, None, None);
             machine.host_dead_until = zero;
+            machine.taken_until = zero;
             for unit in &mut machine.units {
                 (unit.dies_after, unit.flaps, unit.slow, unit.lie) = (None, None, None, None);
                 unit.broken &= left == Left::Broken;

@@ -115,6 +115,8 @@ pub enum MachineFault {
     Cut(Duration),
     /// The infrastructure says this of it, whatever is true, for so long.
     Claimed(InstanceState, Duration),
+    /// Another controller takes it, and gives it back after so long.
+    Taken(Duration),
     /// Somebody powers it off on purpose.
     StoppedByPerson,
     /// Somebody deletes it on purpose.
@@ -285,6 +287,7 @@ impl MachineFault {
             Self::Cut(_) => "partition of one",
             Self::Claimed(InstanceState::Changing, _) => "foreign change",
             Self::Claimed(..) => "infrastructure lies about a state",
+            Self::Taken(_) => "taken by another controller",
             Self::StoppedByPerson => "stopped by a person",
             Self::DeletedByPerson => "deleted by a person",
             Self::Mended => "machine mended",
@@ -408,9 +411,11 @@ impl MachineFault {
     const fn spans(&self) -> [Option<Duration>; 2] {
         match self {
             Self::Slow(one, two) => [Some(*one), Some(*two)],
-            Self::Door(_, span) | Self::Cut(span) | Self::Claimed(_, span) | Self::HostDies(span) => {
-                [Some(*span), None]
-            }
+            Self::Door(_, span)
+            | Self::Cut(span)
+            | Self::Claimed(_, span)
+            | Self::HostDies(span)
+            | Self::Taken(span) => [Some(*span), None],
             _ => [None, None],
         }
     }

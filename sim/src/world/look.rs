@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cpe_proto::definition::{Deployable, Machine as Named};
 use cpe_proto::id::{AssemblyIndex, ProbeId};
-use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::infrastructure::{InstanceState, Owner};
 use cpe_proto::observation::{ChannelFailure, Observation, UnitState};
 use cpe_proto::time::Timestamp;
 
@@ -242,6 +242,11 @@ impl World {
             address: addressed.then(|| it.address(machine)),
             instance: it.instance,
             ordered: known && ordered,
+            owner: match known {
+                false => Owner::NotSaid,
+                true if now < it.taken_until => Owner::Another("elsewhere".into()),
+                true => Owner::OursOrNone,
+            },
         };
         let at = now.after(takes);
         if let Some(it) = self.member_mut(member) {

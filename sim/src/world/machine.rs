@@ -59,6 +59,8 @@ pub struct Machine {
     pub(super) slow: Option<(Duration, Timestamp)>,
     /// What the infrastructure says of it instead of the truth, until then.
     pub(super) claims: Option<(InstanceState, Timestamp)>,
+    /// Another controller's mark is on it until then.
+    pub(super) taken_until: Timestamp,
     /// The action that boots it, if its own deployable waits for one.
     pub(super) booted_by: Option<(usize, ActionId)>,
     /// Reachable, running and quick without a break since.
@@ -109,6 +111,7 @@ impl Machine {
             cut_until: Timestamp::ZERO,
             slow: None,
             claims: None,
+            taken_until: Timestamp::ZERO,
             booted_by: None,
             well_since: None,
             fell: None,

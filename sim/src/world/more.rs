@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cpe_proto::rung::Rung;
+
 use super::Planned;
 use super::dice::Dice;
 use super::fleet::Fleet;
@@ -19,6 +21,8 @@ pub(super) fn more(fleet: &Fleet, dice: &mut Dice, lasts: Duration) -> Vec<Plann
     more.moves(&mut dice.fork(5));
     more.pauses(&mut dice.fork(6));
     more.forgotten(&mut dice.fork(7));
+    more.taken(&mut dice.fork(8));
+    more.impatient(&mut dice.fork(9));
     more.plan
 }
 
@@ -169,6 +173,53 @@ impl More<'_> {
             let place = Place { deployable, assembly, service: None };
             self.add(at, Happening::Machine(place, MachineFault::Vanishes));
         }
+    }
+
+    /// Another controller takes a machine that is in trouble, or soon will be, and gives it back.
+    fn taken(&mut self, dice: &mut Dice) {
+        let managed = self.fleet.definitions.iter().filter(|it| it.infrastructure.is_some());
+        let managed: Vec<_> = managed.cloned().collect();
+        if managed.is_empty() || !dice.one_in(3) {
+            return;
+        }
+        let definition = dice.of(&managed);
+        let index = dice.place(definition.assemblies.len());
+        let assembly = &definition.assemblies[index];
+        let place =
+            Place { deployable: definition.name.clone(), assembly: assembly.name.clone(), service: None };
+        let at = dice.between(Duration::from_secs(30), self.lasts * 3 / 4);
+        self.add(at, Happening::Machine(place.clone(), MachineFault::Taken(dice.seconds(60, 900))));
+        let fault = dice.of(&[MachineFault::PowerLoss, MachineFault::Hang, MachineFault::Reboots]);
+        let near = |dice: &mut Dice| at - Duration::from_secs(20) + dice.seconds(0, 60);
+        self.add(near(dice), Happening::Machine(place.clone(), fault));
+        let services = definition.services.iter().filter(|it| usize::from(it.assembly.0) == index);
+        let services: Vec<_> = services.map(|it| it.name.clone()).collect();
+        if !services.is_empty() && dice.one_in(2) {
+            let service = Some(dice.of(&services));
+            let at = at + dice.seconds(30, 200);
+            self.add(at, Happening::Service(Place { service, ..place.clone() }, ServiceFault::Crash));
+        }
+        if dice.one_in(3) {
+            self.add(at + dice.seconds(20, 120), Happening::Operator(Operator::Recover(place, None)));
+        }
+    }
+
+    /// A person orders what is under way already.
+    fn impatient(&mut self, dice: &mut Dice) {
+        if !dice.one_in(3) {
+            return;
+        }
+        let place = self.machine(dice);
+        let at = dice.between(Duration::from_secs(30), self.lasts);
+        let fault = dice.of(&[MachineFault::PowerLoss, MachineFault::Fails, MachineFault::Vanishes]);
+        self.add(at, Happening::Machine(place.clone(), fault));
+        let mut at = at;
+        for _ in 0..3 {
+            at += dice.seconds(8, 30);
+            let rung = dice.of(&[None, Some(Rung::RebootHard)]);
+            self.add(at, Happening::Operator(Operator::Recover(place.clone(), rung)));
+        }
+        self.add(at, Happening::Operator(Operator::Retry(place.deployable, Some(place.assembly))));
     }
 
     /// The management node reboots.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cpe_proto::id::{ActionId, Name, ProbeId};
-use cpe_proto::infrastructure::{InstanceState, Operation};
+use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
 use cpe_proto::observation::Observation;
 use cpe_proto::time::Timestamp;
 use dped::{ActionOutcome, Evacuate, Parameters};
@@ -103,6 +103,7 @@ pub(super) enum Message {
         /// The instance that has it.
         instance: u32,
         ordered: bool,
+        owner: Owner,
     },
     Fenced {
         member: usize,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use cpe_proto::decision::{ChannelFact, Verdict};
 use cpe_proto::definition::{Data, Deployable, Mode, OnOrder};
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ServiceIndex};
+use cpe_proto::infrastructure::Owner;
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
 use dped::{Act, Action, Desired, GuardSettings, IncidentKey, Request};
@@ -71,6 +72,8 @@ pub(super) struct Truth {
     done: BTreeSet<(usize, ActionId)>,
     /// Incidents that a person knows of.
     acknowledged: BTreeSet<IncidentKey>,
+    /// Machines of which the newest look said that they are another controller's.
+    foreign: BTreeSet<(usize, Name)>,
     /// What a person ordered to be recovered, and when.
     by_hand: BTreeMap<(usize, AssemblyIndex), Timestamp>,
     /// What was evacuated in the hold that goes on.
@@ -123,9 +126,19 @@ impl Truth {
         self.requests.remove(&(member, action));
     }
 
+    /// A look says whose a machine is, and its engine hears it.
+    pub(super) fn seen_owner(&mut self, member: usize, assembly: Name, owner: &Owner) {
+        match owner {
+            Owner::NotSaid => {}
+            Owner::OursOrNone => _ = self.foreign.remove(&(member, assembly)),
+            Owner::Another(_) => _ = self.foreign.insert((member, assembly)),
+        }
+    }
+
     /// What was begun goes on, whoever asked for it.
     pub(super) fn member_gone(&mut self, member: usize) {
         self.go_astray(member);
+        self.foreign.retain(|(of, _)| *of != member);
         self.requests.retain(|(of, _), _| *of != member);
     }
 
@@ -148,6 +161,8 @@ impl Truth {
     /// Of an engine that panicked only what its successor goes on with is still in flight. One that is parked has none.
     pub(super) fn engine_ended(&mut self, member: usize, carried: &BTreeSet<ActionId>, parked: bool) {
         self.warned.clear();
+        // What it was told last may not have been written down.
+        self.foreign.retain(|(of, _)| *of != member);
         self.open.retain(|(of, action), it| *of != member || it.astray || carried.contains(action));
         if parked {
             self.go_astray(member);
@@ -171,6 +186,7 @@ impl Truth {
         });
         // What was still being prepared goes on with what it was granted.
         self.requests.retain(|key, it| carried.contains(key) && it.rung == Some(Rung::RestartDeployable));
+        self.foreign.clear();
         self.warned.clear();
     }
 
@@ -286,6 +302,9 @@ impl World {
                 self.judge_orders(&definition, action, &mut wrong);
                 self.judge_windows(&definition, action, &mut wrong);
             }
+        }
+        if self.truth.foreign.contains(&(member, assembly.name.clone())) {
+            wrong.push("on a machine that is another controller's".to_owned());
         }
         self.judge_alone(member, action, &mut wrong);
         self.judge_budgets(member, &definition, action, &mut wrong);

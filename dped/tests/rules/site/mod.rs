@@ -12,7 +12,7 @@ use cpe_proto::decision::{Answer, Decision, Refusal};
 use cpe_proto::definition::{Deployable, Mode};
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, Name, ProbeId, ServiceIndex};
-use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
+use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation, Owner};
 use cpe_proto::observation::{ChannelFailure, Observation, UnitState};
 use cpe_proto::rung::Rung;
 use cpe_proto::snapshot::Snapshot;
@@ -66,6 +66,8 @@ pub(crate) struct Host {
     /// What the infrastructure says, if it lies or cannot say.
     pub(crate) claims: Option<InstanceState>,
     pub(crate) ordered: bool,
+    /// Whose mark it bears.
+    pub(crate) owner: Owner,
     pub(crate) boot: Duration,
     /// Where the infrastructure says that it is reached.
     pub(crate) address: Option<Arc<str>>,
@@ -241,6 +243,7 @@ impl Site {
             dark: false,
             claims: None,
             ordered: false,
+            owner: Owner::OursOrNone,
             boot: seconds(20.0),
             address: None,
             moves_to: None,
@@ -378,6 +381,7 @@ impl Site {
             dark: false,
             claims: None,
             ordered: false,
+            owner: Owner::OursOrNone,
             boot: seconds(20.0),
             address: None,
             moves_to: None,

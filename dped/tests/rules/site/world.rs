@@ -426,6 +426,7 @@ impl Site {
             state: host.claims.unwrap_or(truth),
             address: host.address.clone(),
             ordered: host.ordered,
+            owner: host.owner.clone(),
         }
     }
 
