@@ -8,6 +8,7 @@ use std::time::Duration;
 use cpe_infra::{Error as InfraError, InstanceAnswer, InstanceRequest};
 use cpe_monitor::ssh::Session;
 use cpe_proto::api::Intent;
+use cpe_proto::decision::Refusal;
 use cpe_proto::definition::{Deployable, Machine};
 use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
 use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
@@ -127,7 +128,7 @@ async fn carry_out(work: &Work, session: Option<Arc<Session>>, action: &Action) 
             let detail = "its creation was begun before cpe ended, and is not begun again".into();
             ActionOutcome::Unresolved { detail }
         }
-        Err(error) => ActionOutcome::NotBegun { detail: detail(&error.to_string()) },
+        Err(error) => not_begun(Refusal::Journal, &error.to_string()),
         Ok(()) => {
             let deed = work.act(session, action);
             let outcome = tokio::time::timeout(action.timeout.saturating_add(MARGIN), deed)
@@ -177,7 +178,7 @@ impl Work {
         // With half of what it is to be made with it would be another machine.
         let made = matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate);
         if let (true, Some(missing)) = (made, &self.made_with.1) {
-            return ActionOutcome::NotBegun { detail: detail(&format!("it is not made anew: {missing}")) };
+            return not_begun(Refusal::NotStarted, &format!("it is not made anew: {missing}"));
         }
         let request = self.request(self.action_id(action.action));
         let operation = match rung {
@@ -345,11 +346,15 @@ fn unknown() -> InstanceAnswer {
     InstanceAnswer { state, instance: None, address: None, owner: None, detail }
 }
 
+fn not_begun(why: Refusal, said: &str) -> ActionOutcome {
+    ActionOutcome::NotBegun { why, detail: detail(said) }
+}
+
 /// What was certainly not begun is tried again; of anything else the effect is not known.
 fn failed(error: &InfraError) -> ActionOutcome {
     let said = detail(&error.to_string());
     match error {
-        InfraError::NotStarted { .. } => ActionOutcome::NotBegun { detail: said },
+        InfraError::NotStarted { .. } => ActionOutcome::NotBegun { why: Refusal::NotStarted, detail: said },
         _ => ActionOutcome::Unresolved { detail: said },
     }
 }
@@ -360,6 +365,6 @@ fn outcome_text(outcome: &ActionOutcome) -> String {
         ActionOutcome::Done { detail } => format!("done: {detail}"),
         ActionOutcome::Failed { detail } => format!("failed: {detail}"),
         ActionOutcome::Unresolved { detail } => format!("unresolved: {detail}"),
-        ActionOutcome::NotBegun { detail } => format!("not begun: {detail}"),
+        ActionOutcome::NotBegun { detail, .. } => format!("not begun: {detail}"),
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use cpe_infra::{EvacuationRequest, Evacuee};
+use cpe_proto::decision::Refusal;
 use cpe_proto::definition::Machine;
 use cpe_proto::id::{AssemblyIndex, Name};
 use cpe_proto::infrastructure::Operation;
@@ -32,7 +33,10 @@ pub(crate) fn begin(shared: Arc<Shared>, evacuate: Evacuate) {
 }
 
 async fn carry_out(shared: &Shared, evacuate: &Evacuate) -> ActionOutcome {
-    let not_begun = |detail: String| ActionOutcome::NotBegun { detail: detail.into() };
+    let not_begun = |detail: String| {
+        let why = Refusal::NotStarted;
+        ActionOutcome::NotBegun { why, detail: detail.into() }
+    };
     let name = &evacuate.infrastructure;
     let Some(adapter) = shared.infrastructures.get(name) else {
         return not_begun(format!("there is no infrastructure {name} in cpe.toml"));
@@ -45,7 +49,8 @@ async fn carry_out(shared: &Shared, evacuate: &Evacuate) -> ActionOutcome {
     }
     let snapshot = Box::new(shared.guard().snapshot(clock::now()));
     if let Err(error) = shared.journal.guard_durably(snapshot).await {
-        return not_begun(error.to_string());
+        let why = Refusal::Journal;
+        return ActionOutcome::NotBegun { why, detail: error.to_string().into() };
     }
     let request = EvacuationRequest {
         action_id: format!("cpe-evacuate-{}", evacuate.number),

@@ -140,7 +140,7 @@ impl Engine {
             ActionOutcome::Done { detail } => format!("done: {detail}"),
             ActionOutcome::Failed { detail } => format!("failed: {detail}"),
             ActionOutcome::Unresolved { detail } => format!("unresolved: {detail}"),
-            ActionOutcome::NotBegun { detail } => format!("not begun: {detail}"),
+            ActionOutcome::NotBegun { detail, .. } => format!("not begun: {detail}"),
         };
         self.report(About::Deployable, EventKind::RecoveryFinished, now, |it| {
             (it.action, it.reason) = (Some(action), format!("late outcome, not believed: {detail}").into());
@@ -176,7 +176,7 @@ impl Engine {
                 self.recovery_failed(index, &format!("{rung} failed: {detail}"), now);
             }
             ActionOutcome::Unresolved { detail } => self.unresolved(index, &detail, now),
-            ActionOutcome::NotBegun { detail } => self.not_begun(index, &detail, now),
+            ActionOutcome::NotBegun { why, detail } => self.not_begun(index, why, &detail, now),
         }
     }
 
@@ -227,8 +227,8 @@ impl Engine {
         self.assembly_trouble(index).astray_until = Some(began.after(give_up));
     }
 
-    /// No durable intent could be written, so nothing was done: asked again, not counted.
-    fn not_begun(&mut self, index: AssemblyIndex, detail: &str, now: Timestamp) {
+    /// Nothing was done, because no durable intent could be written or it could not be begun: asked again, not counted.
+    fn not_begun(&mut self, index: AssemblyIndex, why: Refusal, detail: &str, now: Timestamp) {
         let Some(recovery) = &self.assembly(index).recovery else { return };
         let (service, rung) = (recovery.service, recovery.rung);
         let part = service.map_or(Part::Assembly(index), Part::Service);
@@ -237,8 +237,8 @@ impl Engine {
             None => self.assembly_trouble(index).demand = Demand::Attempt,
         }
         self.end_recovery(index, None, &format!("not begun: {detail}"), now);
-        if !self.stands(part, Refusal::Journal, now) {
-            let reason = format!("{}: {detail}", Refusal::Journal).into();
+        if !self.stands(part, why, now) {
+            let reason = format!("{why}: {detail}").into();
             self.report(part.into(), EventKind::RecoveryRefused, now, |it| {
                 (it.reason, it.rung) = (reason, Some(rung));
             });

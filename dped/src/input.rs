@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use cpe_proto::decision::{Answer, Value};
+use cpe_proto::decision::{Answer, Refusal, Value};
 use cpe_proto::definition::Deployable;
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ProbeId, ServiceIndex};
 use cpe_proto::infrastructure::{InstanceState, Owner};
@@ -110,8 +110,11 @@ pub enum ActionOutcome {
         /// One clause for a person.
         detail: Box<str>,
     },
-    /// It was not begun: no durable intent could be written.
+    /// It was not begun, and certainly has no effect.
     NotBegun {
+        /// [`Journal`](Refusal::Journal): no durable intent could be written. [`NotStarted`](Refusal::NotStarted): it was intended, and what
+        /// carries it out could not begin.
+        why: Refusal,
         /// One clause for a person.
         detail: Box<str>,
     },

@@ -342,10 +342,10 @@ impl Engine {
                 self.reconfiguration_acted(service, step.action, outcome, now);
                 self.step_over(index, service, now);
             }
-            (act, ActionOutcome::NotBegun { .. }) => {
+            (act, ActionOutcome::NotBegun { why, .. }) => {
                 let word = if matches!(act, Act::StopService(_)) { "stop" } else { "start" };
                 self.setup_ends(step.service, false);
-                self.refuse_step(word, step.service, Refusal::Journal, &[], now);
+                self.refuse_step(word, step.service, why, &[], now);
             }
             (Act::StopService(service), outcome)
                 if self.desired == Desired::Running && self.start_of(service) == Start::ToStop =>
@@ -393,11 +393,11 @@ impl Engine {
             ActionOutcome::Failed { detail } | ActionOutcome::Unresolved { detail } => {
                 self.reconfiguration_ends(service, action, Some(&detail), now);
             }
-            ActionOutcome::NotBegun { detail } => {
+            ActionOutcome::NotBegun { why, detail } => {
                 self.reconfiguration_ends(service, action, Some(&format!("not begun: {detail}")), now);
                 // It was not tried.
                 self.retry_setup(service, None);
-                self.refuse_setup(service, Refusal::Journal, &[], now);
+                self.refuse_setup(service, why, &[], now);
             }
         }
     }

@@ -129,11 +129,13 @@ pub enum Refusal {
     Budget,
     /// Nothing can be written to the journal, so nothing is done.
     Journal,
+    /// It was admitted, and what carries it out could not begin it: there was no effect, and it is tried again.
+    NotStarted,
 }
 
 impl Refusal {
     /// All reasons, in the gate's order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ObserveMode,
         Self::Maintenance,
         Self::Paused,
@@ -145,6 +147,7 @@ impl Refusal {
         Self::BreakerOpen,
         Self::Budget,
         Self::Journal,
+        Self::NotStarted,
     ];
 
     /// The word of events and metrics.
@@ -162,6 +165,7 @@ impl Refusal {
             Self::BreakerOpen => "breaker_open",
             Self::Budget => "budget",
             Self::Journal => "journal",
+            Self::NotStarted => "not_started",
         }
     }
 }

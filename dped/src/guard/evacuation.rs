@@ -278,7 +278,7 @@ impl Holds {
             ActionOutcome::Failed { detail } => {
                 self.over_with(&scope, &format!("the evacuation (!{number}) failed: {detail}"), now);
             }
-            ActionOutcome::NotBegun { detail } => {
+            ActionOutcome::NotBegun { detail, .. } => {
                 self.over_with(&scope, &format!("the evacuation (!{number}) was not begun: {detail}"), now);
             }
         }

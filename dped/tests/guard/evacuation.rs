@@ -1,6 +1,6 @@
 //! policy.md section 6: "one action at the shared point if an adapter can (evacuate a dead hypervisor)".
 
-use cpe_proto::decision::Answer;
+use cpe_proto::decision::{Answer, Refusal};
 use cpe_proto::id::{ActionId, AssemblyIndex};
 use dped::{ActionOutcome, HealthClass};
 
@@ -151,7 +151,8 @@ fn in_a_pause_without_a_journal_without_trust_and_while_a_repair_is_in_flight_it
 #[test]
 fn what_failed_or_was_not_begun_is_not_tried_again_and_the_slow_start_follows_at_once() {
     let refused = ActionOutcome::Failed { detail: "no spare hypervisor".into() };
-    let unwritten = ActionOutcome::NotBegun { detail: "the journal cannot be written".into() };
+    let unwritten =
+        ActionOutcome::NotBegun { why: Refusal::Journal, detail: "the journal cannot be written".into() };
     for outcome in [refused, unwritten] {
         let mut yard = dead();
         yard.speak(0..5);

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use cpe_proto::api::Intent;
+use cpe_proto::decision::Refusal;
 use cpe_proto::id::{ActionId, Name};
 use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
 use cpe_proto::rung::Rung;
@@ -91,8 +92,8 @@ impl World {
         self.process.guard.set_journal_writable(writable);
         if !writable {
             for (name, action, begin) in self.journal.fail() {
-                let detail = "the journal cannot be written".into();
-                self.answer(life, &name, (action, begin), ActionOutcome::NotBegun { detail });
+                let (why, detail) = (Refusal::Journal, "the journal cannot be written".into());
+                self.answer(life, &name, (action, begin), ActionOutcome::NotBegun { why, detail });
             }
             return self.queue.push(self.now.after(Duration::from_secs(1)), Item::Commit(life));
         }
@@ -171,7 +172,12 @@ impl World {
         let Some(machine) = it.machines.get(usize::from(action.assembly.0)).copied() else {
             let detail = "it is not defined any more".into();
             let name = self.files[member].0.clone();
-            return self.answer(life, &name, (id, begin), ActionOutcome::NotBegun { detail });
+            return self.answer(
+                life,
+                &name,
+                (id, begin),
+                ActionOutcome::NotBegun { why: Refusal::NotStarted, detail },
+            );
         };
         let (service, deed) = match action.act {
             Act::Fence(_) | Act::Machine(_) => {
@@ -206,7 +212,13 @@ impl World {
         };
         let Some((machine, unit)) = it.units.get(usize::from(service.0)).copied() else {
             let detail = "it is not defined any more".into();
-            return self.answer_at(self.now, life, member, id, ActionOutcome::NotBegun { detail });
+            return self.answer_at(
+                self.now,
+                life,
+                member,
+                id,
+                ActionOutcome::NotBegun { why: Refusal::NotStarted, detail },
+            );
         };
         let takes = Duration::from_millis(100 + self.dice.roll(900));
         let act = OnUnit { life, member, action: id, machine, unit, deed, with, until };
@@ -287,7 +299,7 @@ impl World {
             // Its program cannot even be started, or its API refuses the connection.
             let detail: Box<str> = "it does not answer".into();
             let outcome = match operate.action.0 % 2 {
-                0 => ActionOutcome::NotBegun { detail },
+                0 => ActionOutcome::NotBegun { why: Refusal::NotStarted, detail },
                 _ => ActionOutcome::Unresolved { detail },
             };
             return self.answer_operation(soon, &operate, outcome);

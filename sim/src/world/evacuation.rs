@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use cpe_proto::decision::Refusal;
 use cpe_proto::definition::Mode;
 use cpe_proto::id::Name;
 use cpe_proto::infrastructure::Operation;
@@ -107,7 +108,12 @@ impl World {
         let known = self.infrastructures.get_mut(&evacuate.infrastructure);
         let Some(it) = known.filter(|it| it.kind.capabilities.0.contains(&Operation::Evacuate)) else {
             let detail = "it cannot evacuate".into();
-            return self.tell_evacuated(now, life, evacuate, ActionOutcome::NotBegun { detail });
+            return self.tell_evacuated(
+                now,
+                life,
+                evacuate,
+                ActionOutcome::NotBegun { why: Refusal::NotStarted, detail },
+            );
         };
         let fate = it.fates.pop_front();
         if now < it.silent_until || !reachable {
@@ -116,7 +122,12 @@ impl World {
         }
         if now < it.down_until {
             let detail = "it does not answer".into();
-            return self.tell_evacuated(soon, life, evacuate, ActionOutcome::NotBegun { detail });
+            return self.tell_evacuated(
+                soon,
+                life,
+                evacuate,
+                ActionOutcome::NotBegun { why: Refusal::NotStarted, detail },
+            );
         }
         if now < it.errors_until || fate == Some(Fate::Refused) {
             let detail = "refused".into();

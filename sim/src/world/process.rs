@@ -324,6 +324,8 @@ impl World {
             let event = Event::new(EventKind::IncidentClosed, "managed no more", self.boot_time());
             self.report(member, Event { incident: Some(incident), ..event });
         }
+        let reason = "removed: managed no more, its machines are left as they are";
+        self.report(member, Event::new(EventKind::DefinitionLoaded, reason, self.boot_time()));
         self.forget_snapshot(name.clone());
         self.truth.member_gone(member);
     }

@@ -292,6 +292,9 @@ impl World {
         let Some(request) = self.truth.requests.get(&key).cloned() else {
             return self.broken(format!("{label}: begun and never admitted"));
         };
+        // A person's word stands in place of evidence.
+        let by_hand = self.truth.by_hand.get(&(member, action.assembly));
+        let by_hand = by_hand.is_some_and(|at| self.now.since(*at) < BY_HAND_WITHIN);
         // A step of what was admitted before is not stranded half way.
         match action.part_of {
             Some(whole) if !self.truth.requests.contains_key(&(member, whole)) => {
@@ -300,7 +303,7 @@ impl World {
             Some(_) => {}
             None => {
                 self.judge_orders(&definition, action, &mut wrong);
-                self.judge_windows(&definition, action, &mut wrong);
+                self.judge_windows(&definition, action, by_hand, &mut wrong);
             }
         }
         if self.truth.foreign.contains(&(member, assembly.name.clone())) {
@@ -308,9 +311,6 @@ impl World {
         }
         self.judge_alone(member, action, &mut wrong);
         self.judge_budgets(member, &definition, action, &mut wrong);
-        // A person's word stands in place of evidence.
-        let by_hand = self.truth.by_hand.get(&(member, action.assembly));
-        let by_hand = by_hand.is_some_and(|at| self.now.since(*at) < BY_HAND_WITHIN);
         match action.act {
             _ if by_hand => {}
             Act::RestartService(service) | Act::StartService(service) => {

@@ -166,7 +166,13 @@ impl World {
     }
 
     /// Nothing is acted on within a window that cpe could know of, and nothing within the grace after a maintenance.
-    pub(super) fn judge_windows(&self, definition: &Deployable, action: &Action, wrong: &mut Vec<String>) {
+    pub(super) fn judge_windows(
+        &self,
+        definition: &Deployable,
+        action: &Action,
+        by_hand: bool,
+        wrong: &mut Vec<String>,
+    ) {
         let kept = &self.truth.windows;
         let (now, wall) = (self.now, self.journal.wall(self.now));
         let defined = kept.defined.get(&definition.name).copied().unwrap_or_default();
@@ -189,7 +195,7 @@ impl World {
             kept.over.iter().filter(|(key, _)| is_in(definition, action.assembly, key)).max_by_key(|it| it.1);
         if let Some((key, at)) = last.filter(|(_, at)| **at > defined && **at > self.process.began) {
             let grace = definition.assembly(action.assembly).probe.startup_grace;
-            if now.since(*at) < grace && self.ill_since(definition, action, *at) {
+            if !by_hand && now.since(*at) < grace && self.ill_since(definition, action, *at) {
                 let since = now.since(*at).as_secs_f64();
                 wrong.push(format!("{since:.1} s after the maintenance of {} was over", place(key)));
             }

@@ -644,7 +644,10 @@ impl Site {
             Some(Outcome::NotBegun) => tell(
                 self,
                 Duration::ZERO,
-                ActionOutcome::NotBegun { detail: "the journal cannot be written".into() },
+                ActionOutcome::NotBegun {
+                    why: Refusal::Journal,
+                    detail: "the journal cannot be written".into(),
+                },
             ),
             Some(Outcome::Unresolved) => {
                 tell(self, action.timeout, ActionOutcome::Unresolved { detail: "no answer".into() });
