@@ -60,7 +60,7 @@ fn what_bears_no_mark_gets_ours_and_what_bears_anothers_is_left_alone_until_it_i
     let site = Site::configured(&[("shop.toml", SHOP)], &["web", "db"], &["nginx.service"], &settings);
     site.wait_for("shop/db/pg", "healthy");
     let ours = fs::read_to_string(site.state_dir().join("controller-id")).unwrap().trim().to_owned();
-    site.wait("the other machine is marked", || (mark("db") == ours).then_some(()));
+    site.wait("the other machine is marked", || (mark("db").trim() == ours).then_some(()));
     site.wait_for_event(|event| {
         event["kind"] == "owner_changed" && event["reason"] == "foreign: it bears the mark of controller east"
     });
@@ -72,14 +72,14 @@ fn what_bears_no_mark_gets_ours_and_what_bears_anothers_is_left_alone_until_it_i
     refused(&["recover", "shop/web/nginx"], "not_owner: its machine bears the mark of controller east");
     let why_not = site.cpe(&["why-not", "shop/web"]).stdout;
     assert!(why_not.contains("another controller, east"), "{why_not}");
-    assert_eq!(mark("web"), "east", "nobody wrote over it");
+    assert_eq!(mark("web").trim(), "east", "nobody wrote over it");
 
     let said = site.cpe(&["claim", "shop/web", "--reason", "east is shut down"]).done();
     assert!(said.starts_with("shop/web: ours now"), "{said}");
     site.wait_for_event(|event| {
         event["kind"] == "owner_changed" && event["reason"].as_str().is_some_and(|it| it.starts_with("ours"))
     });
-    assert_eq!(mark("web"), ours);
+    assert_eq!(mark("web").trim(), ours);
     site.cpe(&["recover", "shop/web/nginx"]).done();
     assert!(!folder.path().join("asked").exists(), "no machine was acted upon");
 }
