@@ -300,7 +300,8 @@ async fn a_program_sees_the_request_and_nothing_of_ours() {
     let ours = ours.path().to_str().expect("a plain path");
     assert!(!text("fds").contains(ours), "{}", text("fds"));
     let expected = serde_json::json!({
-        "action_id": "a-1", "deployable": "shop", "assembly": "web-1", "instance": null, "address": "192.0.2.1",
+        "action_id": "a-1",
+            "controller": "here", "deployable": "shop", "assembly": "web-1", "instance": null, "address": "192.0.2.1",
         "parameters": {"way": "surroundings", "directory": path(&directory)},
     });
     assert_eq!(serde_json::from_str::<serde_json::Value>(&text("request")).expect("JSON"), expected);
