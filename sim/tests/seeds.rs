@@ -126,7 +126,14 @@ const EFFECTS: [(&str, &str); 18] = [
 ];
 
 /// What cannot occur, and why.
-const EXCEPTIONS: [(&str, &str, &str); 1] = [("rung", "relocate", "no definition can ask for it yet")];
+const EXCEPTIONS: [(&str, &str, &str); 2] = [
+    ("rung", "relocate", "no definition can ask for it yet"),
+    (
+        "refusal",
+        "not_started",
+        "rare: that an infrastructure is down is mostly known before it is asked to act",
+    ),
+];
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
