@@ -165,6 +165,7 @@ impl World {
         if !self.truth.begins(member, id, begin == Begin::Creation) {
             self.broken(format!("{} !{id}: begun twice", self.files[member].0));
         }
+        self.pace_restart(member, id);
         let taken = self.body_mut(member).and_then(|it| it.acts.remove(&id));
         let Some((action, with)) = taken else { return };
         let until = self.now.after(action.timeout);

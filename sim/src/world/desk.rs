@@ -31,6 +31,7 @@ impl World {
                 self.broken(format!("{name}#{incident} is acknowledged, and a person is told: {message}"));
             }
         }
+        self.pace_told(name, &message);
         if message.contains(" passes with a ") {
             self.coverage.count("told", "a warning");
             if self.truth.warned(&message, self.now) {

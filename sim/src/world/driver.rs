@@ -310,6 +310,8 @@ impl World {
         let name = definition.name.clone();
         let Some(it) = self.member_mut(member) else { return };
         let before = Arc::clone(it.engine.definition());
+        self.truth.pace.redefined(&before, definition);
+        let Some(it) = self.member_mut(member) else { return };
         let kept = before.assembly_indices().filter(|index| {
             let found = definition.assembly_named(before.assembly(*index).name.as_str());
             found == Some(*index) && definition.assembly(*index).machine == before.assembly(*index).machine
@@ -408,6 +410,7 @@ impl World {
                     it.restated |= restates;
                 }
                 self.cover_event(member, &event);
+                self.pace_event(member, &event);
                 self.report(member, event);
             }
             Output::Record(decision) => {

@@ -37,6 +37,9 @@ impl World {
             Happening::Service(place, fault) => {
                 if let Some((machine, unit)) = self.unit_at(&place) {
                     self.service_fault(machine, unit, fault);
+                    if matches!(fault, ServiceFault::Crash | ServiceFault::Broken) {
+                        self.note_crash(machine, unit);
+                    }
                 }
             }
             Happening::Machine(place, fault) => {

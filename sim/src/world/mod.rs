@@ -8,7 +8,7 @@
 //!
 //! Files, the shell: `process.rs` life and death of cpe and orders to it, `supervision.rs` those of its engines; `driver.rs` the loop around one engine; `deeds.rs` actions;
 //! `desk.rs` who is told; `journal.rs`; `windows.rs` maintenance by schedule, and its judge. The world: `machine.rs` what is true; `faults.rs` what changes it; `look.rs` who sees what; `setup.rs` what services are set up with. The judges: `truth.rs` every
-//! action against what is true, `grounds.rs` what must have come before it, `checks.rs` the auditor and what must be so in the end, `coverage.rs` what occurred.
+//! action against what is true, `grounds.rs` what must have come before it, `pace.rs` how soon and how often, `checks.rs` the auditor and what must be so in the end, `coverage.rs` what occurred.
 
 mod checks;
 mod coverage;
@@ -27,6 +27,7 @@ mod lived;
 mod look;
 mod machine;
 mod more;
+mod pace;
 mod pauses;
 mod process;
 mod queue;
@@ -222,6 +223,7 @@ impl World {
         match item {
             Item::Happen(happening) => self.happen(*happening),
             Item::Look => self.note(),
+            Item::Found(crash) => self.must_be_found(&crash),
             Item::Boots(machine, boot) => self.boots(machine, boot),
             Item::Dies(machine, unit, life) => self.dies(machine, unit, life),
             Item::Flaps(machine, unit) => self.flaps(machine, unit),

@@ -306,6 +306,7 @@ impl World {
         if let Some(definition) = self.files[member].1.take() {
             self.note_defined(Some(&definition), None);
             self.forget_set_up(&definition);
+            self.truth.pace.forget(name);
         }
         if !self.process.up {
             return;
@@ -338,7 +339,10 @@ impl World {
             return self.say(What::Happened("the order is refused: cpe cannot take it".to_owned()));
         }
         match order {
-            Operator::Stop(name) => self.set_desired(name, Desired::Stopped),
+            Operator::Stop(name) => {
+                self.truth.pace.forget(name);
+                self.set_desired(name, Desired::Stopped);
+            }
             Operator::Start(name) => self.set_desired(name, Desired::Running),
             Operator::Maintenance(name, assembly, lasts) => self.maintain(name, assembly.as_ref(), *lasts),
             Operator::MaintenanceOff(name, assembly) => {
@@ -350,6 +354,7 @@ impl World {
             Operator::ResumePart(place) => self.pause_part(place, false),
             Operator::Retry(name, assembly) => {
                 self.truth.once.again(name);
+                self.truth.pace.forget(name);
                 let Some((member, assembly)) = self.find(name, assembly.as_ref()) else { return };
                 if !self.unpark(member) {
                     self.input(member, Input::Order(Order::Retry { assembly }));

@@ -9,6 +9,7 @@ use cpe_proto::time::Timestamp;
 use dped::{ActionOutcome, Evacuate, Parameters};
 
 use super::happening::{Fate, Happening};
+use super::pace::Crash;
 
 /// Something that is due. What belongs to a process of cpe has the number of its life, and is nothing to a later one.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub(super) enum Item {
     Happen(Box<Happening>),
     /// A condition ends: what is true is looked at.
     Look,
+    /// By then a crash is found.
+    Found(Box<Crash>),
     /// A machine is up, if that boot still goes on.
     Boots(usize, u32),
     /// A unit dies, if that life of it still goes on.

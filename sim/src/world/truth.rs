@@ -19,6 +19,7 @@ use super::desk::WARNED_AGAIN;
 use super::grounds::Once;
 use super::happening::Place;
 use super::machine::{Power, Who};
+use super::pace::Pace;
 use super::windows::Kept;
 
 /// Beyond the age that evidence may have: for what was under way when it changed.
@@ -82,6 +83,8 @@ pub(super) struct Truth {
     cut_since: Option<Timestamp>,
     /// What is done once in an incident, and where it was done (`grounds.rs`).
     pub(super) once: Once,
+    /// How often what is done (`pace.rs`).
+    pub(super) pace: Pace,
     /// What the judge of maintenance remembers (`windows.rs`).
     pub(super) windows: Kept,
     /// Since when no canary answers, where there are some.
@@ -317,6 +320,8 @@ impl World {
                 self.judge_service(member, &definition, service, &mut wrong);
                 if matches!(action.act, Act::RestartService(_)) {
                     self.judge_confirmed_service(member, &definition, service, &mut wrong);
+                    self.judge_freed(member, &definition, service, &mut wrong);
+                    self.judge_dependencies(member, &definition, service, &mut wrong);
                 }
             }
             Act::StopService(_) | Act::Reconfigure(_) => {}
