@@ -8,6 +8,7 @@ use cpe_proto::time::Timestamp;
 use crate::engine::{About, Engine, Part};
 use crate::health::ChannelHealth;
 use crate::output::{Output, Target};
+use crate::parts::Waits;
 
 /// What a wait reads like; the name of what is waited for follows.
 const WAITS: &str = "consequence: waits for ";
@@ -101,10 +102,7 @@ impl Engine {
 
     fn note_wait(&mut self, about: Part, missing: Option<Target>, now: Timestamp) -> bool {
         let Some(target) = missing else {
-            let (waits, say_at) = self.wait_fields(about);
-            if waits.take().is_some() {
-                *say_at = None;
-            }
+            *self.waits_of(about) = None;
             return false;
         };
         // A look at it now, so that nobody waits for its next turn. What is not healthy is looked at by its own pace.
@@ -119,9 +117,10 @@ impl Engine {
         }
         let name = self.target_name(target);
         let wait = self.definition().timing.dependency_wait;
-        let (waits, say_at) = self.wait_fields(about);
-        if waits.replace(format!("{WAITS}{name}").into()).is_none() {
-            *say_at = Some(now.after(wait));
+        let why = format!("{WAITS}{name}").into();
+        match self.waits_of(about) {
+            Some(waits) if waits.why.starts_with(WAITS) => waits.why = why,
+            waits => *waits = Some(Waits { why, say_at: Some(now.after(wait)) }),
         }
         true
     }
@@ -131,34 +130,32 @@ impl Engine {
         let (assembly, waiting) = match about {
             Part::Service(index) => {
                 let trouble = self.service(index).trouble.as_ref();
-                let waiting = trouble.map(|it| (&it.waits, it.say_at, it.incident));
+                let waiting = trouble.map(|it| (&it.waits, it.incident));
                 (self.definition().service(index).assembly, waiting)
             }
             Part::Assembly(index) => {
                 let trouble = self.assembly(index).trouble.as_ref();
-                (index, trouble.map(|it| (&it.waits, it.say_at, it.incident)))
+                (index, trouble.map(|it| (&it.waits, it.incident)))
             }
         };
-        let Some((waits, Some(at), incident)) = waiting else { return };
-        if now < at || self.in_maintenance(assembly) {
+        let Some((Some(waits), incident)) = waiting else { return };
+        if waits.say_at.is_none_or(|at| now < at) {
             return;
         }
-        let Some(name) = waits.as_deref().and_then(|it| it.strip_prefix(WAITS)) else { return };
+        let name = waits.why.strip_prefix(WAITS).map(str::to_owned);
+        if let Some(waits) = self.waits_of(about) {
+            waits.say_at = None;
+        }
+        let Some(name) = name.filter(|_| !self.in_maintenance(assembly)) else { return };
         let (subject, wait) = (self.name_of(About::from(about)), self.definition().timing.dependency_wait);
         let message = format!("{subject} has waited for {name} for {}", crate::describe::span(wait));
         self.output(Output::Notify { incident, message: message.into() });
     }
 
-    fn wait_fields(&mut self, about: Part) -> (&mut Option<Box<str>>, &mut Option<Timestamp>) {
+    fn waits_of(&mut self, about: Part) -> &mut Option<Waits> {
         match about {
-            Part::Service(index) => {
-                let trouble = self.service_trouble(index);
-                (&mut trouble.waits, &mut trouble.say_at)
-            }
-            Part::Assembly(index) => {
-                let trouble = self.assembly_trouble(index);
-                (&mut trouble.waits, &mut trouble.say_at)
-            }
+            Part::Service(index) => &mut self.service_trouble(index).waits,
+            Part::Assembly(index) => &mut self.assembly_trouble(index).waits,
         }
     }
 }

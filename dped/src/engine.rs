@@ -265,7 +265,6 @@ impl Engine {
             let part = self.service_mut(service);
             if let Some(trouble) = &mut part.trouble {
                 over(&mut trouble.wait_until);
-                over(&mut trouble.say_at);
             }
             if let Some(setup) = &mut part.setup {
                 over(&mut setup.wait_until);

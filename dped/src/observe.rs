@@ -266,7 +266,7 @@ impl Engine {
             part.poll.hasten(now);
             if let Some(trouble) = &mut part.trouble {
                 trouble.confirmed = false;
-                let _over = trouble.waits.take_if(|waits| **waits == *CUT_OFF);
+                let _over = trouble.waits.take_if(|waits| *waits.why == *CUT_OFF);
             }
         }
     }
@@ -361,7 +361,7 @@ impl Engine {
         let Some(trouble) = &mut self.service_mut(index).trouble else { return };
         (trouble.demand, trouble.told) = (Demand::Nothing, None);
         trouble.start = Start::No;
-        (trouble.wait_until, trouble.grace_until, trouble.say_at) = (None, None, None);
+        (trouble.wait_until, trouble.grace_until) = (None, None);
         (trouble.refused, trouble.waits) = (None, None);
         trouble.reason = "".into();
     }
@@ -415,8 +415,7 @@ impl Engine {
         (part.misses, part.deadlines, part.passed) = (0, 0, Timestamp::ZERO);
         let was = part.state;
         let trouble = self.service_trouble(index);
-        (trouble.passing_since, trouble.demand, trouble.wait_until, trouble.say_at) =
-            (None, Demand::Nothing, None, None);
+        (trouble.passing_since, trouble.demand, trouble.wait_until) = (None, Demand::Nothing, None);
         (trouble.start, trouble.grace_until, trouble.waits, trouble.refused) = (Start::No, None, None, None);
         trouble.reason = clause.into();
         self.change(index, HealthEvent::Misconfigured, clause, now);

@@ -69,7 +69,7 @@ impl Engine {
             (trouble.waits, trouble.say_at) = (None, Some(say_at));
             for service in self.definition().services_of(index) {
                 if let Some(trouble) = &mut self.service_mut(service).trouble {
-                    (trouble.demand, trouble.wait_until, trouble.say_at) = (Demand::Nothing, None, None);
+                    (trouble.demand, trouble.wait_until) = (Demand::Nothing, None);
                     (trouble.start, trouble.refused, trouble.waits) = (Start::No, None, None);
                 }
             }
@@ -145,7 +145,7 @@ impl Engine {
             self.begin_grace(service, now);
             let trouble = self.service_trouble(service);
             (trouble.demand, trouble.wait_until, trouble.refused) = (Demand::Nothing, None, None);
-            (trouble.waits, trouble.say_at) = (None, None);
+            trouble.waits = None;
         }
     }
 

@@ -115,8 +115,7 @@ pub(crate) enum Start {
 pub(crate) struct ServiceTrouble {
     /// One clause: what the newest evidence says.
     pub(crate) reason: Box<str>,
-    /// Why it waits, if it does: a dependency, a refusal.
-    pub(crate) waits: Option<Box<str>>,
+    pub(crate) waits: Option<Waits>,
     pub(crate) incident: Option<IncidentId>,
     /// The first failed probe of this fault.
     pub(crate) first_failed: Option<Timestamp>,
@@ -139,8 +138,6 @@ pub(crate) struct ServiceTrouble {
     pub(crate) start: Start,
     /// Not having been healthy is no fault before that.
     pub(crate) grace_until: Option<Timestamp>,
-    /// When the wait for a dependency is said.
-    pub(crate) say_at: Option<Timestamp>,
     /// Attempts of a stop that failed.
     pub(crate) stops_failed: u8,
     /// "failure 1 of 5 in 1 h" of the failure that the demand is for.
@@ -244,12 +241,21 @@ pub(crate) enum Cause {
 }
 
 /// An assembly that is not healthy, or was not for as long as its counts have not decayed.
+/// A wait for something else, which no action here could mend.
+#[derive(Clone, Debug)]
+pub(crate) struct Waits {
+    /// For what, as a clause.
+    pub(crate) why: Box<str>,
+    /// When a person is told of it; none: they were, or it is told by something else.
+    pub(crate) say_at: Option<Timestamp>,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AssemblyTrouble {
     pub(crate) reason: Box<str>,
     /// An action whose outcome nobody saw may still take effect until then.
     pub(crate) astray_until: Option<Timestamp>,
-    pub(crate) waits: Option<Box<str>>,
+    pub(crate) waits: Option<Waits>,
     pub(crate) incident: Option<IncidentId>,
     pub(crate) first_failed: Option<Timestamp>,
     pub(crate) last_failed: Option<Timestamp>,

@@ -20,7 +20,7 @@ use crate::gate::Plea;
 use crate::health::ChannelHealth;
 use crate::isolate::isolate;
 use crate::ladder::{self, Choice};
-use crate::parts::{Cause, Demand};
+use crate::parts::{Cause, Demand, Waits};
 use crate::replace::replaces;
 
 /// Why a service that is probed from outside and has failed is not restarted.
@@ -67,7 +67,7 @@ impl Engine {
             let cut_off =
                 wants && self.is_direct(index) && self.assembly(assembly).channel != ChannelHealth::Healthy;
             if cut_off {
-                self.service_trouble(index).waits = Some(CUT_OFF.into());
+                self.service_trouble(index).waits = Some(Waits { why: CUT_OFF.into(), say_at: None });
             }
             self.drop_passed_wait(index, now);
             return;

@@ -72,7 +72,7 @@ impl Engine {
             if let Some(at) = trouble.wait_until {
                 found(at, Wake::ServiceAttempt(service));
             }
-            if let Some(at) = trouble.say_at {
+            if let Some(at) = trouble.waits.as_ref().and_then(|waits| waits.say_at) {
                 found(at, Wake::SayWaiting(index));
             }
             if let Some(at) = self.service_settles(service) {
@@ -90,7 +90,9 @@ impl Engine {
         if let Some(at) = trouble.wait_until {
             found(at, Wake::AssemblyAttempt(index));
         }
-        if let Some(at) = trouble.say_at {
+        for at in
+            [trouble.say_at, trouble.waits.as_ref().and_then(|waits| waits.say_at)].into_iter().flatten()
+        {
             found(at, Wake::SayWaiting(index));
         }
         if let Some(at) = self.assembly_settles(index) {

@@ -178,8 +178,11 @@ impl Engine {
         }
         let Some(trouble) = &part.trouble else { return waits };
         attempts(trouble.wait_until, trouble.refused.is_some(), &trouble.ladder, &mut add);
+        if let Some(at) = trouble.waits.as_ref().and_then(|waits| waits.say_at) {
+            add(Wait::Dependency, at);
+        }
         if let Some(at) = trouble.say_at {
-            add(if trouble.waits.is_some() { Wait::Dependency } else { Wait::Telling }, at);
+            add(Wait::Telling, at);
         }
         waits
     }
@@ -199,7 +202,7 @@ impl Engine {
             add(Wait::Grace, at);
         }
         attempts(trouble.wait_until, trouble.refused.is_some(), &trouble.ladder, &mut add);
-        if let Some(at) = trouble.say_at {
+        if let Some(at) = trouble.waits.as_ref().and_then(|waits| waits.say_at) {
             add(Wait::Dependency, at);
         }
         waits
@@ -210,7 +213,7 @@ impl Engine {
         let trouble = part.trouble.as_ref();
         let reason = match trouble {
             Some(trouble) if part.state != State::Healthy => match &trouble.waits {
-                Some(waits) => format!("{}; {waits}", trouble.reason).into(),
+                Some(waits) => format!("{}; {}", trouble.reason, waits.why).into(),
                 None => trouble.reason.clone(),
             },
             _ if part.state == State::Healthy => self.warning(index).unwrap_or_default().into(),

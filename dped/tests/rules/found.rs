@@ -282,3 +282,21 @@ fn a_machine_whose_address_nobody_knew_before_a_stop_is_told_again_after_the_sta
     let said = site.notified().into_iter().filter(|it| it.contains("web: unreachable for")).count();
     assert_eq!(said, 1, "{:?}\n{}", site.notified(), site.transcript());
 }
+
+#[test]
+fn a_wait_that_was_told_is_not_told_again_when_the_verdict_of_its_machine_changes() {
+    let definition = shop(2).replace("[assemblies.web]", "[assemblies.db]\ninstance = \"i-2\"\nmax_rung = \"restart-service\"\n[assemblies.web]\nafter = [\"db\"]")
+        + "[timing]\ndependency_wait = \"60s\"\n";
+    let mut site = Site::with(&definition);
+    site.freeze("db");
+    site.until("it ended", 120.0, |site| site.state("db") == State::Exhausted);
+    site.machine("web", Machine::Off);
+    site.until("it waits", 30.0, |site| site.reason("web").contains("timed out"));
+    site.run(90.0);
+    site.claims("web", InstanceState::Unknown);
+    site.run(60.0);
+    site.claims("web", InstanceState::Off);
+    site.run(900.0);
+    let said = site.notified().into_iter().filter(|it| it.contains("web has waited for db")).count();
+    assert_eq!(said, 1, "{:?}\n{}", site.notified(), site.transcript());
+}
