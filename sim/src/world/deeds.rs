@@ -253,6 +253,9 @@ impl World {
             // What is configured has what it is to run with; whether it runs, probes say.
             self.start_unit(machine, unit) || deed == Deed::Reconfigure
         };
+        let it = &mut self.machines[machine].units[unit];
+        // Probes that do not end say nothing good of it.
+        it.started_by = Some((life, member, action, it.life)).filter(|_| it.hangs_until <= self.now);
         let outcome = if worked {
             ActionOutcome::Done { detail: "".into() }
         } else {

@@ -411,6 +411,7 @@ impl World {
                 }
                 self.cover_event(member, &event);
                 self.pace_event(member, &event);
+                self.judge_conclusion(member, &event);
                 self.report(member, event);
             }
             Output::Record(decision) => {

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use cpe_proto::decision::{ChannelFact, Verdict};
 use cpe_proto::definition::{Deployable, ProbeSettings};
+use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, IncidentId, Name, ServiceIndex};
 use cpe_proto::rung::Rung;
+use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 use dped::guard::Scope;
 use dped::{Act, Action, GuardSettings, Request};
 
 use super::World;
-use super::machine::{Fell, Machine};
+use super::machine::{Fell, Machine, Running};
 
 /// What was ill this long before the guard's window may still count: it was seen later.
 const SEEN_LATER: Duration = Duration::from_secs(120);
@@ -108,6 +110,69 @@ impl World {
         let untried = rung == Rung::Recreate && milder && !self.truth.once.rebuilt.contains(&place);
         if untried && request.verdict != Verdict::Gone {
             wrong.push("it is replaced, and was never rebuilt".to_owned());
+        }
+    }
+
+    /// What an engine concludes, whether or not it may act on it.
+    pub(super) fn judge_conclusion(&mut self, member: usize, event: &Event) {
+        let Some(it) = self.member(member) else { return };
+        let definition = it.engine.definition();
+        let Some(index) = event.assembly.as_ref().and_then(|name| definition.assembly_named(name.as_str()))
+        else {
+            return;
+        };
+        let (place, probe) = (it.machines[usize::from(index.0)], definition.assembly(index).probe);
+        let service = event.service.as_ref().and_then(|name| definition.service_named(index, name.as_str()));
+        let unit = service.map(|service| it.units[usize::from(service.0)]);
+        match event.kind {
+            EventKind::FaultIsolated if event.service.is_none() && event.reason.starts_with("hung: ") => {
+                if !self.path_was_proven(place, &probe) {
+                    self.broken(format!(
+                        "{} is called hung, and nothing else answered on its path",
+                        self.machines[place].label()
+                    ));
+                }
+            }
+            EventKind::RecoveryFinished
+                if event.to == Some(State::Failed) && event.rung == Some(Rung::RestartService) =>
+            {
+                let Some((machine, unit)) = unit else { return };
+                let it = &self.machines[machine].units[unit];
+                let works =
+                    it.started_by == event.action.map(|action| (self.process.life, member, action, it.life));
+                if works
+                    && it.running == Running::Active
+                    && it.truly_seen(self.now)
+                    && it.hangs_until <= self.now
+                {
+                    let what = format!(
+                        "{}/{} runs since its restart, which is said to have failed",
+                        self.machines[machine].label(),
+                        it.name
+                    );
+                    self.broken(what);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What systemd says of a unit that runs is that it runs, or nothing: a question that is not answered is no failure.
+    pub(super) fn judge_unanswered(
+        &self,
+        member: usize,
+        definition: &Deployable,
+        service: ServiceIndex,
+        wrong: &mut Vec<String>,
+    ) {
+        let Some(it) = self.member(member) else { return };
+        let (machine, unit) = it.units[usize::from(service.0)];
+        let (unit, part) = (&self.machines[machine].units[unit], definition.service(service));
+        let patience = part.probe.interval * 2 + part.probe.timeout + self.slack();
+        let ill = unit.fell.is_some_and(|fell| self.now.since(fell.at) > patience);
+        let hangs = unit.hangs_until > self.now && ill && unit.running == Running::Active;
+        if part.check.kind() == "systemd" && hangs && unit.truly_seen(self.now) && unit.dies_after.is_none() {
+            wrong.push("it runs, and systemd did not answer".to_owned());
         }
     }
 

@@ -155,6 +155,12 @@ impl World {
             return;
         }
         let Some(flight) = self.flight_due(member, probe) else { return };
+        let deadline = flight.sent.after(flight.timeout);
+        if self.process.stands_still(self.now) && self.process.still_until >= deadline {
+            // Whoever stood still for so long finds its own deadline over before it reads what came.
+            let observation = self.unanswered(flight);
+            return self.tell(life, deadline, Message::Probed { member, probe, observation });
+        }
         match self.observe(flight) {
             Some(observation) => {
                 self.tell(life, self.now, Message::Probed { member, probe, observation });
@@ -177,13 +183,18 @@ impl World {
             return;
         }
         let Some(flight) = self.flight_due(member, probe) else { return };
-        let observation = match flight.aim {
+        let observation = self.unanswered(flight);
+        self.tell(life, self.now, Message::Probed { member, probe, observation });
+    }
+
+    /// What is said of a probe that had no answer by its deadline.
+    fn unanswered(&self, flight: Flight) -> Observation {
+        match flight.aim {
             Aim::Channel(_) => Observation::Channel(ChannelFailure::TimedOut, "".into()),
             Aim::Service { how: How::Outside, .. } => Observation::Silent("no answer by the deadline".into()),
             Aim::Service { machine, .. } if self.answers(machine) => Observation::DeadlinePassed,
             Aim::Service { .. } => Observation::NotObserved,
-        };
-        self.tell(life, self.now, Message::Probed { member, probe, observation });
+        }
     }
 
     /// What a probe that arrives now is answered; none: nothing by its deadline.

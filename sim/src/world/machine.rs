@@ -239,6 +239,8 @@ pub struct Unit {
     pub(super) lie: Option<(Lie, Timestamp)>,
     /// It works, and says until then that a person should look at it.
     pub(super) warns_until: Timestamp,
+    /// The life of cpe, the member and the action that started it, and the life of it that this began.
+    pub(super) started_by: Option<(u32, usize, ActionId, u32)>,
     /// What it is set up with.
     pub(super) set_up: SetUp,
     /// Healthy, seen truly and reachable without a break since.
@@ -272,6 +274,7 @@ impl Unit {
             slow: None,
             lie: None,
             warns_until: Timestamp::ZERO,
+            started_by: None,
             set_up: SetUp::default(),
             well_since: None,
             fell: None,
@@ -293,6 +296,12 @@ impl Unit {
         }
         self.running = Running::Active;
         true
+    }
+
+    /// Its probes say what is so, and in time.
+    pub(super) fn truly_seen(&self, now: Timestamp) -> bool {
+        let lied = self.lie.is_some_and(|(_, until)| now < until);
+        !lied && self.flaps_at(now).is_none() && self.slow_at(now).is_none()
     }
 
     pub(super) fn lie_at(&self, now: Timestamp) -> Option<Lie> {

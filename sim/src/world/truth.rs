@@ -10,6 +10,7 @@ use cpe_proto::decision::{ChannelFact, Verdict};
 use cpe_proto::definition::{Data, Deployable, Mode, OnOrder};
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ServiceIndex};
 use cpe_proto::infrastructure::Owner;
+use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
 use dped::{Act, Action, Desired, GuardSettings, IncidentKey, Request};
@@ -322,6 +323,7 @@ impl World {
                     self.judge_confirmed_service(member, &definition, service, &mut wrong);
                     self.judge_freed(member, &definition, service, &mut wrong);
                     self.judge_dependencies(member, &definition, service, &mut wrong);
+                    self.judge_unanswered(member, &definition, service, &mut wrong);
                 }
             }
             Act::StopService(_) | Act::Reconfigure(_) => {}
@@ -517,8 +519,15 @@ impl World {
         if let Some(cut) = cut.filter(|cut| *cut > patience) {
             return wrong.push(format!("it works; nothing was reached for {:.1} s", cut.as_secs_f64()));
         }
+        let key = matches!(
+            machine.door_at(now),
+            Some(ChannelFailure::HostKey | ChannelFailure::AuthenticationFailed)
+        );
+        let reached = self.path_open(place) && now.since(machine.cut_until) > patience;
+        let refuses = key && reached && machine.fell.is_some_and(|fell| now.since(fell.at) > patience);
         let ordered = match request.verdict {
-            Verdict::Hung => true,
+            // What says that the key is another one is not silent.
+            Verdict::Hung => !refuses,
             Verdict::ChannelFault => definition.timing.on_channel_refused == OnOrder::Recover,
             Verdict::Off | Verdict::Gone | Verdict::Down => lied,
             _ => false,
