@@ -123,7 +123,7 @@ impl World {
         for assembly in definition.assemblies.iter().filter(|it| only.is_none_or(|name| *name == it.name)) {
             let key = (definition.name.clone(), assembly.name.clone());
             // An action that is under way is not stranded, and its verification is the fresh look.
-            let fresh = !stopped && !self.truth.acts_on(member, &assembly.name);
+            let fresh = !stopped && !self.truth.acts_on(member, &assembly.name, self.now);
             match fresh {
                 true => _ = self.truth.pace.freed.insert(key, self.now),
                 false => _ = self.truth.pace.freed.remove(&key),
@@ -229,7 +229,7 @@ impl World {
         {
             return;
         }
-        if self.truth.acts_on(member, assembly) {
+        if self.truth.acts_on(member, assembly, self.now) {
             return;
         }
         let (life, at) = (self.process.life, self.now);
@@ -251,7 +251,7 @@ impl World {
         if !reached
             || !truly
             || process.lag_at(self.now) > Duration::ZERO
-            || self.truth.acts_on(member, &body.assembly)
+            || self.truth.acts_on(member, &body.assembly, self.now)
         {
             return;
         }
