@@ -13,7 +13,7 @@ use dped::{Act, Action, ActionOutcome};
 
 use super::happening::Fate;
 use super::journal::{Begin, Record};
-use super::machine::{Power, Running, Who};
+use super::machine::{Power, Running, Started, Who};
 use super::queue::{Deed, Item, Message, OnUnit, Operate};
 use super::setup::wanted;
 use super::{What, World};
@@ -254,8 +254,7 @@ impl World {
             self.start_unit(machine, unit) || deed == Deed::Reconfigure
         };
         let it = &mut self.machines[machine].units[unit];
-        // Probes that do not end say nothing good of it.
-        it.started_by = Some((life, member, action, it.life)).filter(|_| it.hangs_until <= self.now);
+        it.started = Some(Started { by: (life, member, action), at: self.now, life: it.life });
         let outcome = if worked {
             ActionOutcome::Done { detail: "".into() }
         } else {

@@ -138,13 +138,11 @@ impl World {
             {
                 let Some((machine, unit)) = unit else { return };
                 let it = &self.machines[machine].units[unit];
-                let works =
-                    it.started_by == event.action.map(|action| (self.process.life, member, action, it.life));
-                if works
-                    && it.running == Running::Active
-                    && it.truly_seen(self.now)
-                    && it.hangs_until <= self.now
-                {
+                let Some(started) = it.started else { return };
+                let by = event.action.map(|action| (self.process.life, member, action));
+                // Running, reached, and seen as it is, ever since.
+                let well = it.well_since.is_some_and(|since| since <= started.at);
+                if Some(started.by) == by && started.life == it.life && well {
                     let what = format!(
                         "{}/{} runs since its restart, which is said to have failed",
                         self.machines[machine].label(),

@@ -239,14 +239,24 @@ pub struct Unit {
     pub(super) lie: Option<(Lie, Timestamp)>,
     /// It works, and says until then that a person should look at it.
     pub(super) warns_until: Timestamp,
-    /// The life of cpe, the member and the action that started it, and the life of it that this began.
-    pub(super) started_by: Option<(u32, usize, ActionId, u32)>,
+    /// What started it last.
+    pub(super) started: Option<Started>,
     /// What it is set up with.
     pub(super) set_up: SetUp,
     /// Healthy, seen truly and reachable without a break since.
     pub(super) well_since: Option<Timestamp>,
     /// When it was well last.
     pub(super) fell: Option<Fell>,
+}
+
+/// A start of a unit by cpe.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Started {
+    /// The life of cpe, its member, and the action.
+    pub(super) by: (u32, usize, ActionId),
+    pub(super) at: Timestamp,
+    /// The life of the unit that it began.
+    pub(super) life: u32,
 }
 
 /// How a probe lies.
@@ -274,7 +284,7 @@ impl Unit {
             slow: None,
             lie: None,
             warns_until: Timestamp::ZERO,
-            started_by: None,
+            started: None,
             set_up: SetUp::default(),
             well_since: None,
             fell: None,
