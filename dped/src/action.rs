@@ -289,6 +289,8 @@ impl Engine {
 
     fn give_up_action(&mut self, index: AssemblyIndex, service: Option<ServiceIndex>, now: Timestamp) {
         let why = format!("unresolved for {}", describe::span(self.definition().timing.action_give_up));
+        let recovery = self.assembly_mut(index).recovery.as_mut();
+        let freed = recovery.is_some_and(|it| std::mem::take(&mut it.freed));
         self.end_recovery(index, None, &why, now);
         match service {
             Some(service) => self.give_up_service(service, &why, now),
@@ -296,6 +298,9 @@ impl Engine {
                 self.assembly_trouble(index).cause = Cause::Channel;
                 self.give_up_assembly(index, &why, now);
             }
+        }
+        if freed && !self.in_maintenance(index) {
+            self.after_maintenance(index, now);
         }
     }
 }

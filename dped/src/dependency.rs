@@ -78,6 +78,12 @@ impl Engine {
         self.note_wait(Part::Service(index), missing, now)
     }
 
+    /// Whether what a service is set up with is not known yet.
+    pub(crate) fn waits_for_address(&mut self, index: ServiceIndex, now: Timestamp) -> bool {
+        let missing = self.address_missing(index).map(Target::Channel);
+        self.note_wait(Part::Service(index), missing, now)
+    }
+
     /// Whether a failed service is a consequence so far.
     pub(crate) fn waits_for_dependency(
         &mut self,

@@ -88,6 +88,7 @@ impl Engine {
             phase,
             stage: replaces(rung).then_some(Stage::Fencing),
             counted: false,
+            freed: false,
             began: now,
             decision: Some(Box::new(decision)),
             by: None,

@@ -120,11 +120,14 @@ impl Engine {
     }
 
     /// policy.md section 7: evidence dropped, `startup_grace`, fresh probes.
-    fn after_maintenance(&mut self, index: AssemblyIndex, now: Timestamp) {
-        let acting = self.assembly(index).recovery.is_some();
+    pub(crate) fn after_maintenance(&mut self, index: AssemblyIndex, now: Timestamp) {
+        if let Some(recovery) = &mut self.assembly_mut(index).recovery {
+            // An admitted action finishes its steps; where it worked, its verification was the fresh look.
+            recovery.freed = true;
+            return;
+        }
         // So does what is restarted with another one.
-        if acting || self.definition().services_of(index).any(|it| self.part_of(it).is_some()) {
-            // An admitted action finishes its steps; its verification is the fresh look.
+        if self.definition().services_of(index).any(|it| self.part_of(it).is_some()) {
             return;
         }
         self.drop_evidence(index, now);

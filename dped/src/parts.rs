@@ -355,6 +355,8 @@ pub(crate) struct Recovery {
     pub(crate) stage: Option<Stage>,
     /// Its attempt was counted.
     pub(crate) counted: bool,
+    /// Maintenance ended while it was under way.
+    pub(crate) freed: bool,
     /// When it was given out.
     pub(crate) began: Timestamp,
     /// What will be recorded with the gate's answer.

@@ -124,11 +124,8 @@ impl Engine {
                 continue;
             }
             // What ran before it was stopped for its deployable ran as its dependencies were.
-            let waits = if again {
-                self.address_missing(service).is_some()
-            } else {
-                self.waits_to_start(service, now)
-            };
+            let waits =
+                if again { self.waits_for_address(service, now) } else { self.waits_to_start(service, now) };
             if held || waits {
                 continue;
             }

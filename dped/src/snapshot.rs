@@ -447,6 +447,7 @@ impl Engine {
             },
             counted: kept.stage != Some(Stage::Fencing)
                 && !matches!(kept.whole, WholeStage::Preparing { .. }),
+            freed: false,
             began: resumed.now.before(age),
             decision: None,
             by,

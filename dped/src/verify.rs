@@ -225,7 +225,7 @@ impl Engine {
             return;
         }
         let Some(recovery) = self.assembly_mut(index).recovery.take() else { return };
-        let Recovery { action, rung, service, incident, .. } = *recovery;
+        let Recovery { action, rung, service, incident, freed, .. } = *recovery;
         self.changed = true;
         if let (None, Some(trouble)) = (service, &mut self.assembly_mut(index).trouble) {
             // What cannot be tried is told from here on.
@@ -271,6 +271,9 @@ impl Engine {
         {
             trouble.reason = "".into();
             trouble.ladder.beyond = Beyond::Own;
+        }
+        if freed && worked != Some(true) && !self.in_maintenance(index) {
+            self.after_maintenance(index, now);
         }
     }
 

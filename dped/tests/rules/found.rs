@@ -300,3 +300,20 @@ fn a_wait_that_was_told_is_not_told_again_when_the_verdict_of_its_machine_change
     let said = site.notified().into_iter().filter(|it| it.contains("web has waited for db")).count();
     assert_eq!(said, 1, "{:?}\n{}", site.notified(), site.transcript());
 }
+
+#[test]
+fn a_restart_of_which_nothing_was_heard_through_a_maintenance_gives_no_leave_to_act_at_its_end() {
+    let timing = "[timing]\nservice_action_timeout = \"20s\"\nmachine_action_timeout = \"60s\"\naction_give_up = \"200s\"\n";
+    let mut site = Site::with(&(shop(3) + timing));
+    site.kill("web/nginx");
+    site.outcomes = vec![Outcome::Lost];
+    site.until("it is restarted", 60.0, |site| site.rungs().len() == 1);
+    site.machine("web", Machine::Off);
+    site.run(30.0);
+    site.maintenance(true);
+    site.run(140.0);
+    site.maintenance(false);
+    let freed = site.now;
+    site.until("something else is done", 3600.0, |site| site.rungs().len() == 2);
+    assert!(site.now.since(freed) >= seconds(60.0), "{}", site.transcript());
+}

@@ -133,7 +133,8 @@ impl World {
     /// The outcome of an operation, as the act that it belongs to is answered.
     fn answer_operation(&mut self, at: Timestamp, operate: &Operate, outcome: ActionOutcome) {
         let (life, member, action) = (operate.life, operate.member, operate.action);
-        if operate.operation == Operation::Rebuild && matches!(outcome, ActionOutcome::Unresolved { .. }) {
+        let makes_disk = matches!(operate.operation, Operation::Rebuild | Operation::Create);
+        if makes_disk && matches!(outcome, ActionOutcome::Unresolved { .. }) {
             // Who hears this cannot know which disk it has.
             self.machines[operate.machine].units.iter_mut().for_each(|unit| unit.set_up.by = None);
         }

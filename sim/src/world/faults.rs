@@ -345,11 +345,20 @@ impl World {
         self.note();
     }
 
+    fn is_acted_on(&self, machine: usize) -> bool {
+        let it = &self.machines[machine];
+        let member = self.files.iter().position(|(name, _)| *name == it.deployable);
+        member.is_some_and(|member| self.truth.acts_on(member, &it.assembly, self.now))
+    }
+
     /// Somebody sees to all that is not well.
     pub fn mend(&mut self) {
         self.say(What::Happened("somebody sees to all that is not well".to_owned()));
         for machine in 0..self.machines.len() {
-            self.mend_machine(machine);
+            // Nobody makes by hand what is being made.
+            if self.machines[machine].power != Power::Gone || !self.is_acted_on(machine) {
+                self.mend_machine(machine);
+            }
             for unit in 0..self.machines[machine].units.len() {
                 self.mend_unit(machine, unit);
             }

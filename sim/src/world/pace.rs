@@ -170,7 +170,8 @@ impl World {
             let unit = &self.machines[machine].units[unit];
             let probe = definition.service(*needed).probe;
             let patience = probe.interval * 2 + probe.timeout + self.slack();
-            let lied = unit.lie_at(self.now).is_some() || unit.flaps_at(self.now).is_some();
+            let lied = unit.lie.is_some_and(|(_, until)| until.after(patience) >= self.now)
+                || unit.flaps_at(self.now).is_some();
             let ill = unit.fell.map(|fell| self.now.since(fell.at)).filter(|_| unit.well_since.is_none());
             if unit.running != Running::Active && !lied && ill.is_some_and(|ill| ill > patience) {
                 wrong.push(format!("{}, which it needs, does not run", unit.name));
