@@ -125,13 +125,15 @@ impl World {
         let service = event.service.as_ref().and_then(|name| definition.service_named(index, name.as_str()));
         let unit = service.map(|service| it.units[usize::from(service.0)]);
         match event.kind {
-            EventKind::FaultIsolated if event.service.is_none() && event.reason.starts_with("hung: ") => {
-                if !self.path_was_proven(place, &probe) {
-                    self.broken(format!(
-                        "{} is called hung, and nothing else answered on its path",
-                        self.machines[place].label()
-                    ));
-                }
+            EventKind::FaultIsolated
+                if event.service.is_none()
+                    && event.reason.starts_with("hung: ")
+                    && !self.path_was_proven(place, &probe) =>
+            {
+                self.broken(format!(
+                    "{} is called hung, and nothing else answered on its path",
+                    self.machines[place].label()
+                ));
             }
             EventKind::RecoveryFinished
                 if event.to == Some(State::Failed) && event.rung == Some(Rung::RestartService) =>
