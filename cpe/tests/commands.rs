@@ -97,7 +97,7 @@ fn what_was_loaded_comes_with_its_bounds() {
         "  a/a    found in 95 s, rebooted (hard) by 44 min, exhausted by 48 min\n",
         "in any 10 min at most, on prod: 18 restart-service, 5 reboot-hard\n",
         "in any 10 min at most, in all: 36 restart-service, 5 reboot-hard\n",
-        " after the last fault everything is healthy or a person was told:\n  what was begun is given up 30 min, ",
+        " after the last fault everything is healthy or a person was told:\n      30 min  what was begun is given up (",
     ] {
         assert!(checked.contains(line), "{line}is not in\n{checked}");
     }
