@@ -444,3 +444,221 @@ fn nothing_of_a_deployable_is_begun_while_it_recovers_as_a_whole() {
     let what = "restart-service of shop was begun while it recovered as a whole".to_owned();
     assert_eq!(restarted(5 * MINUTE, 8 * MINUTE), [(1, what)]);
 }
+
+/// Two records that are made together may carry times this far apart (`SAME_TIME` of the auditor).
+const TOGETHER: u64 = 20;
+
+/// A night whose only maintenance is told by these events and ended by these orders, and whose restart is admitted then: what is found.
+fn held(told: &[(u64, &str)], ended: &[u64], admitted: u64) -> usize {
+    let mut records = night();
+    records.events.retain(|it| it.event.kind != EventKind::MaintenanceChanged);
+    let kind = |word: &str| match word.split(':').next() {
+        Some("on" | "off") => EventKind::MaintenanceChanged,
+        _ => EventKind::BreakerChanged,
+    };
+    for (seq, (time, word)) in (50..).zip(told) {
+        let mut record = event(seq, *time, kind(word), word, None);
+        record.event.service = None;
+        records.events.push(record);
+    }
+    records.events.sort_by_key(|it| it.time);
+    let end = |time: &u64| Hold {
+        time: *time,
+        kind: HoldKind::Maintenance,
+        name: "shop/web".to_owned(),
+        began: false,
+    };
+    records.holds = ended.iter().map(end).collect();
+    records.decisions[1].time = admitted;
+    records.incidents[0].opened = MINUTE / 2;
+    let found = audit(&records);
+    assert!(found.iter().all(|it| it.rule == 2), "{found:#?}");
+    found.len()
+}
+
+#[test]
+fn rule_2_a_hold_lasts_from_when_it_is_told_to_when_its_end_is_told_or_was_ordered() {
+    let at = |minutes: u64| minutes * MINUTE;
+    let night = [(at(1), "on: work"), (at(4), "off: done")];
+    for (admitted, found) in [
+        (at(1) + TOGETHER, 0),
+        (at(1) + TOGETHER + 1, 1),
+        (at(3), 1),
+        (at(4) - TOGETHER - 1, 1),
+        (at(4) - TOGETHER, 0),
+        (at(5), 0),
+    ] {
+        assert_eq!(held(&night, &[], admitted), found, "admitted at {admitted}");
+    }
+    let pause = [(at(1), "paused: storm"), (at(3), "resumed")];
+    assert_eq!((held(&pause, &[], at(2)), held(&pause, &[], at(5))), (1, 0));
+    assert_eq!(
+        held(&[(at(1), "off: switched off")], &[], at(3)),
+        0,
+        "an end without a beginning holds nothing"
+    );
+    let again = [(at(1), "on: work"), (at(2), "on: work"), (at(4), "off: done")];
+    assert_eq!((held(&again, &[], at(3)), held(&again, &[], at(5))), (1, 0), "told again after a restart");
+    let twice = [(at(1), "on: work"), (at(2), "off: done"), (at(4), "on: more")];
+    assert_eq!((held(&twice, &[], at(3)), held(&twice, &[], at(5))), (0, 1));
+    // The event of its end was lost with a process; then another one begins.
+    let lost = [(at(1), "on: work"), (at(4), "on: more")];
+    assert_eq!((held(&lost, &[at(2)], at(3)), held(&lost, &[at(2)], at(5))), (0, 1));
+    // Its end was told before the order's record was made: it is over by the earlier of the two.
+    assert_eq!((held(&night, &[at(2)], at(3)), held(&night, &[at(5)], at(4) + at(1))), (0, 0));
+}
+
+#[test]
+fn ages_are_read_in_whatever_unit_they_are_written() {
+    for (age, found) in [
+        ("1 min, at most 90 s", 0),
+        ("1 h, at most 90 min", 0),
+        ("1.5 s, at most 1600 ms", 0),
+        ("1.5 s, at most 1500 ms", 0),
+        ("1.5 s, at most 1400 ms", 1),
+        ("61 min, at most 1 h", 1),
+    ] {
+        let mut records = night();
+        records.decisions[1].decision.gates[5].value = age.into();
+        assert_eq!(audit(&records).len(), found, "{age}");
+    }
+}
+
+#[test]
+fn what_was_made_together_may_be_recorded_in_any_order() {
+    // A second restart begins while the first one ends.
+    let overlaps = |by: u64| {
+        let mut records = night();
+        let ended = records.intents[0].resolved.unwrap();
+        records.decisions.push(decision(3, ended - by, 3, Answer::Admitted));
+        records.intents.push(intent(ended - by, 3, Some(7 * MINUTE)));
+        audit(&records).into_iter().map(|it| it.rule).collect::<Vec<_>>()
+    };
+    assert_eq!((overlaps(TOGETHER), overlaps(TOGETHER + 1)), (vec![], vec![1]));
+    // An intent that is later than its decision's admission, or than its end, by so much.
+    let admitted_late = |by: u64| {
+        let mut records = night();
+        records.decisions[1].time = records.intents[0].time + by;
+        audit(&records).len()
+    };
+    assert_eq!((admitted_late(TOGETHER), admitted_late(TOGETHER + 1)), (0, 1));
+    let ended_before = |by: u64| {
+        let mut records = night();
+        records.intents[0].time = 7 * MINUTE + by;
+        records.intents[0].resolved = Some(8 * MINUTE);
+        audit(&records).into_iter().map(|it| it.rule).collect::<Vec<_>>()
+    };
+    assert_eq!((ended_before(TOGETHER), ended_before(TOGETHER + 1)), (vec![], vec![4]));
+    let fenced_late = |by: u64| {
+        let mut records = night();
+        let time = records.intents[0].time;
+        records.intents[0].created = Some(time + 50);
+        records.events.push(event(20, time + 50 + by, EventKind::Fenced, "the old instance is off", Some(2)));
+        audit(&records).into_iter().map(|it| it.rule).collect::<Vec<_>>()
+    };
+    assert_eq!((fenced_late(TOGETHER), fenced_late(TOGETHER + 1)), (vec![], vec![3]));
+    let ordered_late = |by: u64| {
+        let mut records = night();
+        let line = value("ordered", "by uid 0 (root): now");
+        records.decisions[1].decision.evidence.push(line);
+        let time = records.decisions[1].time + by;
+        records.events.push(event(21, time, EventKind::Ordered, "recover, by uid 0", None));
+        audit(&records).into_iter().map(|it| it.rule).collect::<Vec<_>>()
+    };
+    assert_eq!((ordered_late(TOGETHER), ordered_late(TOGETHER + 1)), (vec![], vec![7]));
+}
+
+#[test]
+fn rule_3_a_replacement_rests_on_an_earlier_reboot_or_on_a_person() {
+    let recreate = |reboot: Option<u64>, ordered: bool| {
+        let mut records = night();
+        records.events.retain(|it| it.event.kind != EventKind::MaintenanceChanged);
+        let decided = &mut records.decisions[1].decision;
+        (decided.rung, decided.service) = (Rung::Recreate, None);
+        if ordered {
+            decided.evidence.push(value("ordered", "by uid 0 (root): now"));
+            records.events.push(event(21, 5 * MINUTE, EventKind::Ordered, "recover, by uid 0", None));
+        }
+        let meant = &mut records.intents[0].intent;
+        (meant.rung, meant.service) = (Some(Rung::Recreate), None);
+        if let Some(time) = reboot {
+            let mut earlier = intent(time, 9, Some(time));
+            (earlier.intent.rung, earlier.intent.service) = (Some(Rung::RebootHard), None);
+            let mut admitted = decision(9, time, 9, Answer::Admitted);
+            (admitted.decision.rung, admitted.decision.service) = (Rung::RebootHard, None);
+            records.intents.insert(0, earlier);
+            records.decisions.push(admitted);
+        }
+        audit(&records).into_iter().map(|it| it.rule).collect::<Vec<_>>()
+    };
+    let began = night().intents[0].time;
+    assert_eq!(recreate(None, false), [3]);
+    assert_eq!(recreate(None, true), []);
+    assert_eq!(recreate(Some(began - 1), false), []);
+    assert_eq!(recreate(Some(began), false), [3], "at the same moment is not before");
+}
+
+#[test]
+fn a_whole_recovery_lasts_until_its_end_its_incidents_end_or_a_new_definition() {
+    let found = |began: u64, ends: &dyn Fn(&mut Records)| {
+        let mut records = night();
+        let mut whole = event(101, began, EventKind::RecoveryStarted, "", Some(9));
+        (whole.event.rung, whole.event.incident) = (Some(Rung::RestartDeployable), Some(IncidentId(9)));
+        records.events.push(whole);
+        ends(&mut records);
+        records.events.sort_by_key(|it| it.time);
+        audit(&records).into_iter().filter(|it| it.what.contains("as a whole")).count()
+    };
+    let restart = night().intents[0].time;
+    let never: &dyn Fn(&mut Records) = &|_| {};
+    assert_eq!(found(restart - TOGETHER, never), 0);
+    assert_eq!(found(restart - TOGETHER - 1, never), 1);
+    let told = |kind, action: Option<u64>, time: u64| {
+        move |records: &mut Records| {
+            let mut end = event(102, time, kind, "", action);
+            end.event.rung = Some(Rung::RestartDeployable);
+            records.events.push(end);
+        }
+    };
+    let (finished, loaded) = (EventKind::RecoveryFinished, EventKind::DefinitionLoaded);
+    assert_eq!(found(3 * MINUTE, &told(finished, Some(9), 4 * MINUTE)), 0);
+    assert_eq!(found(3 * MINUTE, &told(finished, Some(8), 4 * MINUTE)), 1, "another action's end");
+    assert_eq!(found(3 * MINUTE, &told(finished, Some(9), restart + TOGETHER)), 0);
+    assert_eq!(found(3 * MINUTE, &told(finished, Some(9), restart + TOGETHER + 1)), 1);
+    assert_eq!(found(3 * MINUTE, &told(loaded, None, 4 * MINUTE)), 0);
+    let closed = |number: u64| {
+        move |records: &mut Records| {
+            let mut incident = records.incidents[0].clone();
+            (incident.incident, incident.service) = (IncidentId(number), None);
+            (incident.opened, incident.closed) = (2 * MINUTE, Some(4 * MINUTE));
+            records.incidents.push(incident);
+        }
+    };
+    assert_eq!((found(3 * MINUTE, &closed(9)), found(3 * MINUTE, &closed(8))), (0, 1));
+    // It ended before, and a later end of the same action changes nothing.
+    let twice = |records: &mut Records| {
+        told(finished, Some(9), 4 * MINUTE)(records);
+        told(finished, Some(9), 7 * MINUTE)(records);
+    };
+    assert_eq!(found(3 * MINUTE, &twice), 0);
+}
+
+#[test]
+fn rule_5_only_what_an_open_incident_says_of_its_own_part_is_exhausted() {
+    let found = |change: &dyn Fn(&mut EventRecord), closed: Option<u64>, complete_since: u64| {
+        let mut records = night();
+        let mut exhausted = event(8, 7 * MINUTE, EventKind::StateChanged, "no rung is left", None);
+        exhausted.event.to = Some(State::Exhausted);
+        change(&mut exhausted);
+        records.events.push(exhausted);
+        records.events.sort_by_key(|it| it.time);
+        (records.incidents[0].closed, records.complete_since) = (closed, complete_since);
+        audit(&records).len()
+    };
+    assert_eq!(found(&|_| {}, None, 0), 1);
+    assert_eq!(found(&|it| it.event.service = Some(name("php")), None, 0), 0, "another service");
+    assert_eq!(found(&|it| it.time = MINUTE, None, 0), 0, "before it was opened");
+    assert_eq!(found(&|_| {}, Some(6 * MINUTE), 0), 0, "after it was closed");
+    assert_eq!(found(&|_| {}, Some(7 * MINUTE + 1), 0), 0, "a crash closed it before it could be told");
+    assert_eq!(found(&|_| {}, None, 7 * MINUTE), 0, "what was told then may be lost");
+}
