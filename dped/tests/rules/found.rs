@@ -30,6 +30,12 @@ fn shop(failures: u32) -> String {
     )
 }
 
+/// The shop's machine waits for another one, which nothing but a person can mend; that is told after a minute.
+fn behind_a_database() -> String {
+    let database = "[assemblies.db]\ninstance = \"i-2\"\nmax_rung = \"restart-service\"\n[assemblies.web]\nafter = [\"db\"]";
+    shop(2).replace("[assemblies.web]", database) + "[timing]\ndependency_wait = \"60s\"\n"
+}
+
 #[test]
 fn a_machine_is_rebuilt_only_after_a_reboot_of_that_same_incident() {
     let mut site = Site::with(&shop(2));
@@ -195,9 +201,7 @@ fn a_machine_that_was_down_before_a_stop_is_told_again_after_the_start() {
 
 #[test]
 fn a_machine_whose_wait_for_another_ends_while_cpe_does_not_trust_itself_is_told_all_the_same() {
-    let definition = shop(2).replace("[assemblies.web]", "[assemblies.db]\ninstance = \"i-2\"\nmax_rung = \"restart-service\"\n[assemblies.web]\nafter = [\"db\"]")
-        + "[timing]\ndependency_wait = \"60s\"\n";
-    let mut site = Site::with(&definition);
+    let mut site = Site::with(&behind_a_database());
     site.freeze("db");
     site.until("it ended", 120.0, |site| site.state("db") == State::Exhausted);
     site.machine("web", Machine::Off);
@@ -250,9 +254,7 @@ fn nothing_is_replaced_while_an_earlier_reboot_that_nobody_saw_end_may_still_be_
 
 #[test]
 fn what_waited_before_a_stop_that_was_never_carried_out_says_after_the_start_that_it_waits() {
-    let definition = shop(2).replace("[assemblies.web]", "[assemblies.db]\ninstance = \"i-2\"\nmax_rung = \"restart-service\"\n[assemblies.web]\nafter = [\"db\"]")
-        + "[timing]\ndependency_wait = \"60s\"\n";
-    let mut site = Site::with(&definition);
+    let mut site = Site::with(&behind_a_database());
     site.freeze("db");
     site.until("it ended", 120.0, |site| site.state("db") == State::Exhausted);
     site.break_for_good("web/queue");
@@ -285,9 +287,7 @@ fn a_machine_whose_address_nobody_knew_before_a_stop_is_told_again_after_the_sta
 
 #[test]
 fn a_wait_that_was_told_is_not_told_again_when_the_verdict_of_its_machine_changes() {
-    let definition = shop(2).replace("[assemblies.web]", "[assemblies.db]\ninstance = \"i-2\"\nmax_rung = \"restart-service\"\n[assemblies.web]\nafter = [\"db\"]")
-        + "[timing]\ndependency_wait = \"60s\"\n";
-    let mut site = Site::with(&definition);
+    let mut site = Site::with(&behind_a_database());
     site.freeze("db");
     site.until("it ended", 120.0, |site| site.state("db") == State::Exhausted);
     site.machine("web", Machine::Off);

@@ -49,9 +49,7 @@ impl World {
         service: ServiceIndex,
         wrong: &mut Vec<String>,
     ) {
-        let Some(it) = self.member(member) else { return };
-        let (machine, unit) = it.units[usize::from(service.0)];
-        let unit = &self.machines[machine].units[unit];
+        let Some(unit) = self.unit_of(member, service) else { return };
         let probe = definition.service(service).probe;
         if unit.well_since.is_none() {
             wrong.extend(self.too_soon(unit.fell, &probe));
@@ -165,9 +163,8 @@ impl World {
         service: ServiceIndex,
         wrong: &mut Vec<String>,
     ) {
-        let Some(it) = self.member(member) else { return };
-        let (machine, unit) = it.units[usize::from(service.0)];
-        let (unit, part) = (&self.machines[machine].units[unit], definition.service(service));
+        let Some(unit) = self.unit_of(member, service) else { return };
+        let part = definition.service(service);
         let patience = part.probe.interval * 2 + part.probe.timeout + self.slack();
         let ill = unit.fell.is_some_and(|fell| self.now.since(fell.at) > patience);
         let hangs = unit.hangs_until > self.now && ill && unit.running == Running::Active;

@@ -27,8 +27,6 @@ pub(super) struct Pace {
     restarts: BTreeMap<Key, VecDeque<Timestamp>>,
     /// Restarts that answer a counted failure and are not begun yet.
     asked: BTreeMap<(usize, ActionId), Key>,
-    /// Since when nothing holds an assembly back any more.
-    freed: BTreeMap<(Name, Name), Timestamp>,
     /// When what stands was told last.
     told: BTreeMap<String, Timestamp>,
 }
@@ -50,7 +48,6 @@ impl Pace {
     /// Nothing is known of its restarts any more.
     pub(super) fn forget(&mut self, deployable: &Name) {
         self.restarts.retain(|(name, ..), _| name != deployable);
-        self.freed.retain(|(name, _), _| name != deployable);
     }
 
     /// A service that is another one now begins to count anew.
@@ -90,9 +87,6 @@ impl World {
                 };
                 self.truth.pace.restarts.retain(|key, _| !meant(key));
             }
-            EventKind::MaintenanceChanged if event.reason.starts_with("off") => {
-                self.note_freed(member, &definition, event.assembly.as_ref());
-            }
             _ => {}
         }
     }
@@ -118,44 +112,6 @@ impl World {
         }
     }
 
-    fn note_freed(&mut self, member: usize, definition: &Deployable, only: Option<&Name>) {
-        let stopped = self.journal.desired.get(&definition.name) == Some(&Desired::Stopped);
-        for assembly in definition.assemblies.iter().filter(|it| only.is_none_or(|name| *name == it.name)) {
-            let key = (definition.name.clone(), assembly.name.clone());
-            // An action that is under way is not stranded, and its verification is the fresh look.
-            let fresh = !stopped && !self.truth.acts_on(member, &assembly.name, self.now);
-            match fresh {
-                true => _ = self.truth.pace.freed.insert(key, self.now),
-                false => _ = self.truth.pace.freed.remove(&key),
-            }
-        }
-    }
-
-    /// After maintenance a service has the time that it has after a start.
-    pub(super) fn judge_freed(
-        &self,
-        member: usize,
-        definition: &Deployable,
-        service: ServiceIndex,
-        wrong: &mut Vec<String>,
-    ) {
-        let Some(it) = self.member(member) else { return };
-        let (machine, unit) = it.units[usize::from(service.0)];
-        let unit = &self.machines[machine].units[unit];
-        let part = definition.service(service);
-        let key = (definition.name.clone(), definition.assembly(part.assembly).name.clone());
-        let Some(freed) = self.truth.pace.freed.get(&key) else { return };
-        let well_since = unit.well_since.is_some() || unit.fell.is_some_and(|fell| fell.at >= *freed);
-        let since = self.now.since(*freed);
-        let lied = unit.lie.is_some_and(|(_, until)| until >= *freed);
-        let comes_and_goes = unit.flaps_at(self.now).is_some() || unit.dies_after.is_some() || lied;
-        if !well_since && !comes_and_goes && since < part.probe.startup_grace {
-            let grace = part.probe.startup_grace.as_secs();
-            wrong
-                .push(format!("{:.1} s after maintenance; it has {grace} s to come up", since.as_secs_f64()));
-        }
-    }
-
     /// What it needs is down, and was when somebody could have known.
     pub(super) fn judge_dependencies(
         &self,
@@ -164,10 +120,8 @@ impl World {
         service: ServiceIndex,
         wrong: &mut Vec<String>,
     ) {
-        let Some(it) = self.member(member) else { return };
         for needed in &definition.service(service).after {
-            let (machine, unit) = it.units[usize::from(needed.0)];
-            let unit = &self.machines[machine].units[unit];
+            let Some(unit) = self.unit_of(member, *needed) else { return };
             let probe = definition.service(*needed).probe;
             let patience = probe.interval * 2 + probe.timeout + self.slack();
             let lied = unit.lie.is_some_and(|(_, until)| until.after(patience) >= self.now)

@@ -19,7 +19,7 @@ use super::World;
 use super::desk::WARNED_AGAIN;
 use super::grounds::Once;
 use super::happening::Place;
-use super::machine::{Power, Who};
+use super::machine::{Power, Unit, Who};
 use super::pace::Pace;
 use super::windows::Kept;
 
@@ -321,7 +321,6 @@ impl World {
                 self.judge_service(member, &definition, service, &mut wrong);
                 if matches!(action.act, Act::RestartService(_)) {
                     self.judge_confirmed_service(member, &definition, service, &mut wrong);
-                    self.judge_freed(member, &definition, service, &mut wrong);
                     self.judge_dependencies(member, &definition, service, &mut wrong);
                     self.judge_unanswered(member, &definition, service, &mut wrong);
                 }
@@ -442,6 +441,12 @@ impl World {
         }
     }
 
+    /// The unit that a service truly is.
+    pub(super) fn unit_of(&self, member: usize, service: ServiceIndex) -> Option<&Unit> {
+        let (machine, unit) = *self.member(member)?.units.get(usize::from(service.0))?;
+        self.machines[machine].units.get(unit)
+    }
+
     fn judge_service(
         &self,
         member: usize,
@@ -449,11 +454,10 @@ impl World {
         service: ServiceIndex,
         wrong: &mut Vec<String>,
     ) {
-        let Some(it) = self.member(member) else { return };
-        let (machine, unit) = it.units[usize::from(service.0)];
+        let Some(unit) = self.unit_of(member, service) else { return };
         let settings = definition.service(service).probe;
         let patience = settings.interval * 2 + settings.timeout + self.slack();
-        let well = self.machines[machine].units[unit].well_since.map(|since| self.now.since(since));
+        let well = unit.well_since.map(|since| self.now.since(since));
         if let Some(well) = well.filter(|well| *well > patience) {
             wrong.push(format!("it has been well for {:.1} s", well.as_secs_f64()));
         }
