@@ -42,6 +42,7 @@ pub fn draw(seed: u64, lasts: Duration) -> (Fleet, Vec<Planned>) {
     let mut plan = planner.plan();
     plan.extend(windows);
     plan.extend(more(&fleet, &mut dice.fork(3), lasts));
+    plan.retain(|planned| planned.at < lasts);
     plan.sort_by_key(|planned| planned.at);
     (fleet, plan)
 }

@@ -136,6 +136,7 @@ impl World {
         let Some(fallen) = self.process.fallen.remove(&member) else { return };
         let Some(definition) = self.files[member].1.clone() else { return };
         let name = &definition.name;
+        self.truth.windows.begins_anew(name, self.now);
         let taken_up = self.journal.snapshot_of(name).map(|(at, it)| (self.now.since(at), it.clone()));
         let known = taken_up.as_ref().map(|(_, it)| super::journal::carried_on(it).1).unwrap_or_default();
         for incident in fallen.open.difference(&known).copied().collect::<Vec<_>>() {

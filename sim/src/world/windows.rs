@@ -40,6 +40,13 @@ pub(super) struct Kept {
     clock_set: Timestamp,
 }
 
+impl Kept {
+    /// An engine is made anew: what it makes of a maintenance that ended without it is its own beginning.
+    pub(super) fn begins_anew(&mut self, deployable: &Name, now: Timestamp) {
+        self.defined.insert(deployable.clone(), now);
+    }
+}
+
 impl World {
     /// Somebody orders a maintenance.
     pub(super) fn maintain(&mut self, name: &Name, assembly: Option<&Name>, lasts: Duration) {
@@ -208,7 +215,8 @@ impl World {
         let Some(machine) = self.places.get(&name).map(|place| &self.machines[*place]) else { return false };
         let ill = |unit: &Unit| {
             let shown = unit.lie.is_some_and(|(_, until)| until > at)
-                || unit.flaps.is_some_and(|(_, until)| until > at);
+                || unit.flaps.is_some_and(|(_, until)| until > at)
+                || unit.slow.is_some_and(|(_, until)| until > at);
             unit.well_since.is_none() && unit.fell.is_some_and(|fell| fell.at <= at) && !shown
         };
         match action.act {
