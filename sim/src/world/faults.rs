@@ -356,7 +356,8 @@ impl World {
         self.say(What::Happened("somebody sees to all that is not well".to_owned()));
         for machine in 0..self.machines.len() {
             // Nobody makes by hand what is being made.
-            if self.machines[machine].power != Power::Gone || !self.is_acted_on(machine) {
+            let down = matches!(self.machines[machine].power, Power::Off | Power::Gone);
+            if !down || !self.is_acted_on(machine) {
                 self.mend_machine(machine);
             }
             for unit in 0..self.machines[machine].units.len() {

@@ -123,8 +123,10 @@ impl World {
         let service = event.service.as_ref().and_then(|name| definition.service_named(index, name.as_str()));
         let unit = service.map(|service| it.units[usize::from(service.0)]);
         match event.kind {
-            // Its old instance was fenced, and no other one was made.
-            EventKind::RecoveryFinished if event.reason.starts_with("nothing is made") => {
+            // It was not tried; or its old instance was fenced, and no other one was made.
+            EventKind::RecoveryFinished
+                if ["nothing is made", "not begun"].iter().any(|word| event.reason.starts_with(word)) =>
+            {
                 let name = definition.name.clone();
                 if let Some(action) = event.action {
                     self.truth.once.not_begun(&name, action);
