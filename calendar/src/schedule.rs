@@ -208,6 +208,8 @@ impl Schedule {
     pub fn ended(&mut self, place: &Place, by_person: bool, now: u64) {
         self.known.remove(place);
         if !by_person {
+            // What its definition took away in the meantime, and gives back while it lasts, begins once more.
+            self.begun.remove(place);
             return;
         }
         self.ended.retain(|_, at| at.saturating_add(WINDOW_MAX) > now);
@@ -333,6 +335,19 @@ mod tests {
         assert_eq!(until(&schedule, "04:00:00"), None);
         schedule.ended(&shop, true, at("02:32:00"));
         assert_eq!(until(&schedule, "02:33:00"), None, "a person said so");
+    }
+
+    #[test]
+    fn a_window_that_a_definition_loses_and_gets_back_while_it_lasts_begins_once_more() {
+        let (mut schedule, shop) = schedule(at("01:00:00"));
+        assert_eq!(ordered(&mut schedule, "02:00:00"), ["shop"]);
+        let without = SHOP.replace("from = \"02:00\"", "from = \"12:00\"");
+        schedule.set(&Deployable::parse("shop.toml", &without).unwrap(), at("02:10:00"));
+        // A shorter maintenance by hand was over, and no window went on.
+        schedule.ended(&Place::parse("shop").unwrap(), false, at("02:20:00"));
+        assert_eq!(ordered(&mut schedule, "02:20:01"), Vec::<String>::new());
+        schedule.set(&shop, at("02:30:00"));
+        assert_eq!(ordered(&mut schedule, "02:30:00"), ["shop"]);
     }
 
     #[test]
