@@ -50,10 +50,9 @@ fn definitions_are_changed_broken_mended_and_removed_and_the_machine_notices_onl
         wait::until("its sessions to end", SOON, || {
             Ok((!web.run("pgrep -f '^sshd: dped'")?.succeeded()).then_some(()))
         })?;
-        assert_eq!(
-            (web.unit_state("app")?, web.unit_state("nginx")?),
-            ("inactive".into(), "inactive".into())
-        );
+        // nginx's own stop gives it 5 s: on a busy machine it is killed then, and "failed". Nobody starts it.
+        assert_eq!(web.unit_state("app")?, "inactive");
+        assert_ne!(web.unit_state("nginx")?, "active");
 
         // Back again, as it was left: what is down is found.
         fs::write(&file, format!("{SHOP}{}", watched(web, &["nginx"])))?;
