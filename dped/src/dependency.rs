@@ -61,6 +61,18 @@ impl Engine {
         }
     }
 
+    /// Whether that is so of all that needs a service.
+    pub(crate) fn each_dependent(&self, index: ServiceIndex, is_so: impl Fn(ServiceIndex) -> bool) -> bool {
+        let definition = self.definition();
+        let own = definition.service(index).assembly;
+        definition.assembly_indices().flat_map(|it| definition.services_of(it)).all(|other| {
+            let service = definition.service(other);
+            let depends =
+                service.after.contains(&index) || definition.assembly(service.assembly).after.contains(&own);
+            !depends || is_so(other)
+        })
+    }
+
     /// Whether a service waits for one in another assembly, which nothing done to this machine could mend.
     pub(crate) fn dependency_elsewhere(&self, index: ServiceIndex) -> bool {
         let own = self.definition().service(index).assembly;

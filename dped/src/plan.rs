@@ -148,7 +148,9 @@ impl Engine {
     fn plan_stop(&mut self, index: AssemblyIndex, now: Timestamp) {
         let services = self.definition().services_of(index);
         for service in services.rev() {
-            if self.service(service).state == State::Stopped || !self.dependents_stopped(service) {
+            if self.service(service).state == State::Stopped
+                || !self.each_dependent(service, |other| self.service(other).state == State::Stopped)
+            {
                 continue;
             }
             if self.definition().service(service).restart.is_none() {
@@ -200,18 +202,6 @@ impl Engine {
         let message =
             format!("{} is not stopped yet: {why}; it is tried on", self.name_of(About::Service(service)));
         self.output(Output::Notify { incident: None, message: message.into() });
-    }
-
-    /// Whether all that needs a service is stopped.
-    fn dependents_stopped(&self, index: ServiceIndex) -> bool {
-        let definition = self.definition();
-        let own = definition.service(index).assembly;
-        definition.assembly_indices().flat_map(|it| definition.services_of(it)).all(|other| {
-            let service = definition.service(other);
-            let depends =
-                service.after.contains(&index) || definition.assembly(service.assembly).after.contains(&own);
-            !depends || self.service(other).state == State::Stopped
-        })
     }
 
     fn stopped(&mut self, service: ServiceIndex, now: Timestamp) {

@@ -212,21 +212,11 @@ impl Engine {
         for service in self.definition().services_of(index).rev() {
             let waits = self.service(service).trouble.as_ref().and_then(|trouble| trouble.wait_until);
             let waits = waits.is_some_and(|until| now < until);
-            if self.start_of(service) == Start::ToStop && !waits && self.dependents_let_go(service) {
+            let goes = |other| self.start_of(other) != Start::ToStop;
+            if self.start_of(service) == Start::ToStop && !waits && self.each_dependent(service, goes) {
                 return self.ask_step(index, service, Act::StopService(service), now);
             }
         }
-    }
-
-    fn dependents_let_go(&self, index: ServiceIndex) -> bool {
-        let definition = self.definition();
-        let own = definition.service(index).assembly;
-        definition.assembly_indices().flat_map(|it| definition.services_of(it)).all(|other| {
-            let service = definition.service(other);
-            let depends =
-                service.after.contains(&index) || definition.assembly(service.assembly).after.contains(&own);
-            !depends || self.start_of(other) != Start::ToStop
-        })
     }
 
     /// A stop ended. After a few that failed it is not waited for: what is broken is worse than what holds on to it.
