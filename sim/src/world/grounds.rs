@@ -58,7 +58,7 @@ impl World {
 
     /// What was well for long and is acted upon before as many probes as it takes can have failed.
     fn too_soon(&self, fell: Option<Fell>, probe: &ProbeSettings) -> Option<String> {
-        let patience = probe.interval * 2 + probe.timeout + self.slack();
+        let patience = self.patience(probe);
         let fell = fell.filter(|fell| fell.after > patience)?;
         let ill = self.now.since(fell.at);
         let takes = probe.confirm_interval * (probe.failure_threshold.get() - 1);
@@ -174,7 +174,7 @@ impl World {
     ) {
         let Some(unit) = self.unit_of(member, service) else { return };
         let part = definition.service(service);
-        let patience = part.probe.interval * 2 + part.probe.timeout + self.slack();
+        let patience = self.patience(&part.probe);
         let ill = unit.fell.is_some_and(|fell| self.now.since(fell.at) > patience);
         let hangs = unit.hangs_until > self.now && ill && unit.running == Running::Active;
         if part.check.kind() == "systemd" && hangs && unit.truly_seen(self.now) && unit.dies_after.is_none() {

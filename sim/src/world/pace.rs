@@ -123,7 +123,7 @@ impl World {
         for needed in &definition.service(service).after {
             let Some(unit) = self.unit_of(member, *needed) else { return };
             let probe = definition.service(*needed).probe;
-            let patience = probe.interval * 2 + probe.timeout + self.slack();
+            let patience = self.patience(&probe);
             let lied = unit.lie.is_some_and(|(_, until)| until.after(patience) >= self.now)
                 || unit.flaps_at(self.now).is_some();
             let ill = unit.fell.map(|fell| self.now.since(fell.at)).filter(|_| unit.well_since.is_none());

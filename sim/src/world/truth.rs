@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use cpe_proto::decision::{ChannelFact, Verdict};
-use cpe_proto::definition::{Data, Deployable, Mode, OnOrder};
+use cpe_proto::definition::{Data, Deployable, Mode, OnOrder, ProbeSettings};
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ServiceIndex};
 use cpe_proto::infrastructure::Owner;
 use cpe_proto::observation::ChannelFailure;
@@ -456,7 +456,7 @@ impl World {
     ) {
         let Some(unit) = self.unit_of(member, service) else { return };
         let settings = definition.service(service).probe;
-        let patience = settings.interval * 2 + settings.timeout + self.slack();
+        let patience = self.patience(&settings);
         let well = unit.well_since.map(|since| self.now.since(since));
         if let Some(well) = well.filter(|well| *well > patience) {
             wrong.push(format!("it has been well for {:.1} s", well.as_secs_f64()));
@@ -464,6 +464,11 @@ impl World {
         if definition.service(service).restart.is_none() {
             wrong.push("nothing restarts it".to_owned());
         }
+    }
+
+    /// How old evidence may be.
+    pub(super) fn patience(&self, probe: &ProbeSettings) -> Duration {
+        probe.interval * 2 + probe.timeout + self.slack()
     }
 
     pub(super) fn slack(&self) -> Duration {
@@ -483,7 +488,7 @@ impl World {
         let Some(it) = self.member(member) else { return };
         let place = it.machines[usize::from(index.0)];
         let (assembly, machine, now) = (definition.assembly(index), &self.machines[place], self.now);
-        let patience = assembly.probe.interval * 2 + assembly.probe.timeout + self.slack();
+        let patience = self.patience(&assembly.probe);
         let cap = if rung == Rung::RestartDeployable { Rung::RebootHard } else { rung };
         if rung == Rung::RestartDeployable && definition.escalation.deployable.is_none() {
             wrong.push("its definition does not give it".to_owned());
@@ -572,7 +577,7 @@ impl World {
         let machine = &self.machines[place];
         let trouble = definition.services_of(index).any(|service| {
             let part = definition.service(service);
-            let patience = part.probe.interval * 2 + part.probe.timeout + self.slack();
+            let patience = self.patience(&part.probe);
             let unit = machine.units.iter().find(|unit| unit.name == part.name);
             unit.is_none_or(|unit| unit.well_since.is_none_or(|since| self.now.since(since) <= patience))
         });
