@@ -133,7 +133,6 @@ impl Engine {
 
     /// Its time is over. Only what was seen failing has failed: without an answer nothing is counted, and fresh probes judge it anew.
     fn verification_over(&mut self, index: AssemblyIndex, service: Option<ServiceIndex>, now: Timestamp) {
-        let failing = |service| self.fails(service);
         if service.is_none() && self.machine_stable(index) {
             if self.waits_for_others(index, now) {
                 return;
@@ -148,9 +147,9 @@ impl Engine {
         }
         let part = self.assembly(index);
         let failed = match (service, part.channel) {
-            (Some(service), ChannelHealth::Healthy) => failing(service),
+            (Some(service), ChannelHealth::Healthy) => self.fails(service),
             (None, ChannelHealth::Healthy) => {
-                self.definition().services_of(index).any(|it| failing(it) && !self.is_service_paused(it))
+                self.definition().services_of(index).any(|it| self.fails(it) && !self.is_service_paused(it))
             }
             (None, _) => part.misses > 0,
             (Some(_), _) => false,
@@ -249,16 +248,11 @@ impl Engine {
             Some(service) => self.end_of_service(service, worked, reason, now),
             None => {
                 for service in self.definition().services_of(index) {
-                    let fails = self
-                        .service(service)
-                        .trouble
-                        .as_ref()
-                        .is_some_and(|trouble| trouble.last_failed.is_some());
                     // What ran on, ran: whatever became of the machine. A service that waits for a dependency elsewhere is judged for
                     // itself once the machine is well.
                     let mine = match worked {
                         _ if self.service_passes(service) => Some(true),
-                        Some(false) if fails => Some(false),
+                        Some(false) if self.fails(service) => Some(false),
                         _ => None,
                     };
                     self.end_of_service(service, mine, reason, now);
