@@ -21,6 +21,10 @@ impl Location {
 
     /// Where a `Location` header leads from here; none: nowhere that can be asked.
     pub(super) fn follow(&self, to: &str) -> Option<Self> {
+        // A reference is printable ASCII (RFC 3986, section 2); hyper lets more into a path.
+        if !to.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
         let to = to.split('#').next().unwrap_or(to);
         let scheme = if self.secure { "https" } else { "http" };
         let absolute = match to {
@@ -76,7 +80,7 @@ mod tests {
         assert_eq!(led("//www.example.com/z"), Some("www.example.com /z".to_owned()));
         assert_eq!(led("http://www.example.com#top"), Some("www.example.com /".to_owned()));
         assert_eq!(led("https://[2001:db8::2]/"), Some("[2001:db8::2] /".to_owned()));
-        for bad in ["ftp://example.com/", "http://", "a b", "/\u{1}"] {
+        for bad in ["ftp://example.com/", "http://", "a b", "/\u{1}", "/\u{92}", "//example.com/\u{e9}"] {
             assert_eq!(led(bad), None, "{bad}");
         }
     }
