@@ -5,6 +5,7 @@ use cpe_monitor::perfdata;
 use cpe_monitor::ssh::fuzzing::{answers, ended, units as observed};
 use cpe_proto::definition::UnitName;
 use cpe_proto::observation::Observation;
+use cpe_proto::observation::detail;
 
 use crate::printable;
 
@@ -101,6 +102,10 @@ pub(crate) fn metadata(data: &[u8]) {
     }
 }
 
+fn is_gap(character: char) -> bool {
+    character.is_whitespace() || character.is_control()
+}
+
 /// Two secrets, each on a line, then what an agent said: nothing of the secrets is left in what is repeated of it.
 pub(crate) fn scrub(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
@@ -114,6 +119,11 @@ pub(crate) fn scrub(data: &[u8]) {
             // What remains must not be a secret; that our own mark and its neighbours spell one is chance.
             let rest = repeated.replace("(hidden)", "\n");
             assert!(!rest.contains(secret), "{secret:?} is left in {repeated:?} of {said:?}");
+            // It is told on one line. A secret with something around it that is no part of a line is not the word within.
+            let (told, line) = (detail(&repeated), detail(secret));
+            let around = secret.starts_with(is_gap) || secret.ends_with(is_gap);
+            let left = |piece: &str| !around && piece.contains(&*line);
+            assert!(!told.split("(hidden)").any(left), "{secret:?} is told: {told:?} of {said:?}");
         }
         assert!(repeated.len() <= said.len().saturating_mul("(hidden)".len()) + "(hidden)".len());
     }
