@@ -544,7 +544,7 @@ impl World {
         let action = request.action;
         if answer == Answer::Admitted {
             self.keep_guard();
-            self.truth.admitted(member, request);
+            self.truth.admitted(member, request, self.now);
         }
         if let Some(it) = self.member_mut(member) {
             it.tell(Input::Admission { action, answer, gates }, now);

@@ -60,6 +60,8 @@ pub(super) struct Truth {
     breaches: Vec<String>,
     /// What was asked for and admitted.
     requests: BTreeMap<(usize, ActionId), Request>,
+    /// What of it rests on a person's word. A recovery of a deployable as a whole begins only when its parts are stopped.
+    admitted_by_hand: BTreeSet<(usize, ActionId)>,
     open: BTreeMap<(usize, ActionId), Open>,
     begun: BTreeSet<(usize, ActionId, bool)>,
     /// What was under way when an engine panicked.
@@ -107,8 +109,15 @@ impl Truth {
         }
     }
 
-    pub(super) fn admitted(&mut self, member: usize, request: Request) {
+    pub(super) fn admitted(&mut self, member: usize, request: Request, now: Timestamp) {
+        if self.is_by_hand(member, request.assembly, now) {
+            self.admitted_by_hand.insert((member, request.action));
+        }
         self.requests.insert((member, request.action), request);
+    }
+
+    fn is_by_hand(&self, member: usize, assembly: AssemblyIndex, now: Timestamp) -> bool {
+        self.by_hand.get(&(member, assembly)).is_some_and(|at| now.since(*at) < BY_HAND_WITHIN)
     }
 
     /// A person said that it is down. That holds for its incident.
@@ -128,6 +137,7 @@ impl Truth {
     pub(super) fn released(&mut self, member: usize, action: ActionId) {
         self.open.remove(&(member, action));
         self.requests.remove(&(member, action));
+        self.admitted_by_hand.remove(&(member, action));
     }
 
     /// A look says whose a machine is, and its engine hears it.
@@ -297,8 +307,8 @@ impl World {
             return self.broken(format!("{label}: begun and never admitted"));
         };
         // A person's word stands in place of evidence.
-        let by_hand = self.truth.by_hand.get(&(member, action.assembly));
-        let by_hand = by_hand.is_some_and(|at| self.now.since(*at) < BY_HAND_WITHIN);
+        let by_hand = self.truth.is_by_hand(member, action.assembly, self.now)
+            || self.truth.admitted_by_hand.contains(&key);
         // A step of what was admitted before is not stranded half way.
         match action.part_of {
             Some(whole) if !self.truth.requests.contains_key(&(member, whole)) => {
