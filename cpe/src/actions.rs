@@ -10,7 +10,7 @@ use cpe_monitor::ssh::Session;
 use cpe_proto::api::Intent;
 use cpe_proto::decision::Refusal;
 use cpe_proto::definition::{Deployable, Machine};
-use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
+use cpe_proto::id::{ActionId, AssemblyIndex, Name, ServiceIndex};
 use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
 use cpe_proto::observation::detail;
 use cpe_proto::rung::Rung;
@@ -46,6 +46,8 @@ pub struct Work {
     pub instance: Option<Arc<str>>,
     /// Its address, if known.
     pub address: Option<Arc<str>>,
+    /// The zone that it lives in, or is to be made in, where that is another than its definition's.
+    pub zone: Option<Name>,
     /// The parameters of the service that is acted on.
     pub given: Given,
     /// The parameters of the assembly, and why some have no value, if some have none.
@@ -186,7 +188,8 @@ impl Work {
             Rung::RebootSoft => Operation::RebootSoft,
             Rung::RebootHard => Operation::RebootHard,
             Rung::Rebuild => Operation::Rebuild,
-            Rung::Recreate | Rung::Relocate => Operation::Create,
+            Rung::Recreate => Operation::Create,
+            Rung::Relocate => Operation::Relocate,
             Rung::RestartDeployable => return self.power_cycle(adapter, request, action).await,
             Rung::RestartService => {
                 return ActionOutcome::Failed { detail: "not an operation of an infrastructure".into() };
@@ -288,6 +291,7 @@ impl Work {
             assembly: assembly.name.to_string(),
             instance: self.instance.as_deref().map(str::to_owned).or(named),
             address: self.address.as_deref().map(str::to_owned),
+            zone: self.zone.as_ref().map(Name::to_string),
             parameters: self.made_with.0.clone(),
             fence: assembly.fence.clone(),
         }

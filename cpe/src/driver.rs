@@ -471,12 +471,11 @@ impl Driver {
 
     fn tell_surroundings(&mut self, assembly: AssemblyIndex) {
         let now = clock::now();
-        let definition = Arc::clone(self.engine.definition());
-        let domains = &definition.assembly(assembly).failure_domains;
+        let domains = self.engine.domains(assembly);
         let (answered, self_trusted, held_domain) = {
             let guard = self.shared.guard();
             let answered = guard.path_proof(PATH, (&self.name, assembly), now);
-            (answered, guard.self_trusted(PATH, now), guard.held_domain(domains))
+            (answered, guard.self_trusted(PATH, now), guard.held_domain(&domains))
         };
         let by = answered.as_ref().map_or(String::new(), |(_, prover)| match prover {
             Prover::Peer(peer, index) => self.shared.label(peer, *index),
@@ -505,8 +504,8 @@ impl Driver {
             let told = &mut self.classes[usize::from(index.0)];
             let Some(class) = class.filter(|class| *told != Some(*class)) else { continue };
             *told = Some(class);
-            let domains = &definition.assembly(index).failure_domains;
-            self.shared.guard().health(&self.name, index, domains, class, now);
+            let domains = self.engine.domains(index);
+            self.shared.guard().health(&self.name, index, &domains, class, now);
         }
         self.shared.hear_guard();
     }
@@ -516,10 +515,8 @@ impl Driver {
         self.tell_health();
         let now = clock::now();
         let definition = Arc::clone(self.engine.definition());
-        let place = Place {
-            infrastructure: definition.infrastructure.clone(),
-            domains: &definition.assembly(request.assembly).failure_domains,
-        };
+        let domains = self.engine.domains(request.assembly).into_owned();
+        let place = Place { infrastructure: definition.infrastructure.clone(), domains: &domains };
         let (answer, gates) = if self.shared.draining() {
             (Answer::Refused(Refusal::Paused), Vec::new())
         } else {
@@ -553,6 +550,7 @@ impl Driver {
             assembly,
             instance: self.instances[usize::from(assembly.0)].clone(),
             address: self.sessions.address(assembly).cloned(),
+            zone: self.engine.zone(assembly).cloned(),
             given: Given::default(),
             made_with: self.engine.made_with(assembly),
             marks: false,

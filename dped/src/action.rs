@@ -39,7 +39,7 @@ impl Engine {
             it.reason = reason.into();
             (it.incident, it.action, it.rung) = (Some(incident), Some(action), Some(rung));
         });
-        if rung == Rung::RestartDeployable {
+        if recovery.is_whole() {
             self.prepare(index, recovery, now);
         } else {
             self.give_out(index, recovery, now);

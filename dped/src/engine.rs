@@ -361,6 +361,7 @@ impl Engine {
             moved: false,
             foreign: None,
             given_back: false,
+            zone: None,
             trouble: None,
             recovery: None,
             step: None,

@@ -194,6 +194,7 @@ impl Engine {
             capabilities: around.and_then(|(around, _)| around.capabilities.as_ref()),
             climbs: self.definition().escalation.assembly.is_some(),
             deployable: self.definition().escalation.deployable.is_some(),
+            relocate: self.may_go_elsewhere(index),
         }
     }
 
@@ -558,10 +559,9 @@ impl Engine {
     /// Whether an operator stopped its recovery: by its name, its deployable, one of its failure domains, or with everything.
     pub(crate) fn is_paused(&self, index: AssemblyIndex) -> bool {
         let assembly = self.definition().assembly(index);
-        let mut domains = assembly.failure_domains.iter();
         self.paused
             || self.fleet_paused
-            || domains.any(|it| self.paused_domains.contains(it))
+            || self.domains(index).iter().any(|it| self.paused_domains.contains(it))
             || self.names_paused(&assembly.name, None)
     }
 

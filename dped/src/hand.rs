@@ -73,7 +73,6 @@ impl Engine {
         }
         match wanted.rung {
             Some(Rung::RestartService) => Err("restart-service is for a service".to_owned()),
-            Some(rung @ Rung::Relocate) => Err(format!("{rung} is not supported yet")),
             _ if self.definition().infrastructure.is_none() => {
                 Err("the deployable has no infrastructure: only its services can be restarted".to_owned())
             }
@@ -207,8 +206,7 @@ impl Engine {
         if rung >= Rung::RestartDeployable && self.busy_elsewhere(index) {
             return Err((Refusal::InFlight, "another action in its deployable is under way".to_owned()));
         }
-        let replaces = matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::RestartDeployable);
-        if replaces && facts.instance.is_none_or(|state| state == InstanceState::Unknown) {
+        if rung >= Rung::Rebuild && facts.instance.is_none_or(|state| state == InstanceState::Unknown) {
             return Err(evidence(format!(
                 "{rung} needs the infrastructure, which does not say what the machine is like"
             )));
@@ -404,7 +402,8 @@ impl Engine {
             // What the adapter can do may not be known at this moment; the ladder looks again.
             bounds.capabilities.get_or_insert(&everything);
         }
-        ladder::forbidden(Rung::Recreate, bounds).map_or(Ok(()), |skip| {
+        let elsewhere = ladder::forbidden(Rung::Relocate, bounds).is_none();
+        ladder::forbidden(Rung::Recreate, bounds).filter(|_| !elsewhere).map_or(Ok(()), |skip| {
             Err(format!(
                 "it would change nothing: the only rung that needs it is recreate, and that is {skip}"
             ))

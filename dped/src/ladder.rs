@@ -33,6 +33,8 @@ pub struct Ladder {
     pub rebuilt: bool,
     /// A recreate was done.
     pub recreated: bool,
+    /// A relocation was done.
+    pub relocated: bool,
     /// Whether the deployable's scope has its turn.
     pub beyond: Beyond,
     /// The ladder ended: one lowest-rung attempt every `retry_after`.
@@ -73,7 +75,10 @@ impl Ladder {
             // An escalation is one failure of the next scope, and the count of this one starts anew. Rebuild and recreate stay once each.
             Rung::RestartDeployable | Rung::Relocate => {
                 self.failures.clear();
-                (self.climbed, self.climbed_again, self.rebooted) = (false, false, false);
+                (self.climbed, self.climbed_again) = (false, false);
+                // A machine that was powered off and started was rebooted.
+                self.rebooted = rung == Rung::RestartDeployable;
+                self.relocated |= rung == Rung::Relocate;
                 self.beyond = Beyond::Tried;
             }
             Rung::RestartService => {}
@@ -94,6 +99,20 @@ pub struct Bounds<'a> {
     pub climbs: bool,
     /// `[escalation]` has a scope for the deployable.
     pub deployable: bool,
+    /// Whether `[escalation]` says where else it may be made.
+    pub relocate: Elsewhere,
+}
+
+/// Whether a machine may be made in another place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// The definition does not say where.
+    #[default]
+    NotGiven,
+    /// It may.
+    Given,
+    /// It was made there before.
+    ThereAlready,
 }
 
 /// Why a rung was skipped.
@@ -117,6 +136,8 @@ pub enum Skip {
     NotGiven,
     /// There is no machine that it could restart.
     NoMachine,
+    /// It lives there.
+    ThereAlready,
 }
 
 impl fmt::Display for Skip {
@@ -131,6 +152,7 @@ impl fmt::Display for Skip {
             Self::NeverClimbs => "no [escalation] for the assembly",
             Self::NotGiven => "[escalation] does not give it",
             Self::NoMachine => "there is no machine to restart",
+            Self::ThereAlready => "it was made there before",
         })
     }
 }
@@ -193,6 +215,14 @@ pub fn forbidden_as_whole(verdict: Option<&Verdict>, bounds: Bounds<'_>) -> Opti
     forbidden(Rung::RestartDeployable, bounds)
 }
 
+/// Why a machine cannot be made elsewhere. It needs a reboot of this incident that failed, as a recreate does.
+#[must_use]
+pub fn forbidden_elsewhere(verdict: &Verdict, ladder: &Ladder, bounds: Bounds<'_>) -> Option<Skip> {
+    // Whether this scope may climb is asked of it by the definition itself.
+    let ladder = Ladder { climbed: false, ..ladder.clone() };
+    skip(Rung::Relocate, verdict, &ladder, bounds)
+}
+
 /// What a rung does to a machine, as a rung of the machine: `max_rung` caps that. The definition that gives the deployable's scope asks
 /// for it, and a machine that is powered off and started keeps all that a hard reboot leaves it.
 #[must_use]
@@ -220,6 +250,12 @@ fn skip(rung: Rung, verdict: &Verdict, ladder: &Ladder, bounds: Bounds<'_>) -> O
     if rung == Rung::RestartDeployable && !bounds.deployable {
         return Some(Skip::NotGiven);
     }
+    match bounds.relocate {
+        _ if rung != Rung::Relocate => {}
+        Elsewhere::Given => {}
+        Elsewhere::NotGiven => return Some(Skip::NotGiven),
+        Elsewhere::ThereAlready => return Some(Skip::ThereAlready),
+    }
     if replaces && bounds.data == Data::Local {
         return Some(Skip::LocalData);
     }
@@ -232,6 +268,11 @@ fn skip(rung: Rung, verdict: &Verdict, ladder: &Ladder, bounds: Bounds<'_>) -> O
     if replaces && !ladder.rebooted && *verdict != Verdict::Gone {
         return Some(Skip::NothingMilderFailed);
     }
-    let tried = rung == Rung::Rebuild && ladder.rebuilt || rung == Rung::Recreate && ladder.recreated;
+    let tried = match rung {
+        Rung::Rebuild => ladder.rebuilt,
+        Rung::Recreate => ladder.recreated,
+        Rung::Relocate => ladder.relocated,
+        _ => false,
+    };
     tried.then_some(Skip::AlreadyTried)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cpe_proto::decision::{Decision, Refusal, Verdict};
 use cpe_proto::definition::ProbeSettings;
-use cpe_proto::id::{ActionId, IncidentId, ProbeId, ServiceIndex};
+use cpe_proto::id::{ActionId, IncidentId, Name, ProbeId, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
@@ -209,6 +209,8 @@ pub(crate) struct AssemblyPart {
     pub(crate) foreign: Option<Arc<str>>,
     /// It has borne another's mark, and does not any more.
     pub(crate) given_back: bool,
+    /// The zone that its newest instance was made in, if that is another than its definition's.
+    pub(crate) zone: Option<Name>,
     pub(crate) trouble: Option<Box<AssemblyTrouble>>,
     pub(crate) recovery: Option<Box<Recovery>>,
     pub(crate) step: Option<Box<Step>>,

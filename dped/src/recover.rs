@@ -414,10 +414,9 @@ pub(crate) fn enough_evidence(rung: Rung, verdict: &Verdict, facts: &Facts) -> b
     let infrastructure_answers = facts.instance.is_some_and(|state| state != InstanceState::Unknown);
     match rung {
         Rung::Start | Rung::RebootSoft | Rung::RebootHard => path,
-        Rung::Rebuild | Rung::Recreate | Rung::RestartDeployable => {
+        Rung::Rebuild | Rung::Recreate | Rung::RestartDeployable | Rung::Relocate => {
             path && infrastructure_answers && *verdict != Verdict::ChannelFault
         }
         Rung::RestartService => true,
-        Rung::Relocate => false,
     }
 }

@@ -2,8 +2,10 @@
 //! one is made. Both are admitted once (`gate.rs`) and end as one action (`action.rs`). What a crash leaves between them is looked at: a
 //! fence may be gone on from, a creation is never begun twice.
 
+use std::borrow::Cow;
+
 use cpe_proto::event::EventKind;
-use cpe_proto::id::{ActionId, AssemblyIndex};
+use cpe_proto::id::{ActionId, AssemblyIndex, Name};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::rung::Rung;
 use cpe_proto::snapshot::Stage;
@@ -13,6 +15,7 @@ use crate::action::OUTCOME_LOST_AFTER;
 use crate::engine::{About, Engine};
 use crate::health::ChannelHealth;
 use crate::input::ActionOutcome;
+use crate::ladder::Elsewhere;
 use crate::output::{Act, Action, Output};
 use crate::parts::{Phase, Recovery};
 
@@ -52,10 +55,14 @@ impl Engine {
         }
         let Some(recovery) = &mut self.assembly_mut(index).recovery else { return };
         recovery.stage = Some(Stage::Creating);
+        let rung = recovery.rung;
+        self.made_in(index, rung);
+        let Some(recovery) = &mut self.assembly_mut(index).recovery else { return };
         recovery.phase = Phase::Acting { until: now.after(timeout).after(OUTCOME_LOST_AFTER) };
         let Recovery { action, rung, incident, .. } = **recovery;
         self.changed = true;
-        let reason = format!("{proof}; its replacement is made").into();
+        let place = self.zone(index).map_or(String::new(), |zone| format!(" in {zone}"));
+        let reason = format!("{proof}; its replacement is made{place}").into();
         self.report(About::Assembly(index), EventKind::Fenced, now, |it| {
             it.reason = reason;
             (it.incident, it.action, it.rung) = (Some(incident), Some(action), Some(rung));
@@ -72,6 +79,45 @@ impl Engine {
             fenced,
             part_of: None,
         }));
+    }
+
+    /// Where its new instance is made: a recreate stays where the machine is, for as long as the definition gives that place.
+    fn made_in(&mut self, index: AssemblyIndex, rung: Rung) {
+        let given = self.definition().escalation.relocate.as_ref().map(|relocate| relocate.zone.clone());
+        let stays = self.assembly(index).zone.is_some() && self.assembly(index).zone == given;
+        self.assembly_mut(index).zone = given.filter(|_| stays || rung == Rung::Relocate);
+    }
+
+    /// The zone that an assembly lives in, or is being made in, where that is another than its definition's.
+    #[must_use]
+    pub fn zone(&self, index: AssemblyIndex) -> Option<&Name> {
+        self.assembly(index).zone.as_ref()
+    }
+
+    pub(crate) fn may_go_elsewhere(&self, index: AssemblyIndex) -> Elsewhere {
+        match &self.definition().escalation.relocate {
+            None => Elsewhere::NotGiven,
+            Some(relocate) if self.zone(index) == Some(&relocate.zone) => Elsewhere::ThereAlready,
+            Some(_) => Elsewhere::Given,
+        }
+    }
+
+    /// The failure domains of an assembly: those of its definition, and the zones that it was made in or is to be made in. What it still
+    /// shares with its first place nobody knows.
+    #[must_use]
+    pub fn domains(&self, index: AssemblyIndex) -> Cow<'_, [Name]> {
+        let own = &self.definition().assembly(index).failure_domains;
+        let part = self.assembly(index);
+        let goes = part.recovery.as_ref().is_some_and(|it| it.rung == Rung::Relocate);
+        let to = self.definition().escalation.relocate.as_ref().filter(|_| goes).map(|it| &it.zone);
+        let more = part.zone.iter().chain(to).filter(|zone| !own.contains(zone));
+        let mut all = Cow::Borrowed(own.as_slice());
+        for zone in more {
+            if !all.contains(zone) {
+                all.to_mut().push(zone.clone());
+            }
+        }
+        all
     }
 
     /// What an unresolved one was looked at for: the old instance is down for certain, and its replacement was not begun by this process.

@@ -133,7 +133,7 @@ impl Engine {
                     .hash(&mut hash);
                 it.told_ended.hash(&mut hash);
             }
-            (&part.address, part.moved, &part.foreign, part.given_back).hash(&mut hash);
+            (&part.address, part.moved, &part.foreign, part.given_back, &part.zone).hash(&mut hash);
             if let Some(it) = part.recovery.as_ref().filter(|it| given_out(it.phase)) {
                 let prepares = matches!(it.phase, Phase::Preparing { .. } | Phase::GivingBack { .. });
                 (it.action, matches!(it.phase, Phase::Acting { .. }), it.stage, prepares).hash(&mut hash);
@@ -193,6 +193,7 @@ impl Engine {
             moved: part.moved,
             foreign: part.foreign.as_deref().map(Into::into),
             given_back: part.given_back,
+            zone: part.zone.clone(),
             made_of: part.made_of.as_deref().cloned(),
             drift: part.trouble.as_ref().is_some_and(|trouble| trouble.drift),
             grace: (part.grace_until > now).then(|| part.grace_until.since(now).into()),
@@ -294,6 +295,7 @@ impl Engine {
         let definition = Arc::clone(self.definition());
         let part = self.assembly_mut(index);
         (part.address, part.moved) = (kept.address.as_deref().map(Into::into), kept.moved);
+        part.zone = kept.zone.clone();
         (part.foreign, part.given_back) = (kept.foreign.as_deref().map(Into::into), kept.given_back);
         if kept.given_back && kept.foreign.is_none() {
             self.tell_ours(index, "it bears no other controller's mark", resumed.now);
@@ -533,6 +535,7 @@ fn ladder_snapshot(ladder: &Ladder, now: Timestamp) -> LadderSnapshot {
         rebooted: ladder.rebooted,
         rebuilt: ladder.rebuilt,
         recreated: ladder.recreated,
+        relocated: ladder.relocated,
         beyond: ladder.beyond,
         given_up: ladder.given_up,
         retry_in: (ladder.retry_at > now).then(|| ladder.retry_at.since(now).into()),
@@ -550,6 +553,7 @@ fn ladder_of(kept: &LadderSnapshot, within: Duration, resumed: Resumed) -> Ladde
         rebooted: kept.rebooted,
         rebuilt: kept.rebuilt,
         recreated: kept.recreated,
+        relocated: kept.relocated,
         beyond: kept.beyond,
         given_up: kept.given_up,
         retry_at: kept.retry_in.map_or(Timestamp::ZERO, |left| resumed.left(left)),

@@ -28,7 +28,8 @@ impl Engine {
         if recovery.is_whole() {
             let looked_at = matches!(recovery.phase, Phase::Unresolved { .. });
             let seen = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.instance);
-            if looked_at && seen.is_some_and(|seen| seen.state == InstanceState::Off) {
+            let restarted = recovery.rung == Rung::RestartDeployable;
+            if restarted && looked_at && seen.is_some_and(|seen| seen.state == InstanceState::Off) {
                 self.assembly_trouble(index).ladder.beyond = Beyond::LeftOff;
             }
             self.come_back(index, now);

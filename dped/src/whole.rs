@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use cpe_proto::decision::Verdict;
 use cpe_proto::definition::{Affected, Deployable, Mode};
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
@@ -30,38 +31,70 @@ impl Engine {
 
     /// The deployable's rung for an assembly whose own ladder has ended, counted once.
     pub(crate) fn beyond(&mut self, index: AssemblyIndex, mut choice: Choice, now: Timestamp) -> Choice {
-        let Some(scope) = self.definition().escalation.deployable else { return choice };
         let Some(trouble) = &self.assembly(index).trouble else { return choice };
-        let (verdict, ladder) =
-            (trouble.verdict.as_ref().map(|(verdict, _)| verdict.clone()), &trouble.ladder);
-        if ladder.given_up {
+        let (due, relocated) = (trouble.ladder.beyond, trouble.ladder.relocated);
+        if trouble.ladder.given_up {
             return choice;
         }
-        let due = ladder.beyond;
-        if let Some(skip) = ladder::forbidden_as_whole(verdict.as_ref(), self.bounds(index)) {
-            choice.skipped.push((Rung::RestartDeployable, skip));
+        if due != Beyond::Due(Rung::Relocate) && !relocated {
+            choice = self.restart_as_whole(index, choice, now);
+        }
+        if choice.rung.is_none() && self.definition().escalation.relocate.is_some() {
+            choice = self.elsewhere(index, choice, now);
+        }
+        choice
+    }
+
+    /// All but the N-th failure are answered by a restart of what is affected.
+    fn restart_as_whole(&mut self, index: AssemblyIndex, mut choice: Choice, now: Timestamp) -> Choice {
+        let Some(scope) = self.definition().escalation.deployable else { return choice };
+        let rung = Rung::RestartDeployable;
+        let Some(trouble) = &self.assembly(index).trouble else { return choice };
+        let verdict = trouble.verdict.as_ref().map(|(verdict, _)| verdict);
+        if let Some(skip) = ladder::forbidden_as_whole(verdict, self.bounds(index)) {
+            choice.skipped.push((rung, skip));
             return choice;
         }
-        if due == Beyond::Due(Rung::RestartDeployable) {
-            choice.rung = Some(Rung::RestartDeployable);
+        if trouble.ladder.beyond == Beyond::Due(rung) {
+            choice.rung = Some(rung);
             return choice;
         }
         let count = self.failures.add(scope.window, now);
         let counted: Box<str> = format!("{} of the deployable", describe::count(count, scope.window)).into();
         let trouble = self.assembly_trouble(index);
-        trouble.counted = counted.clone();
+        trouble.counted = counted;
         trouble.backed_off = false;
-        if count.full {
+        if !count.full {
+            self.goes_beyond(index, rung, now);
+            choice.rung = Some(rung);
+        }
+        choice
+    }
+
+    /// The last rung: once, in the other place.
+    fn elsewhere(&mut self, index: AssemblyIndex, mut choice: Choice, now: Timestamp) -> Choice {
+        let Some(trouble) = &self.assembly(index).trouble else { return choice };
+        let verdict = trouble.verdict.as_ref().map_or(&Verdict::PerService, |(verdict, _)| verdict);
+        if let Some(skip) = ladder::forbidden_elsewhere(verdict, &trouble.ladder, self.bounds(index)) {
+            choice.skipped.push((Rung::Relocate, skip));
             return choice;
         }
-        trouble.ladder.beyond = Beyond::Due(Rung::RestartDeployable);
+        if trouble.ladder.beyond != Beyond::Due(Rung::Relocate) {
+            self.assembly_trouble(index).backed_off = false;
+            self.goes_beyond(index, Rung::Relocate, now);
+        }
+        choice.rung = Some(Rung::Relocate);
+        choice
+    }
+
+    fn goes_beyond(&mut self, index: AssemblyIndex, rung: Rung, now: Timestamp) {
+        let trouble = self.assembly_trouble(index);
+        trouble.ladder.beyond = Beyond::Due(rung);
         let incident = trouble.incident;
-        let reason = format!("{counted}: its own ladder has ended; escalates to {}", Rung::RestartDeployable);
+        let reason = format!("{}: its own ladder has ended; escalates to {rung}", trouble.counted);
         self.report(About::Assembly(index), EventKind::Escalated, now, |it| {
             (it.reason, it.incident) = (reason.into(), incident);
         });
-        choice.rung = Some(Rung::RestartDeployable);
-        choice
     }
 
     /// The assembly for which the deployable recovers as a whole now, and by which action.
@@ -183,7 +216,8 @@ impl Engine {
             }
             return;
         }
-        if by_hand || self.still_needed(index, now) {
+        let rung = self.assembly(index).recovery.as_ref().map_or(Rung::RestartDeployable, |it| it.rung);
+        if by_hand || self.still_needed(index, rung, now) {
             let Some(recovery) = self.assembly_mut(index).recovery.take() else { return };
             return self.give_out(index, recovery, now);
         }
@@ -196,11 +230,13 @@ impl Engine {
     }
 
     /// Stopping took its time, and cpe may have been restarted meanwhile: what it was admitted for must be so still, on fresh evidence.
-    fn still_needed(&mut self, index: AssemblyIndex, now: Timestamp) -> bool {
+    fn still_needed(&mut self, index: AssemblyIndex, rung: Rung, now: Timestamp) -> bool {
         let Some(facts) = self.facts(index, now) else { return false };
         let (verdict, _) = isolate(&facts);
+        // A person's word stands for what the infrastructure cannot say.
+        let fenced = self.assembly_trouble(index).fenced.is_some();
         self.assembly_wants(index, &verdict, &facts, now)
-            && enough_evidence(Rung::RestartDeployable, &verdict, &facts)
+            && (fenced || enough_evidence(rung, &verdict, &facts))
     }
 
     /// Asks for the next stop in an assembly, dependents before what they depend on.

@@ -1,10 +1,12 @@
 //! The operator's own program as an infrastructure. `answer.rs` reads what it says, `../process.rs` runs it and ends it.
 //!
-//! The contract: cpe runs `PROGRAM ACTION`. ACTION is one of status, create, start, stop, reboot-soft, reboot-hard, rebuild,
-//! destroy, claim, evacuate, capabilities.
+//! The contract: cpe runs `PROGRAM ACTION`. ACTION is one of status, create, relocate, start, stop, reboot-soft, reboot-hard,
+//! rebuild, destroy, claim, evacuate, capabilities.
 //!
 //! * Standard input: one JSON object, `{"action_id","controller","deployable","assembly","instance","address","parameters":{}}`; `instance`
 //!   and `address` are null where they are not known. Then it ends.
+//! * An assembly that lives, or is to be made, in another zone than its definition says has `"zone"` as well. `relocate` is `create` for
+//!   it; a program that says that it can do it looks at `zone` in every `create`, too.
 //! * Standard output: one JSON object, `{"state","instance","address","owner","detail"}`, at most 64 KiB; `state` is one of active, off,
 //!   error, gone, changing, unknown, and has to be there. For capabilities: `{"capabilities":["status","reboot-hard"]}`.
 //! * `evacuate` is about a failure domain that is dead (`[[domains]]` of cpe.toml), and optional: its object is

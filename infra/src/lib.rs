@@ -52,6 +52,9 @@ pub struct InstanceRequest {
     pub instance: Option<String>,
     /// The instance's address, if known.
     pub address: Option<String>,
+    /// The zone that it lives in, or is to be made in, where that is another than its definition's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// The assembly's parameters.
     pub parameters: BTreeMap<String, String>,
     /// The options of the assembly's outlet, for a fence agent. No other program gets them, for they may name secrets.

@@ -47,6 +47,7 @@ fn request(action: &str, parameters: &[(&str, &str)]) -> InstanceRequest {
         assembly: "web-1".to_owned(),
         instance: None,
         address: Some("192.0.2.1".to_owned()),
+        zone: None,
         parameters: parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         fence: FenceOptions::new(),
     }
@@ -131,6 +132,14 @@ async fn the_example_program_does_every_action() {
         let answer = example.perform(operation, &request, LONG).await.expect("it answers");
         assert_eq!((answer.state, answer.detail.as_str()), (state, detail), "{operation}");
     }
+    let elsewhere = |number: u32, zone: Option<&str>| InstanceRequest {
+        zone: zone.map(str::to_owned),
+        ..request(&format!("shop-z{number}"), &[])
+    };
+    let asked = elsewhere(1, Some("az2"));
+    let answer = example.perform(Operation::Relocate, &asked, LONG).await.expect("it answers");
+    assert_eq!((answer.state, answer.detail.as_str()), (InstanceState::Active, "boot 1 in az2"));
+    example.perform(Operation::Destroy, &elsewhere(2, None), LONG).await.expect("it answers");
     let error =
         example.perform(Operation::RebootHard, &request("shop-99", &[]), LONG).await.expect_err("it is gone");
     assert!(

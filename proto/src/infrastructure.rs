@@ -67,6 +67,8 @@ pub enum Operation {
     Status,
     /// Make a new instance.
     Create,
+    /// Make a new instance in another place than its definition says, or than it was made in before.
+    Relocate,
     /// Power it on.
     Start,
     /// Power it off, and confirm that it is off.
@@ -89,9 +91,10 @@ pub enum Operation {
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Status,
         Self::Create,
+        Self::Relocate,
         Self::Start,
         Self::Stop,
         Self::RebootSoft,
@@ -109,6 +112,7 @@ impl Operation {
         match self {
             Self::Status => "status",
             Self::Create => "create",
+            Self::Relocate => "relocate",
             Self::Start => "start",
             Self::Stop => "stop",
             Self::RebootSoft => "reboot-soft",
@@ -151,7 +155,8 @@ impl Capabilities {
             Rung::RebootSoft => &[Operation::RebootSoft],
             Rung::RebootHard => &[Operation::RebootHard],
             Rung::Rebuild => &[Operation::Rebuild],
-            Rung::Recreate | Rung::Relocate => &[Operation::Stop, Operation::Create],
+            Rung::Recreate => &[Operation::Stop, Operation::Create],
+            Rung::Relocate => &[Operation::Stop, Operation::Relocate],
         };
         needs.iter().all(|operation| self.0.contains(operation))
     }

@@ -81,6 +81,9 @@ pub struct AssemblySnapshot {
     /// It has borne another's mark, and does not any more.
     #[serde(default, skip_serializing_if = "is_default")]
     pub given_back: bool,
+    /// The zone that it was made in, if that is another than its definition's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Name>,
     /// It was not known to exist.
     #[serde(default, skip_serializing_if = "is_default")]
     pub drift: bool,
@@ -238,6 +241,9 @@ pub struct LadderSnapshot {
     /// A recreate was done.
     #[serde(skip_serializing_if = "is_default")]
     pub recreated: bool,
+    /// A relocation was done.
+    #[serde(skip_serializing_if = "is_default")]
+    pub relocated: bool,
     /// The deployable's scope has its turn.
     #[serde(skip_serializing_if = "is_default")]
     pub beyond: Beyond,
@@ -371,6 +377,7 @@ mod tests {
             moved: false,
             foreign: None,
             given_back: false,
+            zone: None,
             drift: false,
             made_of: None,
             grace: None,

@@ -62,7 +62,7 @@ fn what_is_not_said_has_the_defaults_of_the_policy() {
 
     let mail = load("single-host.toml").deployable;
     assert_eq!((mail.mode, mail.infrastructure.as_ref()), (Mode::Act, None));
-    assert_eq!((mail.escalation, mail.timing), (Escalation::default(), Timing::default()));
+    assert_eq!((&mail.escalation, mail.timing), (&Escalation::default(), Timing::default()));
     let host = &mail.assemblies[0];
     assert_eq!(host.machine, Machine::Address("mail.example.com".to_owned()));
     assert_eq!(

@@ -334,13 +334,15 @@ pub enum Maintenance {
 }
 
 fn rung(text: &str) -> Result<Rung, String> {
-    const BY_HAND: [Rung; 6] = [
+    const BY_HAND: [Rung; 8] = [
         Rung::RestartService,
         Rung::Start,
         Rung::RebootSoft,
         Rung::RebootHard,
         Rung::Rebuild,
         Rung::Recreate,
+        Rung::RestartDeployable,
+        Rung::Relocate,
     ];
     let words = BY_HAND.map(Rung::as_str).join(", ");
     BY_HAND.into_iter().find(|rung| rung.as_str() == text).ok_or_else(|| format!("expected one of {words}"))

@@ -83,7 +83,7 @@ fn what_makes_no_sense_is_wrong_usage_and_says_why() {
         ("maintenance on shop --for 2h", "--reason"),
         ("pause shop", "--reason"),
         ("ack shop#x", "shop#3"),
-        ("recover shop/web --rung relocate", "reboot-hard"),
+        ("recover shop/web --rung replace", "reboot-hard"),
         ("confirm-fenced shop/web", "--reason"),
         ("completions dos", "possible values"),
     ] {

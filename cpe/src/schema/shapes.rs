@@ -69,7 +69,8 @@ pub(super) fn one_of(name: &str) -> &'static [&'static str] {
 
 const PORT: Shape = Number(1, 65535);
 const TEXT_OR_PORT: Shape = Any(&[Text, PORT]);
-const RUNGS: Shape = Words(&["restart-service", "reboot-soft", "reboot-hard", "rebuild", "recreate"]);
+const RUNGS: Shape =
+    Words(&["restart-service", "reboot-soft", "reboot-hard", "rebuild", "recreate", "relocate"]);
 const ON_ORDER: Shape = Words(&["recover", "report"]);
 const OPERATIONS: Shape = Texts;
 
@@ -104,6 +105,7 @@ pub(super) const DEFINITION: &Tables = &[
             ("service", Table("a window")),
             ("assembly", Table("a window")),
             ("deployable", Table("the deployable's window")),
+            ("relocate", Table("relocate")),
         ],
     ),
     ("a window", &[("failures", Number(1, 100)), ("within", Duration)]),
@@ -111,6 +113,7 @@ pub(super) const DEFINITION: &Tables = &[
         "the deployable's window",
         &[("failures", Number(1, 100)), ("within", Duration), ("scope", Words(&["affected", "all"]))],
     ),
+    ("relocate", &[("zone", Text)]),
     (
         "[timing]",
         &[

@@ -104,8 +104,10 @@ impl Auditor {
             act: intent.act.clone(),
             before,
         });
-        let reboots =
-            matches!(intent.rung, Some(Rung::RebootSoft | Rung::RebootHard | Rung::Start | Rung::Rebuild));
+        let reboots = matches!(
+            intent.rung,
+            Some(Rung::RebootSoft | Rung::RebootHard | Rung::Start | Rung::Rebuild | Rung::RestartDeployable)
+        );
         if let Some(incident) = intent.incident.filter(|_| reboots) {
             let of = ((intent.deployable.clone(), incident), intent.assembly.clone());
             let first = self.reboots.entry(of).or_insert(record.time);
@@ -217,7 +219,7 @@ impl Auditor {
 
     /// Rule 3, as far as records show it: what replaces an instance follows a reboot of the same incident, or the instance was gone.
     fn reboot_came_first(&self, key: &ActionKey, decided: &Decided, begun: &Begun) -> bool {
-        let replaces = matches!(decided.rung, Rung::Rebuild | Rung::Recreate);
+        let replaces = matches!(decided.rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate);
         if !replaces || decided.gone || decided.by_hand() {
             return true;
         }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use cpe_proto::definition::{Deployable, Part, Window};
-use cpe_proto::id::{AssemblyIndex, ServiceIndex};
+use cpe_proto::id::{AssemblyIndex, Name, ServiceIndex};
 use cpe_proto::rung::Rung;
 
 use super::times::{machine_action, restart};
@@ -46,6 +46,9 @@ pub fn conflicts(definition: &Deployable, assumed: &Assumptions) -> Vec<Conflict
     }
     if let Some(scope) = definition.escalation.deployable {
         window_of_the_whole(definition, scope.window, assumed, &mut found);
+    }
+    if let Some(relocate) = &definition.escalation.relocate {
+        the_other_place(definition, &relocate.zone, assumed, &mut found);
     }
     retries(definition, &mut found);
     found
@@ -164,6 +167,26 @@ fn window_of_the_whole(
     let most = slowest(Rung::RestartDeployable, failures, each);
     if failures > 1 && most > window.within {
         found.push(slow(Part::Deployable, "deployable", window, most, "restarts of what is affected"));
+    }
+}
+
+/// A relocation that nobody may or can do, or that leads where a machine is already.
+fn the_other_place(definition: &Deployable, zone: &Name, assumed: &Assumptions, found: &mut Vec<Conflict>) {
+    let permits = |index: &AssemblyIndex| assumed.permits(definition.assembly(*index), Rung::Relocate);
+    let mut warn = |message: String| {
+        found.push(Conflict { part: Part::Deployable, key: "relocate", weight: Weight::Warning, message });
+    };
+    if definition.assembly_indices().all(|index| !permits(&index)) {
+        return warn("`relocate` is never done: no assembly has `max_rung` = \"relocate\", `data` that may be lost or follows it, and an infrastructure that can stop and relocate it".to_owned());
+    }
+    for index in definition.assembly_indices().filter(permits) {
+        let assembly = definition.assembly(index);
+        if assembly.failure_domains.contains(zone) {
+            warn(format!(
+                "`relocate` leads to {zone}, where {} is already: it is in its `failure_domains`",
+                assembly.name
+            ));
+        }
     }
 }
 

@@ -108,8 +108,14 @@ fn of_machine(definition: &Deployable, index: AssemblyIndex, assumed: &Assumptio
     // Once each.
     add(Rung::Rebuild, 1, 0);
     add(Rung::Recreate, 1, 0);
-    let replaces =
-        [Rung::Rebuild, Rung::Recreate].into_iter().filter(|rung| rates.contains_key(rung)).count();
+    if definition.escalation.relocate.is_some() {
+        // It stays where it is made.
+        add(Rung::Relocate, 0, 1);
+    }
+    let replaces = [Rung::Rebuild, Rung::Recreate, Rung::Relocate]
+        .into_iter()
+        .filter(|rung| rates.contains_key(rung))
+        .count();
     let each = reboots.saturating_add(u64::try_from(replaces).unwrap_or(0));
     let all = each.saturating_mul(rounds).saturating_add(retries).saturating_add(whole);
     let acted_on = if rates.is_empty() { 0 } else { all };

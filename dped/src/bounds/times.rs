@@ -11,7 +11,7 @@ use cpe_proto::rung::Rung;
 use super::{Assumptions, confirmation, detection, turn};
 use crate::action::OUTCOME_LOST_AFTER;
 use crate::backoff;
-use crate::ladder::{self, Bounds, Ladder};
+use crate::ladder::{self, Bounds, Elsewhere, Ladder};
 use crate::replace::replaces;
 use crate::whole::affected;
 
@@ -148,6 +148,7 @@ fn climb(
         capabilities: assumed.capabilities.as_ref(),
         climbs: window.is_some(),
         deployable: definition.escalation.deployable.is_some(),
+        relocate: elsewhere(definition),
     };
     let failures = window.unwrap_or(Window::DEFAULT).failures.get();
     let mut ladder = Ladder::default();
@@ -173,8 +174,12 @@ fn climb(
     beyond(definition, index, verdict, assumed, bounds, (at, confirmed), rungs)
 }
 
+fn elsewhere(definition: &Deployable) -> Elsewhere {
+    definition.escalation.relocate.as_ref().map_or(Elsewhere::NotGiven, |_| Elsewhere::Given)
+}
+
 /// The deployable's scope after it: all but the N-th failure are answered by a restart of what is affected, and each that does not help
-/// is a failure at once. Others let go before it and come back after it, or are given back, each step at its longest.
+/// is a failure at once. Then the other place, once. Others let go before it and come back after it, or are given back, each step at its longest.
 fn beyond(
     definition: &Deployable,
     index: AssemblyIndex,
@@ -184,10 +189,6 @@ fn beyond(
     (mut at, confirmed): (Duration, Duration),
     rungs: &mut Vec<RungBound>,
 ) -> Duration {
-    let Some(scope) = definition.escalation.deployable else { return at };
-    if ladder::forbidden_as_whole(Some(verdict), bounds).is_some() {
-        return at;
-    }
     let (assembly, timing) = (definition.assembly(index), &definition.timing);
     let others = affected(definition, index).into_iter().map(|it| definition.service(it));
     let others = others.filter(|it| it.restart.is_some());
@@ -197,13 +198,25 @@ fn beyond(
     };
     let others: Duration = others.map(each).sum();
     let looked_at = (assembly.probe.interval + assembly.probe.timeout) * 8;
-    for failure in 1..scope.window.failures.get() {
+    let mut answered = |rung: Rung, attempt: u32| {
         at += asked_again(assembly) + assumed.infrastructure_answers;
-        at += backoff::longest(Rung::RestartDeployable, failure - 1);
-        let takes = others + looked_at + machine_action(timing, Rung::RestartDeployable, assembly, assumed);
+        if replaces(rung) {
+            // What the attempt before may still do is waited for.
+            at += timing.action_give_up;
+        }
+        at += backoff::longest(rung, attempt);
+        let takes = others + looked_at + machine_action(timing, rung, assembly, assumed);
         at += takes;
-        rungs.push(RungBound { rung: Rung::RestartDeployable, over: at, takes });
+        rungs.push(RungBound { rung, over: at, takes });
         at += confirmed * 2;
+    };
+    let restart = ladder::forbidden_as_whole(Some(verdict), bounds).is_none();
+    let scope = definition.escalation.deployable.filter(|_| restart);
+    for failure in 1..scope.map_or(1, |scope| scope.window.failures.get()) {
+        answered(Rung::RestartDeployable, failure - 1);
+    }
+    if ladder::forbidden(Rung::Relocate, bounds).is_none() {
+        answered(Rung::Relocate, 0);
     }
     at
 }

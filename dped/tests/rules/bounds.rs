@@ -47,6 +47,16 @@ fn cases() -> Vec<(&'static str, String)> {
                 UNCAPPED,
             ),
         ),
+        (
+            "as a whole, then elsewhere",
+            definition(
+                "interval = \"2s\"",
+                &format!(
+                    "{CLIMBS}\ndeployable = {{ failures = 2, within = \"12h\" }}\nrelocate = {{ zone = \"az2\" }}"
+                ),
+                "data = \"none\"\nmax_rung = \"relocate\"",
+            ),
+        ),
     ]
 }
 
@@ -338,6 +348,8 @@ fn timers_that_contradict_each_other_are_found_and_those_that_do_not_are_left() 
             "timing = { retry_after = \"5s\", action_give_up = \"15m\" }\n[escalation]\nservice = { failures = 8, within = \"1h\" }",
         ),
         ("stable_for = \"10m\"", "[escalation]\nservice = { failures = 1, within = \"5m\" }"),
+        ("", "[escalation]\ndeployable = { failures = 3, within = \"10m\" }"),
+        ("", "[escalation]\nrelocate = { zone = \"az2\" }"),
     ] {
         text.push_str(&format!("{probe} {}\n", more.replace('\n', " ").trim()));
         for line in found(probe, more) {
@@ -345,4 +357,19 @@ fn timers_that_contradict_each_other_are_found_and_those_that_do_not_are_left() 
         }
     }
     expect_file!["../tables/conflicts.txt"].assert_eq(&text);
+}
+
+#[test]
+fn a_relocation_that_leads_where_a_machine_is_already_is_told() {
+    let found = |domain: &str| {
+        let machine = format!("data = \"none\"\nmax_rung = \"relocate\"\nfailure_domains = [\"{domain}\"]");
+        let definition = parsed(&definition("", "[escalation]\nrelocate = { zone = \"az2\" }", &machine));
+        let found = bounds::conflicts(&definition, &assumed(&definition));
+        found.into_iter().map(|it| it.message).collect::<Vec<_>>()
+    };
+    assert_eq!(found("az1"), [""; 0]);
+    assert_eq!(
+        found("az2"),
+        ["`relocate` leads to az2, where web is already: it is in its `failure_domains`"]
+    );
 }

@@ -81,6 +81,7 @@ fn data_local_forbids_rebuild_and_recreate_with_a_record() {
         data: cpe_proto::definition::Data::Local,
         capabilities: site.capabilities.as_ref(),
         deployable: false,
+        relocate: dped::ladder::Elsewhere::NotGiven,
         climbs: true,
     };
     let ladder = dped::ladder::Ladder { climbed: true, rebooted: true, ..Default::default() };

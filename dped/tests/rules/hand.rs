@@ -137,7 +137,7 @@ fn what_the_definition_forbids_or_nobody_can_do_stays_undone() {
     let order = site.recover("db", Some(Rung::Recreate));
     refused(&site, order, "above max_rung");
     let order = site.recover("db", Some(Rung::Relocate));
-    refused(&site, order, "not supported yet");
+    refused(&site, order, "relocate: above max_rung");
     site.order(Order::Stop);
     let order = site.recover("web", None);
     refused(&site, order, "cpe start");

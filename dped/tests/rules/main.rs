@@ -3,6 +3,7 @@
 mod bounds;
 mod counting;
 mod dependencies;
+mod elsewhere;
 mod exact;
 mod failing;
 mod found;

@@ -60,6 +60,7 @@ impl Power<'_> {
                 Some(Reboot::Own) | None => self.own_reboot().await,
             },
             Operation::Create
+            | Operation::Relocate
             | Operation::RebootSoft
             | Operation::Rebuild
             | Operation::Destroy

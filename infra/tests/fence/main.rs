@@ -44,6 +44,7 @@ fn request(own: FenceOptions) -> InstanceRequest {
         assembly: "web-1".to_owned(),
         instance: None,
         address: Some("192.0.2.1".to_owned()),
+        zone: None,
         parameters: BTreeMap::new(),
         fence: own,
     }

@@ -36,7 +36,9 @@ pub use resolve::{ORDER_MAX, SERVICES_MAX};
 pub use resource::{OcfAgent, ParameterName, ProgramPath, Restart, ScriptName};
 pub use schema::SCHEMAS;
 pub use set::check_set;
-pub use settings::{Affected, DeployableScope, Escalation, OnOrder, ProbeSettings, Timing, Window};
+pub use settings::{
+    Affected, DeployableScope, Escalation, OnOrder, ProbeSettings, Relocation, Timing, Window,
+};
 
 use crate::fence::FenceOptions;
 use crate::id::{AssemblyIndex, Name, ServiceIndex};

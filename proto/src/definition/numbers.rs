@@ -3,8 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::schema::{DEPLOYABLE_SCOPE, WINDOW};
-use super::{Affected, DeployableScope, Escalation, OnOrder, ProbeSettings, Timing, Window};
+use super::read::name;
+use super::schema::{DEPLOYABLE_SCOPE, RELOCATION, WINDOW};
+use super::{Affected, DeployableScope, Escalation, OnOrder, ProbeSettings, Relocation, Timing, Window};
 use crate::document::Table;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -19,7 +20,17 @@ pub(super) fn read_escalation(table: &Table<'_>) -> Escalation {
         let affected = scope.word("scope", &words).unwrap_or_default();
         Some(DeployableScope { window: read_window(&scope)?, scope: affected })
     };
-    Escalation { service: window("service"), assembly: window("assembly"), deployable: deployable() }
+    let relocate = || {
+        let relocate = table.table("relocate", &RELOCATION)?;
+        relocate.require("zone", "zone = \"...\"");
+        Some(Relocation { zone: relocate.parse("zone", name)? })
+    };
+    Escalation {
+        service: window("service"),
+        assembly: window("assembly"),
+        deployable: deployable(),
+        relocate: relocate(),
+    }
 }
 
 fn read_window(window: &Table<'_>) -> Option<Window> {

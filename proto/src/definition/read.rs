@@ -233,16 +233,14 @@ fn read_data(table: &Table<'_>) -> Data {
 }
 
 fn read_max_rung(table: &Table<'_>, data: Data, has_infrastructure: bool) -> Rung {
-    const RUNGS: [Rung; 5] =
-        [Rung::RestartService, Rung::RebootSoft, Rung::RebootHard, Rung::Rebuild, Rung::Recreate];
-    if let Some(text) = table.text("max_rung")
-        && text.text == Rung::Relocate.as_str()
-    {
-        table
-            .report()
-            .error(text.at, "`max_rung` \"relocate\" is not supported yet, the highest is \"recreate\"");
-        return Rung::Recreate;
-    }
+    const RUNGS: [Rung; 6] = [
+        Rung::RestartService,
+        Rung::RebootSoft,
+        Rung::RebootHard,
+        Rung::Rebuild,
+        Rung::Recreate,
+        Rung::Relocate,
+    ];
     let Some(rung) = table.word("max_rung", &RUNGS.map(|rung| (rung.as_str(), rung))) else {
         return Rung::RebootHard;
     };

@@ -488,7 +488,7 @@ impl<'r, 't> Plan<'r, 't> {
             name: self.template.name.clone()?,
             infrastructure: self.template.infrastructure.clone(),
             mode: self.template.mode,
-            escalation: self.template.escalation,
+            escalation: self.template.escalation.clone(),
             timing: self.template.timing,
             maintenance,
             assemblies,

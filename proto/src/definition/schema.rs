@@ -17,12 +17,14 @@ pub(super) const PROBE: Schema = Schema {
 };
 
 pub(super) const ESCALATION: Schema =
-    Schema { title: "[escalation]", keys: &["service", "assembly", "deployable"], later: &[] };
+    Schema { title: "[escalation]", keys: &["service", "assembly", "deployable", "relocate"], later: &[] };
 
 pub(super) const WINDOW: Schema = Schema { title: "a window", keys: &["failures", "within"], later: &[] };
 
 pub(super) const DEPLOYABLE_SCOPE: Schema =
     Schema { title: "the deployable's window", keys: &["failures", "within", "scope"], later: &[] };
+
+pub(super) const RELOCATION: Schema = Schema { title: "relocate", keys: &["zone"], later: &[] };
 
 pub(super) const TIMING: Schema = Schema {
     title: "[timing]",
@@ -146,13 +148,14 @@ pub(super) const RESTART: Schema = Schema {
 };
 
 /// Every kind of table with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 19] = [
+pub const SCHEMAS: [&Schema; 20] = [
     &DEFINITION,
     &MAINTENANCE,
     &PROBE,
     &ESCALATION,
     &WINDOW,
     &DEPLOYABLE_SCOPE,
+    &RELOCATION,
     &TIMING,
     &ASSEMBLY,
     &ADOPT,

@@ -3,6 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::id::Name;
+
 /// When something is probed and believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeSettings {
@@ -57,7 +59,7 @@ impl Window {
 }
 
 /// When a scope is escalated. A scope without a window never climbs: [`Window::DEFAULT`] ends in exhausted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Escalation {
     /// From restarting a service to its assembly.
     pub service: Option<Window>,
@@ -65,6 +67,15 @@ pub struct Escalation {
     pub assembly: Option<Window>,
     /// When the ladder of an assembly has ended: restarting what is affected; none: that rung is never tried.
     pub deployable: Option<DeployableScope>,
+    /// After that: where else a machine may be made; none: it is never made elsewhere.
+    pub relocate: Option<Relocation>,
+}
+
+/// `relocate = { zone }`: where a machine is made anew when nothing has helped it where it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// The infrastructure's name of a zone. A failure domain of that name is this one.
+    pub zone: Name,
 }
 
 /// `deployable = { failures, within, scope }`: what is done when the ladder of an assembly has ended.

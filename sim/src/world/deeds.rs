@@ -49,7 +49,9 @@ impl World {
     /// The second step of what was admitted: nothing strands it half way, so that it is held against nothing but the machine itself.
     fn act_create(&mut self, member: usize, action: Action) {
         let name = self.files[member].0.clone();
-        self.say(What::Did(format!("create {name} !{}", action.action)));
+        let Some(it) = self.member(member) else { return };
+        let assembly = it.engine.definition().assembly(action.assembly).name.clone();
+        self.say(What::Did(format!("create {name}/{assembly} !{}", action.action)));
         let id = action.action;
         if let Some(it) = self.member_mut(member) {
             it.acting.insert(id);
@@ -133,7 +135,8 @@ impl World {
     /// The outcome of an operation, as the act that it belongs to is answered.
     fn answer_operation(&mut self, at: Timestamp, operate: &Operate, outcome: ActionOutcome) {
         let (life, member, action) = (operate.life, operate.member, operate.action);
-        let makes_disk = matches!(operate.operation, Operation::Rebuild | Operation::Create);
+        let makes_disk =
+            matches!(operate.operation, Operation::Rebuild | Operation::Create | Operation::Relocate);
         if makes_disk && matches!(outcome, ActionOutcome::Unresolved { .. }) {
             // Who hears this cannot know which disk it has.
             self.machines[operate.machine].units.iter_mut().for_each(|unit| unit.set_up.by = None);
@@ -190,11 +193,14 @@ impl World {
                     Act::Machine(Rung::Rebuild) => Operation::Rebuild,
                     // What is started again, and what is replaced, is confirmed off first.
                     Act::Machine(Rung::RestartDeployable) => Operation::Stop,
+                    Act::Machine(Rung::Relocate) => Operation::Relocate,
                     Act::Machine(_) => Operation::Create,
                     _ => Operation::Stop,
                 };
                 let then = matches!(action.act, Act::Machine(Rung::RestartDeployable));
+                let zone = it.engine.zone(action.assembly).cloned();
                 let operate = Operate {
+                    zone,
                     then_starts: then,
                     life,
                     member,
@@ -308,6 +314,12 @@ impl World {
             };
             return self.answer_operation(soon, &operate, outcome);
         }
+        if operate.fate == Some(Fate::Refused) && operate.action.0.is_multiple_of(2) {
+            // As many of its program run as may run at once.
+            let outcome =
+                ActionOutcome::NotBegun { why: Refusal::NotStarted, detail: "it is too busy".into() };
+            return self.answer_operation(soon, &operate, outcome);
+        }
         if now < infrastructure.errors_until || operate.fate == Some(Fate::Refused) {
             let detail = "infrastructure: error refused".into();
             return self.answer_operation(soon, &operate, ActionOutcome::Failed { detail });
@@ -331,6 +343,13 @@ impl World {
     /// An operation takes effect, whoever still waits for it.
     pub(super) fn operate(&mut self, operate: &Operate) {
         let state = self.take_effect(operate.machine, operate.operation, operate.fenced);
+        if let (Operation::Create | Operation::Relocate, Some(zone)) = (operate.operation, &operate.zone) {
+            // What it still shares with its first place nobody knows.
+            let domains = &mut self.machines[operate.machine].domains;
+            if !domains.contains(zone) {
+                domains.push(zone.clone());
+            }
+        }
         let waits = operate.life == self.process.life && self.now <= operate.until;
         if !waits {
             self.truth.done_unseen(operate.member, operate.action);
@@ -401,12 +420,12 @@ impl World {
         let (power, frozen) = (it.power, it.frozen);
         match (operation, power) {
             // A person's word is believed.
-            (Operation::Create, Power::On | Power::Booting) if !fenced => {
+            (Operation::Create | Operation::Relocate, Power::On | Power::Booting) if !fenced => {
                 let what = format!("a second instance of {} was made while the first one runs", it.label());
                 self.broken(what);
                 return InstanceState::Error;
             }
-            (Operation::Create, _) => {
+            (Operation::Create | Operation::Relocate, _) => {
                 it.instance += 1;
                 it.renew_disk();
                 self.boot(machine);

@@ -49,6 +49,9 @@ pub fn draw(seed: u64, lasts: Duration) -> (Fleet, Vec<Planned>) {
 
 // ---- the fleet
 
+/// The dice of what else a definition says of other places.
+const ELSEWHERE: u64 = 1_000;
+
 const DOMAINS: [&str; 6] = ["az1", "az2", "rack1", "rack2", "rack3", "net1"];
 
 fn fleet(dice: &mut Dice, more: &Dice) -> (Fleet, Vec<String>) {
@@ -164,6 +167,9 @@ fn definition(dice: &mut Dice, index: u64, machines: u64, domains: usize, large:
     }
     if climbs > 0 {
         text.push_str(beyond(&mut dice.fork(index)));
+        if !infrastructure.is_empty() && !dice.fork(ELSEWHERE + index).one_in(4) {
+            text.push_str("relocate = { zone = \"az2\" }\n");
+        }
     }
     for machine in 0..machines {
         assembly(dice, &mut text, index, machine, domains, !infrastructure.is_empty());
@@ -192,7 +198,7 @@ fn assembly(
     let data = dice.of(&["local", "volume", "none"]);
     let max_rung = match data {
         "local" => dice.of(&["restart-service", "reboot-soft", "reboot-hard", "reboot-hard"]),
-        _ => dice.of(&["reboot-hard", "rebuild", "recreate", "recreate"]),
+        _ => dice.of(&["reboot-hard", "rebuild", "recreate", "relocate"]),
     };
     let _ = writeln!(text, "[assemblies.m{machine}]");
     match dice.roll(6) {
@@ -453,6 +459,7 @@ impl<'a> Planner<'a> {
             Some(Rung::Rebuild),
             Some(Rung::Recreate),
             Some(Rung::RestartDeployable),
+            Some(Rung::Relocate),
         ])
     }
 

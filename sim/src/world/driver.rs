@@ -483,7 +483,7 @@ impl World {
         let name = self.files[member].0.clone();
         let Some(it) = self.member(member) else { return };
         let definition = Arc::clone(it.engine.definition());
-        let domains = &definition.assembly(assembly).failure_domains;
+        let domains = it.engine.domains(assembly).into_owned();
         let guard = &self.process.guard;
         let answered = guard.path_proof(DEFAULT_PATH, (&name, assembly), now);
         let by = answered.as_ref().map_or(String::new(), |(_, prover)| match prover {
@@ -492,7 +492,7 @@ impl World {
         });
         let surroundings = Surroundings {
             self_trusted: guard.self_trusted(DEFAULT_PATH, now),
-            held_domain: guard.held_domain(domains),
+            held_domain: guard.held_domain(&domains),
             path_answered_ago: answered.map(|(ago, _)| ago),
             path_answered_by: by.into(),
             capabilities: definition.infrastructure.as_ref().map(|name| {
@@ -524,8 +524,8 @@ impl World {
             let told = &mut it.classes[usize::from(index.0)];
             let Some(class) = class.filter(|class| *told != Some(*class)) else { continue };
             *told = Some(class);
-            let domains = &definition.assembly(index).failure_domains;
-            self.process.guard.health(&definition.name, index, domains, class, now);
+            let domains = it.engine.domains(index);
+            self.process.guard.health(&definition.name, index, &domains, class, now);
         }
         self.hear_guard();
     }
@@ -536,10 +536,8 @@ impl World {
         let now = self.boot_time();
         let Some(it) = self.member(member) else { return };
         let definition = Arc::clone(it.engine.definition());
-        let place = Place {
-            infrastructure: definition.infrastructure.clone(),
-            domains: &definition.assembly(request.assembly).failure_domains,
-        };
+        let domains = it.engine.domains(request.assembly).into_owned();
+        let place = Place { infrastructure: definition.infrastructure.clone(), domains: &domains };
         let (answer, gates) = self.process.guard.ask(&definition.name, &request, &place, now);
         let action = request.action;
         if answer == Answer::Admitted {

@@ -93,7 +93,7 @@ impl World {
         if request.verdict == Verdict::Hung && !self.path_was_proven(place, &assembly.probe) {
             wrong.push("it is called hung, and nothing else answered on its path".to_owned());
         }
-        if !matches!(rung, Rung::Rebuild | Rung::Recreate) {
+        if !matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate) {
             return;
         }
         let again = action.incident.is_some_and(|incident| {

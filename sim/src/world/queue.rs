@@ -163,6 +163,8 @@ pub(super) struct Operate {
     pub(super) fate: Option<Fate>,
     /// A person confirmed that the old instance is down.
     pub(super) fenced: bool,
+    /// The zone that it is made in, if it is one that its definition does not say.
+    pub(super) zone: Option<Name>,
     /// Once it is verified off it is started: a restart of the deployable.
     pub(super) then_starts: bool,
 }

@@ -182,7 +182,7 @@ impl Truth {
             self.go_astray(member);
         }
         // As for a process that ended.
-        let prepared = |it: &Request| it.rung == Some(Rung::RestartDeployable);
+        let prepared = |it: &Request| it.rung >= Some(Rung::RestartDeployable);
         self.requests.retain(|(of, action), it| *of != member || carried.contains(action) && prepared(it));
     }
 
@@ -199,7 +199,7 @@ impl Truth {
             carried.contains(key) || doing.contains(key)
         });
         // What was still being prepared goes on with what it was granted.
-        self.requests.retain(|key, it| carried.contains(key) && it.rung == Some(Rung::RestartDeployable));
+        self.requests.retain(|key, it| carried.contains(key) && it.rung >= Some(Rung::RestartDeployable));
         self.foreign.clear();
         self.warned.clear();
     }
@@ -374,7 +374,7 @@ impl World {
     fn judge_alone(&self, member: usize, action: &Action, wrong: &mut Vec<String>) {
         let whole = self.truth.requests.iter().find(|((of, id), it)| {
             let other = *of == member && *id != action.action && Some(*id) != action.part_of;
-            other && it.rung == Some(Rung::RestartDeployable)
+            other && it.rung >= Some(Rung::RestartDeployable)
         });
         let own = |it: &Request| it.assembly == action.assembly;
         if let Some(((_, id), _)) = whole.filter(|(_, it)| !own(it)) {
@@ -437,7 +437,7 @@ impl World {
         limit("the fleet".to_owned(), places(&|_, _| true), settings.in_flight_fleet);
         // What is prepared first was counted when it was admitted.
         if let (Act::Fence(rung) | Act::Machine(rung), Some(name)) = (action.act, open.infrastructure)
-            && rung != Rung::RestartDeployable
+            && rung < Rung::RestartDeployable
         {
             let times = self.truth.machine_rungs.entry(name.clone()).or_default();
             times.push_back(now);
@@ -503,10 +503,13 @@ impl World {
         if rung == Rung::RestartDeployable && definition.escalation.deployable.is_none() {
             wrong.push("its definition does not give it".to_owned());
         }
+        if rung == Rung::Relocate && definition.escalation.relocate.is_none() {
+            wrong.push("its definition does not say where else it may live".to_owned());
+        }
         if cap > assembly.max_rung && rung != Rung::Start {
             wrong.push(format!("above max_rung {}", assembly.max_rung));
         }
-        if matches!(rung, Rung::Rebuild | Rung::Recreate) && assembly.data == Data::Local {
+        if matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate) && assembly.data == Data::Local {
             wrong.push("it would lose local data".to_owned());
         }
         let lied =

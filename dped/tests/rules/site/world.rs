@@ -459,8 +459,8 @@ impl Site {
             return;
         }
         let definition = Arc::clone(self.engine.definition());
-        let domains = &definition.assembly(request.assembly).failure_domains;
-        let place = Place { infrastructure: definition.infrastructure.clone(), domains };
+        let domains = self.engine.domains(request.assembly).into_owned();
+        let place = Place { infrastructure: definition.infrastructure.clone(), domains: &domains };
         let (answer, gates) = match self.refuses {
             Some(refusal) => (Answer::Refused(refusal), Vec::new()),
             None => self.guard.ask(&definition.name, request, &place, self.now),
@@ -697,7 +697,7 @@ impl Site {
                     (Rung::Start | Rung::RebootHard | Rung::RestartDeployable, Machine::Off) => true,
                     (Rung::RebootSoft, Machine::Frozen) => false,
                     (Rung::Rebuild, machine) => machine != Machine::Gone,
-                    (Rung::Recreate, _) => true,
+                    (Rung::Recreate | Rung::Relocate, _) => true,
                     (_, machine) => !matches!(machine, Machine::Gone | Machine::Off),
                 };
                 if possible {
@@ -708,7 +708,9 @@ impl Site {
                         self.set_up.retain(|name, _| !anew.contains(name));
                     }
                     let host = &mut self.hosts[usize::from(index.0)];
-                    if let Some(address) = host.moves_to.take().filter(|_| rung == Rung::Recreate) {
+                    if let Some(address) =
+                        host.moves_to.take().filter(|_| matches!(rung, Rung::Recreate | Rung::Relocate))
+                    {
                         host.address = Some(address);
                         self.push(now, Happening::AskedInstance(index));
                     }
