@@ -119,7 +119,10 @@ impl Engine {
         self.definition().service(service).restart.is_some()
             && self.assembly(index).channel == ChannelHealth::Healthy
             && !self.in_maintenance(index)
+            && !self.is_paused(index)
+            && !self.is_service_paused(service)
             && self.foreign(index).is_none()
+            && self.address_missing(service).is_none()
             && !matches!(self.service(service).state, State::Stopped | State::Misconfigured)
     }
 

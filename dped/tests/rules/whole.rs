@@ -5,7 +5,7 @@ use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::{Capabilities, Operation};
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
-use dped::Act;
+use dped::{Act, Order, PartName};
 
 use crate::site::{Machine, Outcome, Site, Unit, seconds};
 
@@ -53,7 +53,10 @@ fn deeds(site: &Site) -> Vec<String> {
 
 /// A site whose database no reboot mends, just before its deployable is restarted.
 fn broken(definition: &str) -> Site {
-    let mut site = Site::with(definition);
+    broken_at(Site::with(definition))
+}
+
+fn broken_at(mut site: Site) -> Site {
     site.break_for_good("db/pg");
     site.until("its own ladder has ended", 600.0, |site| {
         site.reasons(EventKind::Escalated).iter().any(|it| it.contains("restart-deployable"))
@@ -169,7 +172,7 @@ fn what_is_held_before_its_machine_was_touched_is_called_off_and_nothing_stays_s
             "maintenance" => site.maintenance(on),
             _ => {
                 site.guard.set_paused(on);
-                site.order(dped::Order::FleetPause { on });
+                site.order(Order::FleetPause { on });
             }
         };
         hold(&mut site, true);
@@ -183,6 +186,60 @@ fn what_is_held_before_its_machine_was_touched_is_called_off_and_nothing_stays_s
         site.mend("db/pg");
         site.until("everything is healthy", 600.0, |site| site.view().state == State::Healthy);
     }
+}
+
+fn pause_of(name: &str, on: bool) -> Order {
+    let parts = [PartName::parse(name).expect("a name")].into();
+    Order::PartsPause { parts, on, reason: "looking (by ann)".into() }
+}
+
+#[test]
+fn what_somebody_paused_by_name_is_left_alone_by_it() {
+    for (paused, left) in [("app/jobs", "app/jobs"), ("web", "web/nginx")] {
+        let mut site = Site::with(SHOP);
+        site.order(pause_of(paused, true));
+        let mut site = broken_at(site);
+        site.until("the machine is restarted", 300.0, restarted_once);
+        site.mend("db/pg");
+        site.run(300.0);
+        let deeds = deeds(&site);
+        assert!(!deeds.iter().any(|it| it.ends_with(left)), "{paused}: {deeds:?}");
+        assert!(deeds.contains(&"start app/rails".to_owned()), "{paused}: {deeds:?}");
+    }
+}
+
+#[test]
+fn what_is_paused_by_name_after_it_let_go_comes_back_all_the_same() {
+    for paused in ["app/jobs", "app", "web/nginx", "web"] {
+        let mut site = broken(SHOP);
+        site.until("three have let go", 60.0, |site| deeds(site).len() == 3);
+        site.order(pause_of(paused, true));
+        site.until("the machine is restarted", 300.0, restarted_once);
+        site.mend("db/pg");
+        site.run(300.0);
+        for name in ["app/rails", "app/jobs", "web/nginx"] {
+            let unit = site.guest(name).unit;
+            assert_eq!(unit, Unit::Running, "{paused}: {name}\n{}", site.transcript());
+        }
+    }
+}
+
+/// Started again it would wait for the address, so it is better left running.
+#[test]
+fn what_is_set_up_with_an_address_that_nobody_knows_keeps_running() {
+    let told = SHOP
+        .replace(
+            "services.jobs = { systemd = \"jobs.service\", after = [\"rails\"] }",
+            "services.jobs = { systemd = \"jobs.service\", after = [\"rails\"], configure = \"/usr/sbin/set-up\", parameters = { mail = \"{mail.address}\" } }",
+        )
+        .replace("    address = \"192.0.2.4\"\n", "    instance = \"mail\"\n");
+    let mut site = Site::cold(&told);
+    site.run(60.0);
+    let mut site = broken_at(site);
+    site.until("the machine is restarted", 300.0, restarted_once);
+    let deeds = deeds(&site);
+    assert!(!deeds.contains(&"stop app/jobs".to_owned()), "{deeds:?}");
+    assert!(deeds.contains(&"stop app/rails".to_owned()), "{deeds:?}");
 }
 
 #[test]
