@@ -93,6 +93,8 @@ pub struct Driver {
     sessions: Sessions,
     shared: Arc<Shared>,
     mailbox: mpsc::Receiver<Message>,
+    /// Before anything of the mailbox.
+    first: Vec<Message>,
     /// For what is spawned to answer to.
     sender: mpsc::Sender<Message>,
     results: mpsc::Receiver<Landed>,
@@ -164,11 +166,17 @@ impl Driver {
             sessions,
             shared,
             mailbox,
+            first: Vec::new(),
             sender: sender.clone(),
             results,
         };
         driver.follow_moves();
         (driver, sender)
+    }
+
+    /// What its engine is to know before any probe has answered, so before anything is admitted.
+    pub fn begin_with(&mut self, first: Vec<Message>) {
+        self.first = first;
     }
 
     /// A machine that came back elsewhere is reached there, whatever its definition says.
@@ -184,6 +192,9 @@ impl Driver {
     /// Runs until it is told to close. After a panic the driver is good for nothing but [`Self::wreck`].
     pub async fn run(&mut self) {
         self.tally = self.shared.metrics.loaded(&view::deployable(&self.engine, &self.sessions));
+        for message in std::mem::take(&mut self.first) {
+            self.take(message);
+        }
         self.ask_owners();
         let mut messages = Vec::with_capacity(BATCH);
         let mut results = Vec::with_capacity(BATCH);

@@ -1,7 +1,8 @@
 //! All deployables of this process: which there are, the way to each engine, orders to them, their maintenance. One task for each
-//! (`driver.rs`); what a panic in one costs is in `supervise.rs`. Definitions are read by `load.rs`. `fleet/orders.rs` is what the API
-//! orders, `fleet/select.rs` what its names mean.
+//! (`driver.rs`), begun in `fleet/begin.rs`; what a panic in one costs is in `supervise.rs`. Definitions are read by `load.rs`.
+//! `fleet/orders.rs` is what the API orders, `fleet/select.rs` what its names mean.
 
+mod begin;
 mod maintenance;
 mod orders;
 mod select;
@@ -17,12 +18,12 @@ use cpe_proto::definition::Deployable;
 use cpe_proto::document::Diagnostic;
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{AssemblyIndex, Name};
-use dped::{Desired, Input, Order, Seed};
+use dped::{Input, Order};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::Refused;
 use crate::clock;
-use crate::driver::{Driver, Message};
+use crate::driver::Message;
 use crate::event::plain;
 use crate::glob::Glob;
 use crate::journal;
@@ -31,9 +32,9 @@ use crate::pauses::Pauses;
 use crate::shared::Shared;
 use crate::supervise::{Panics, Standing};
 use crate::view;
-use crate::vital::catch;
 use crate::windows::Windows;
-use maintenance::assembly_of;
+#[cfg(test)]
+pub(crate) use begin::Made;
 pub(crate) use select::unknown;
 
 /// An engine that does not say its status by then is busy or ended, and is left out of the answer.
@@ -179,75 +180,9 @@ impl Fleet {
             counted(definition.services.len(), "service", "services")
         );
         if !self.stays_parked(&definition) {
-            self.begin(definition, Panics::default());
+            self.begin(definition, Panics::default(), None);
         }
         self.shared.report(Some(&name), plain(EventKind::DefinitionLoaded, &size));
-    }
-
-    /// Starts the engine of a deployable, as the journal or its predecessor knows it.
-    pub(crate) fn begin(self: &Arc<Self>, definition: Arc<Deployable>, panics: Panics) {
-        let name = definition.name.clone();
-        // Taken once: a definition that comes back after its removal has no past.
-        let past = self.past().remove(&name);
-        let taken_up = past.and_then(|past| past.settle(&self.shared, &name));
-        let unpause = || Input::Order(Order::Pause { on: false, reason: "not paused".into() });
-        let order = self.pauses.order(&name).or_else(|| taken_up.as_ref().map(|_| unpause()));
-        let seed = self.seed(&definition);
-        let shared = Arc::clone(&self.shared);
-        let made = catch(|| Driver::new(Arc::clone(&definition), seed, taken_up.clone(), shared));
-        let (driver, mailbox) = match made {
-            Ok(made) => made,
-            Err(said) => return self.stillborn(definition, panics, taken_up, &said),
-        };
-        if self.pauses.of_everything() {
-            let _ = mailbox.try_send(Message::Input(Input::Order(Order::FleetPause { on: true })));
-        }
-        let domains = self.pauses.domains();
-        if !domains.is_empty() {
-            let order = Order::DomainPause { domains, on: true };
-            let _ = mailbox.try_send(Message::Input(Input::Order(order)));
-        }
-        let parts = self.pauses.parts(&name);
-        if !parts.is_empty() {
-            // As ordered before: told then.
-            let order = Order::PartsPause { parts, on: true, reason: "".into() };
-            let _ = mailbox.try_send(Message::Input(Input::Order(order)));
-        }
-        if let Some(order) = order {
-            // The first message of an empty queue: taken before any probe has answered, so before anything is admitted.
-            let _ = mailbox.try_send(Message::Input(order));
-        }
-        let standing = Standing::Runs(mailbox.clone());
-        let before = self.enter(&name, Member { definition: Arc::clone(&definition), standing, panics });
-        // It may have changed just now.
-        let newer = before.filter(|before| !Arc::ptr_eq(&before.definition, &definition));
-        if let Some(Member { definition, .. }) = newer {
-            if let Some(member) = self.members().get_mut(&name) {
-                member.definition = Arc::clone(&definition);
-            }
-            let _ = mailbox.try_send(Message::Input(Input::Definition(definition)));
-        }
-        tokio::spawn(Arc::clone(self).supervise(name, driver));
-    }
-
-    fn seed(&self, definition: &Deployable) -> Seed {
-        let name = definition.name.as_str();
-        let mut maintenance = Vec::new();
-        for kept in self.ends().keys() {
-            let Some(assembly) = assembly_of(kept, name) else { continue };
-            let index = assembly.map(|assembly| definition.assembly_named(assembly));
-            // An assembly that is not defined any more has no maintenance to keep.
-            let Some(index) = index.map_or(Some(None), |index| index.map(Some)) else { continue };
-            maintenance.push(index);
-        }
-        maintenance.extend(self.windows.now(&definition.name, clock::wall_ms()));
-        let desired = match self.wishes().get(&definition.name) {
-            Some(journal::Desired::Stopped) => Desired::Stopped,
-            Some(journal::Desired::Started) | None => Desired::Running,
-        };
-        let ids = self.shared.journal.next_ids(&definition.name);
-        let random = u64::from(clock::now().since_boot().subsec_nanos());
-        Seed { first_action: ids.action, first_incident: ids.incident, random, desired, maintenance }
     }
 
     /// Asks the next engine in turn whether it lives: true if it answers, or if there is none. `after` is the one that was asked before.

@@ -151,16 +151,19 @@ impl Fleet {
     /// Starts the engine of a parked deployable. False: it is not parked.
     pub(crate) fn unpark(&self, name: &Name, why: &str) -> bool {
         let Some(fleet) = self.myself() else { return false };
-        let definition = self.members().get(name).and_then(|member| match &member.standing {
-            Standing::Down(down) if down.stage == Stage::Parked => Some(Arc::clone(&member.definition)),
+        let parked = self.members().get(name).and_then(|member| match &member.standing {
+            Standing::Down(down) if down.stage == Stage::Parked => {
+                Some((Arc::clone(&member.definition), Arc::clone(down)))
+            }
             Standing::Down(_) | Standing::Runs(_) => None,
         });
         // Not before what the last one had begun has ended: until then there is no past to go on from.
-        let Some(definition) = definition.filter(|_| self.past().contains_key(name)) else { return false };
+        let parked = parked.filter(|_| self.past().contains_key(name));
+        let Some((definition, down)) = parked else { return false };
         self.shared().journal.unpark(name.clone());
         let reason = format!("its policy engine is started again from its last snapshot: {why}");
         self.shared().report(Some(name), plain(EventKind::BreakerChanged, &reason));
-        fleet.begin(definition, Panics::default());
+        fleet.begin(definition, Panics::default(), Some(&down));
         true
     }
 
@@ -192,13 +195,17 @@ impl Fleet {
         say_goodbye(self.shared(), name, open);
     }
 
-    /// Puts a member in its place and returns what was there.
-    pub(crate) fn enter(&self, name: &Name, member: Member) -> Option<Member> {
+    /// Puts a member in its place.
+    fn enter(&self, name: &Name, member: Member) {
         let before = self.members().insert(name.clone(), member);
-        if let Some(Standing::Down(down)) = before.as_ref().map(|before| &before.standing) {
+        self.replaced(before.as_ref());
+    }
+
+    /// Another member has its place now.
+    pub(crate) fn replaced(&self, before: Option<&Member>) {
+        if let Some(Standing::Down(down)) = before.map(|before| &before.standing) {
             self.uncount(down);
         }
-        before
     }
 
     /// Takes it out of the gauges.
@@ -260,7 +267,7 @@ impl Fleet {
         if down.is_some_and(|down| down.stage == Stage::Restoring) {
             let reason = "its policy engine goes on from its last snapshot";
             self.shared().report(Some(name), plain(EventKind::BreakerChanged, reason));
-            self.begin(member.definition, member.panics);
+            self.begin(member.definition, member.panics, down);
         } else {
             // Parked: nobody knows its health. What the next engine would go on with is in flight until it is given up: one that is started
             // in time must find it counted.
@@ -288,7 +295,7 @@ fn running(definition: &Deployable) -> String {
     format!("{digest} by cpe {}", env!("CARGO_PKG_VERSION"))
 }
 
-fn is_down(standing: &Standing, wanted: &Arc<Down>) -> bool {
+pub(crate) fn is_down(standing: &Standing, wanted: &Arc<Down>) -> bool {
     matches!(standing, Standing::Down(down) if Arc::ptr_eq(down, wanted))
 }
 

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::api::Controller as _;
 use crate::demo::world::World;
+use crate::fleet::Made;
 use crate::glob::Glob;
 use crate::journal::EventQuery;
 use crate::run::Controller;
@@ -277,6 +278,70 @@ async fn a_parked_deployable_whose_definition_is_removed_is_managed_no_more() {
     site.until_told("managed no more", 1).await;
     assert_eq!(site.fleet().size().0, 1);
     assert!(site.metric("cpe_engines_parked 0") && site.metric("cpe_deployables{state=\"unknown\"} 0"));
+    site.controller.stop().await;
+}
+
+/// An engine of shop that is made and has no place yet.
+async fn made(site: &Site) -> (Made, Arc<Down>) {
+    let (fleet, name) = (site.fleet(), Name::parse("shop").unwrap());
+    let Member { definition, standing, panics } = fleet.members().get(&name).cloned().unwrap();
+    let Standing::Runs(mailbox) = standing else { panic!("it does not run") };
+    mailbox.send(Message::Close).await.unwrap();
+    mailbox.closed().await;
+    let down = fleet.down(&definition, "broken rule", Stage::Restoring, clock::wall_ms());
+    let standing = Standing::Down(Arc::clone(&down));
+    fleet.enter(&name, Member { definition: Arc::clone(&definition), standing, panics: panics.clone() });
+    (fleet.make(definition, panics).unwrap(), down)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_ordered_in_the_moment_in_which_an_engine_begins_is_the_first_that_it_is_told() {
+    let site = Site::start().await;
+    let shop = || "shop".to_owned();
+    let (reason, for_seconds) = ("migration".to_owned(), 3600);
+    site.order(Command::MaintenanceOn { name: shop(), for_seconds, reason: reason.clone() }).await.unwrap();
+    site.until("shop", |shop| shop.maintenance).await;
+
+    let (engine, down) = made(&site).await;
+    site.order(Command::MaintenanceOff { name: shop() }).await.unwrap();
+    let web = "shop/web".to_owned();
+    let on = Command::MaintenanceOn { name: web, for_seconds, reason: reason.clone() };
+    site.order(on).await.unwrap();
+    site.order(Command::Pause { name: Some(shop()), reason: reason.clone() }).await.unwrap();
+    site.order(Command::Pause { name: Some("shop/web/nginx".to_owned()), reason }).await.unwrap();
+    site.fleet().launch(engine, Some(&down));
+    site.until_told("paused: migration (by ann)", 1).await;
+    site.until_told("paused: ordered while its policy engine was started", 1).await;
+    let paused = site.until("shop", |shop| shop.assemblies[0].maintenance).await;
+    assert!(!paused.maintenance, "{paused:#?}");
+
+    let (engine, down) = made(&site).await;
+    site.order(Command::MaintenanceOff { name: "shop/web".to_owned() }).await.unwrap();
+    for name in [shop(), "shop/web/nginx".to_owned()] {
+        site.order(Command::Resume { name: Some(name), reason: String::new() }).await.unwrap();
+    }
+    site.order(Command::Stop { name: shop() }).await.unwrap();
+    site.fleet().launch(engine, Some(&down));
+    let stopped = site.until("shop", |shop| shop.assemblies[0].services[0].state == State::Stopped).await;
+    assert!(!stopped.assemblies[0].maintenance, "{stopped:#?}");
+
+    let (engine, down) = made(&site).await;
+    site.order(Command::Start { name: shop() }).await.unwrap();
+    site.fleet().launch(engine, Some(&down));
+    let shop = site.until("shop", |shop| shop.state == State::Healthy).await;
+    assert!(!shop.maintenance && !shop.assemblies[0].maintenance && shop.paused.is_none(), "{shop:#?}");
+    site.controller.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_that_is_removed_in_the_moment_in_which_its_engine_begins_is_managed_no_more() {
+    let site = Site::start().await;
+    let (engine, down) = made(&site).await;
+    site.fleet().remove(&Name::parse("shop").unwrap()).await;
+    site.fleet().launch(engine, Some(&down));
+    site.until_told("managed no more", 1).await;
+    assert_eq!(site.fleet().size().0, 1);
+    assert!(site.metric("cpe_deployables{state=\"healthy\"} 1"));
     site.controller.stop().await;
 }
 
