@@ -14,8 +14,8 @@ use cpe_proto::id::{ActionId, AssemblyIndex, Name, ServiceIndex};
 use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
 use cpe_proto::observation::detail;
 use cpe_proto::rung::Rung;
-use dped::audit::RECONFIGURE;
-use dped::{Act, Action, ActionOutcome, Input};
+use dped::audit::{RECONFIGURE, power_word};
+use dped::{Act, Action, ActionOutcome, Input, Switch};
 use tokio::sync::mpsc;
 
 use crate::adapter::Adapter;
@@ -157,6 +157,7 @@ impl Work {
             | Act::Reconfigure(service) => self.service(session, service, action).await,
             Act::Fence(_) => self.fence(action).await,
             Act::Machine(rung) => self.machine(rung, action).await,
+            Act::Power(switch) => self.power(switch, action).await,
         }
     }
 
@@ -226,6 +227,35 @@ impl Work {
             }
             Err(error) => failed(&error),
         }
+    }
+
+    /// One step of an ordered stop or start. To be off is verified.
+    async fn power(&self, switch: Switch, action: &Action) -> ActionOutcome {
+        let Some(adapter) = &self.adapter else {
+            return ActionOutcome::Failed { detail: "the deployable has no infrastructure".into() };
+        };
+        let request = self.request(self.action_id(action.action));
+        let operation = match switch {
+            Switch::Off => Operation::Stop,
+            Switch::On => Operation::Start,
+        };
+        let answer = adapter.perform(operation, &request, action.timeout).await;
+        if switch == Switch::On {
+            return self.conclude(answer).await;
+        }
+        let outcome = match &answer {
+            Ok(InstanceAnswer { state: state @ (InstanceState::Off | InstanceState::Gone), .. }) => {
+                ActionOutcome::Done { detail: format!("the instance is {state}").into() }
+            }
+            Ok(answer) => ActionOutcome::Failed {
+                detail: format!("its instance is {} after its stop", answer.state).into(),
+            },
+            Err(error) => failed(error),
+        };
+        if let Ok(answer) = answer {
+            self.tell(answer).await;
+        }
+        outcome
     }
 
     /// Off, verified, and on again: what hangs on to its machine must be seen to have let go. The same disk, so that nothing is lost.
@@ -306,6 +336,7 @@ impl Work {
             Act::StartService(service) => (Some(service), "start-service", None),
             Act::StopService(service) => (Some(service), "stop-service", None),
             Act::Reconfigure(service) => (Some(service), RECONFIGURE, None),
+            Act::Power(switch) => (None, power_word(switch), None),
             Act::Fence(rung) | Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
         };
         Intent {

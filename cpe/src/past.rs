@@ -151,10 +151,11 @@ pub fn carried_on_by_all(start: &StartState) -> BTreeSet<(Name, ActionId)> {
 /// The actions and incidents that a snapshot's engine goes on with.
 fn carried_on(snapshot: &Snapshot) -> (BTreeSet<ActionId>, BTreeSet<IncidentId>) {
     let (mut actions, mut incidents) = (BTreeSet::new(), BTreeSet::new());
-    for AssemblySnapshot { past, recovery, step, services, .. } in &snapshot.assemblies {
+    for AssemblySnapshot { past, recovery, step, power, services, .. } in &snapshot.assemblies {
         let pasts = past.iter().chain(services.iter().filter_map(|service| service.past.as_ref()));
         incidents.extend(pasts.filter_map(|past| past.incident));
         actions.extend(step.iter().map(|step| step.action));
+        actions.extend(power.iter().filter_map(|power| power.flight.as_ref()).map(|flight| flight.action));
         actions.extend(recovery.iter().map(|recovery| recovery.action));
         incidents.extend(recovery.iter().map(|recovery| recovery.incident));
     }

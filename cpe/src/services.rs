@@ -25,7 +25,7 @@ impl Given {
     #[must_use]
     pub fn of(engine: &Engine, act: dped::Act) -> Self {
         match act {
-            dped::Act::Fence(_) | dped::Act::Machine(_) => Self::default(),
+            dped::Act::Fence(_) | dped::Act::Machine(_) | dped::Act::Power(_) => Self::default(),
             dped::Act::RestartService(service)
             | dped::Act::StartService(service)
             | dped::Act::StopService(service)
@@ -61,7 +61,7 @@ impl Hand<'_> {
                 Err(error) => Err(error),
             },
             dped::Act::Reconfigure(_) => return self.reconfigure().await,
-            dped::Act::Fence(_) | dped::Act::Machine(_) => {
+            dped::Act::Fence(_) | dped::Act::Machine(_) | dped::Act::Power(_) => {
                 Err(ActError::NotRunnable("not an act on a service".to_owned()))
             }
         };

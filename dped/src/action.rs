@@ -12,7 +12,7 @@ use cpe_proto::snapshot::{Beyond, Stage};
 use cpe_proto::time::Timestamp;
 
 use crate::describe;
-use crate::engine::{About, Desired, Engine, Part};
+use crate::engine::{About, Engine, Part};
 use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::ActionOutcome;
 use crate::output::{Act, Action, Output};
@@ -125,6 +125,9 @@ impl Engine {
             if self.assembly(index).step.as_ref().is_some_and(|it| it.action == action && open(it.phase)) {
                 return self.step_acted(index, outcome, now);
             }
+            if self.power_flight(index).is_some_and(|it| it.action == action && open(it.phase)) {
+                return self.power_acted(index, outcome, now);
+            }
             let mine = |it: &Recovery| {
                 it.action == action && open(it.phase) && matches!(it.stage, None | Some(Stage::Creating))
             };
@@ -153,7 +156,7 @@ impl Engine {
         if !matches!(outcome, ActionOutcome::NotBegun { .. }) {
             self.attempted(index, service, rung);
         }
-        if self.desired == Desired::Stopped {
+        if !self.desired.runs() {
             return self.end_recovery(index, None, "stopped by an order", now);
         }
         match outcome {
@@ -248,6 +251,7 @@ impl Engine {
     /// Looks at actions whose time has come.
     pub(crate) fn expire_actions(&mut self, index: AssemblyIndex, now: Timestamp) {
         self.expire_step(index, now);
+        self.expire_power(index, now);
         let Some(recovery) = &self.assembly(index).recovery else { return };
         let (action, phase, service, rung) =
             (recovery.action, recovery.phase, recovery.service, recovery.rung);

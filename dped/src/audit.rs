@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cpe_proto::event::{EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
+use cpe_proto::snapshot::Switch;
 
 use action::Action;
 use hold::Holds;
@@ -28,6 +29,18 @@ pub use record::{DecisionRecord, Hold, HoldKind, IncidentRecord, Notified, Recor
 
 /// The word of intents for a service that is configured anew, because what its parameters refer to has changed.
 pub const RECONFIGURE: &str = "reconfigure-service";
+
+/// The words of intents for a machine that is powered off, or on, by an order.
+const POWER: [&str; 2] = ["power-off", "power-on"];
+
+/// The word of an intent for the power of a machine.
+#[must_use]
+pub const fn power_word(switch: Switch) -> &'static str {
+    match switch {
+        Switch::Off => POWER[0],
+        Switch::On => POWER[1],
+    }
+}
 
 /// Records are dated in milliseconds, some of them computed from another clock: nearer than this is at the same time. What one record
 /// shows of another is judged when this is over.

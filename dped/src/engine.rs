@@ -92,10 +92,7 @@ impl Engine {
 
     /// An engine that has not begun anything yet.
     pub(crate) fn bare(definition: Arc<Deployable>, seed: Seed, now: Timestamp) -> Self {
-        let state = match seed.desired {
-            Desired::Running => State::Starting,
-            Desired::Stopped => State::Stopped,
-        };
+        let state = if seed.desired.runs() { State::Starting } else { State::Stopped };
         let mut engine = Self {
             assemblies: Vec::new(),
             services: Vec::new(),
@@ -238,8 +235,9 @@ impl Engine {
         let own = part.trouble.is_none()
             && part.recovery.is_none()
             && part.step.is_none()
+            && part.power.is_none()
             && part.by_hand.is_none();
-        let well = self.desired == Desired::Running && part.channel != ChannelHealth::Dead;
+        let well = self.desired.runs() && part.channel != ChannelHealth::Dead;
         own && well
             && part.foreign.is_none()
             && self
@@ -256,6 +254,9 @@ impl Engine {
             }
         };
         self.say_waits(Part::Assembly(index), now);
+        if let Some(power) = &mut self.assembly_mut(index).power {
+            [&mut power.wait_until, &mut power.ask_at, &mut power.say_at].into_iter().for_each(over);
+        }
         if let Some(trouble) = &mut self.assembly_mut(index).trouble {
             over(&mut trouble.wait_until);
             over(&mut trouble.say_at);
@@ -275,7 +276,8 @@ impl Engine {
     fn order(&mut self, order: Order, now: Timestamp) {
         match order {
             Order::Start => self.order_start(now),
-            Order::Stop => self.order_stop(now),
+            Order::Stop => self.order_stop(Desired::Stopped, now),
+            Order::PowerOff => self.order_stop(Desired::PoweredOff, now),
             Order::Maintenance { assembly, on, reason } => self.order_maintenance(assembly, on, &reason, now),
             Order::Pause { on, reason } => self.order_pause(on, &reason, now),
             Order::PartsPause { parts, on, reason } => self.order_parts_pause(parts, on, &reason, now),
@@ -318,6 +320,9 @@ impl Engine {
             }
             self.look_at_setups(incident);
         }
+        if let Some(power) = &mut self.assembly_mut(index).power {
+            power.seen = Some(Instance { state, ordered, at: now });
+        }
         let healthy = self.assembly(index).channel == ChannelHealth::Healthy;
         let normal = matches!(state, InstanceState::Active | InstanceState::Unknown);
         // Somebody's view of a machine that is well is not kept.
@@ -343,10 +348,7 @@ impl Engine {
             u64::try_from(spread.as_micros() % settings.interval.as_micros().max(1)).unwrap_or(0),
         );
         AssemblyPart {
-            state: match self.desired {
-                Desired::Running => State::Starting,
-                Desired::Stopped => State::Stopped,
-            },
+            state: if self.desired.runs() { State::Starting } else { State::Stopped },
             maintenance: false,
             channel: ChannelHealth::Unknown,
             failure: ChannelFailure::NotTried,
@@ -365,6 +367,7 @@ impl Engine {
             trouble: None,
             recovery: None,
             step: None,
+            power: None,
             made_of: None,
             by_hand: None,
         }

@@ -15,7 +15,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
 use crate::describe;
-use crate::engine::{About, Desired, Engine};
+use crate::engine::{About, Engine};
 use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::Surroundings;
 use crate::isolate::isolate;
@@ -33,7 +33,7 @@ impl Engine {
         let part = self.assembly(index);
         let asked = |phase: Phase| matches!(phase, Phase::Asked { .. } | Phase::Preparing { .. });
         let recovers = part.recovery.as_ref().is_some_and(|it| it.service.is_none() && !asked(it.phase));
-        if self.desired == Desired::Stopped || recovers {
+        if !self.desired.runs() || recovers || self.is_powering_on(index) {
             return;
         }
         match part.channel {
@@ -60,7 +60,7 @@ impl Engine {
             .recovery
             .as_ref()
             .is_some_and(|it| it.service.is_none() && matches!(it.phase, Phase::Unresolved { .. }));
-        let running = self.desired == Desired::Running;
+        let running = self.desired.runs();
         let fault = running && (part.channel == ChannelHealth::Dead || trouble.demand != Demand::Nothing);
         let missed = part.channel == ChannelHealth::Unknown && part.misses > 0;
         let suspected = running && (part.channel == ChannelHealth::Suspected || missed);

@@ -13,7 +13,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
 use crate::describe::{span, value};
-use crate::engine::{Desired, Engine, Part};
+use crate::engine::{Engine, Part};
 use crate::health::ChannelHealth;
 use crate::output::{Output, Request};
 use crate::parts::{Cause, Demand, Phase, Recovery, Standing};
@@ -197,6 +197,9 @@ impl Engine {
             if self.assembly(index).step.as_ref().is_some_and(|it| it.action == action && asked(it.phase)) {
                 return self.step_admission(index, answer, &gates, now);
             }
+            if self.power_flight(index).is_some_and(|it| it.action == action && asked(it.phase)) {
+                return self.power_admission(index, answer, &gates, now);
+            }
             if self.assembly(index).recovery.as_ref().is_some_and(|it| it.action == action && asked(it.phase))
             {
                 return self.recovery_admission(index, answer, gates, now);
@@ -241,7 +244,7 @@ impl Engine {
 
     pub(crate) fn still_wanted(&self, index: AssemblyIndex, recovery: &Recovery) -> bool {
         let paused = recovery.service.is_some_and(|it| self.is_service_paused(it));
-        if self.desired == Desired::Stopped || self.held_back(index).is_some() || paused {
+        if !self.desired.runs() || self.held_back(index).is_some() || paused {
             return false;
         }
         // policy.md section 6: one of them in flight, or the whole.

@@ -332,7 +332,7 @@ impl Guard {
         now: Timestamp,
     ) -> (Answer, Vec<Value>) {
         self.changed |= self.leases.expire(now, self.settings.machine_rungs_within);
-        if !only_budgets(request) {
+        if is_ramped(request) {
             self.holds.wants(&(key.clone(), request.assembly), place.domains, &self.settings, now);
         }
         let mut gates = Vec::with_capacity(8);
@@ -503,7 +503,7 @@ impl Guard {
         };
         self.leases.add(key, request.action, lease);
         self.changed = true;
-        if !only_budgets(request) {
+        if is_ramped(request) {
             self.holds.admit(&(key.clone(), request.assembly), place.domains, request.action, now);
         }
     }
@@ -564,6 +564,12 @@ impl Guard {
 fn rests_on_silence(request: &Request) -> bool {
     request.rung.is_some_and(|rung| rung > Rung::RestartService)
         && request.facts.channel != ChannelFact::Healthy
+}
+
+/// It repairs what a hold is about: a slow start counts it. A machine that is powered off or on by an order waits for a hold, too, and says
+/// nothing of what became of it.
+fn is_ramped(request: &Request) -> bool {
+    !only_budgets(request) && request.rung.is_some()
 }
 
 /// A restart or a step of a start or stop, on positive evidence over a healthy channel: neither the domain's nor the fleet's breaker

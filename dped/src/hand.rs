@@ -15,7 +15,7 @@ use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
 
 use crate::describe::{span, value};
-use crate::engine::{About, Desired, Engine, Part};
+use crate::engine::{About, Engine, Part};
 use crate::gate::Plea;
 use crate::health::ChannelHealth;
 use crate::input::ByHand;
@@ -59,7 +59,7 @@ impl Engine {
         if !self.knows(index) {
             return Err("there is no such assembly any more".to_owned());
         }
-        if self.desired == Desired::Stopped {
+        if !self.desired.runs() {
             return Err("it was stopped by an order; `cpe start` starts it".to_owned());
         }
         if self.assembly(index).by_hand.is_some() {

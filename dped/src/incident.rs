@@ -9,7 +9,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
 use crate::describe;
-use crate::engine::{About, Desired, Engine};
+use crate::engine::{About, Engine};
 use crate::health::ChannelHealth;
 use crate::ladder::Ladder;
 use crate::parts::{Cause, Demand, Phase, Start};
@@ -54,7 +54,7 @@ impl Engine {
 
     /// What a person orders is part of the incident that is open, so that it stays open until the order is answered.
     fn may_settle(&self, index: AssemblyIndex) -> bool {
-        self.desired == Desired::Running && self.assembly(index).by_hand.is_none()
+        self.desired.runs() && self.assembly(index).by_hand.is_none()
     }
 
     /// When a healthy service's incident closes or its counts decay.
@@ -91,7 +91,7 @@ impl Engine {
 
     /// Closes incidents and forgets counts, as far as their time has come.
     pub(crate) fn settle(&mut self, index: AssemblyIndex, now: Timestamp) {
-        if self.desired == Desired::Stopped {
+        if !self.desired.runs() {
             return;
         }
         for service in self.definition().services_of(index) {
@@ -203,7 +203,7 @@ impl Engine {
             return State::Recovering;
         }
         let worst = worst(self.definition().services_of(index).map(|service| self.service(service).state));
-        if self.desired == Desired::Stopped {
+        if !self.desired.runs() {
             return worst.unwrap_or(State::Stopped);
         }
         match part.channel {
@@ -260,6 +260,9 @@ impl Engine {
     pub(crate) fn assembly_reason(&self, index: AssemblyIndex) -> String {
         let part = self.assembly(index);
         let own = part.trouble.as_ref().map_or("", |trouble| &*trouble.reason);
+        if let Some(said) = self.power_said(index) {
+            return said;
+        }
         if part.state == State::Healthy || part.state == State::Stopped {
             return String::new();
         }
@@ -284,7 +287,7 @@ impl Engine {
             })
         };
         // A machine that somebody stopped is missing where the others serve.
-        let missing = self.desired == Desired::Running && states().any(|state| state == State::Stopped);
+        let missing = self.desired.runs() && states().any(|state| state == State::Stopped);
         if (worst > State::Degraded || missing) && serves() { State::Degraded } else { worst }
     }
 

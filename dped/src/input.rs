@@ -158,6 +158,8 @@ pub enum Order {
     Start,
     /// Stop services in reverse order; machines stay on.
     Stop,
+    /// Stop services in reverse order, and then power the machines off: those of what needs others first.
+    PowerOff,
     /// Watch but do not act. The shell ends it when its hour has come.
     Maintenance {
         /// Of one assembly, or of all.

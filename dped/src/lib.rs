@@ -118,6 +118,7 @@ mod output;
 mod owner;
 mod parts;
 mod plan;
+mod power;
 mod random;
 mod recover;
 mod replace;
@@ -139,7 +140,7 @@ pub use guard::{Carried, Evacuate, Guard, GuardOutput, GuardSettings, HealthClas
 pub use incident::SETTLE_FACTOR;
 pub use input::{ActionOutcome, ByHand, Input, Order, PartName, Surroundings};
 pub use notices::{IncidentKey, Notices};
-pub use output::{Act, Action, Output, Request, Target};
+pub use output::{Act, Action, Output, Request, Switch, Target};
 pub use setup::Parameters;
 pub use timer::{LOST_AFTER, Wake};
 pub use view::{AssemblyView, ServiceView, View, Wait, Waiting};

@@ -9,7 +9,7 @@ use cpe_proto::observation::{ChannelFailure, Observation};
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
-use crate::engine::{About, Desired, Engine};
+use crate::engine::{About, Engine};
 use crate::health::{self, ChannelEvent, ChannelHealth, HealthEvent};
 use crate::judge::{Judgement, judge};
 use crate::output::{Output, Target};
@@ -22,14 +22,14 @@ impl Engine {
     pub(crate) fn probes_channel(&self, index: AssemblyIndex) -> bool {
         let part = self.assembly(index);
         let drift = part.trouble.as_ref().is_some_and(|trouble| trouble.drift);
-        !drift && !self.machine_acting(index)
+        !drift && !self.machine_acting(index) && !self.is_powered_off(index)
     }
 
     /// Whether a service is probed now: over a healthy channel, or by the controller itself.
     pub(crate) fn probes_service(&self, service: ServiceIndex) -> bool {
         let index = self.definition().service(service).assembly;
         let reached = self.assembly(index).channel == ChannelHealth::Healthy || self.is_direct(service);
-        reached && self.desired == Desired::Running && self.probes_channel(index)
+        reached && self.desired.runs() && self.probes_channel(index)
     }
 
     /// Whether the controller probes a service itself, so that it is judged by itself whatever becomes of its assembly's channel.
@@ -41,6 +41,7 @@ impl Engine {
     pub(crate) fn machine_acting(&self, index: AssemblyIndex) -> bool {
         let recovery = self.assembly(index).recovery.as_ref();
         recovery.is_some_and(|it| it.service.is_none() && matches!(it.phase, Phase::Acting { .. }))
+            || self.is_switching(index)
     }
 
     /// Sends what is due.
@@ -189,8 +190,12 @@ impl Engine {
         }
     }
 
-    /// The services behind a channel that carries nothing are unknown; those that the controller probes itself are not behind it.
-    fn channel_lost(&mut self, index: AssemblyIndex, failure: ChannelFailure, now: Timestamp) {
+    /// The services behind a channel that carries nothing are unknown; those that the controller probes itself are not behind it. Those of
+    /// a machine that is powered on by an order are still to be started.
+    pub(crate) fn channel_lost(&mut self, index: AssemblyIndex, failure: ChannelFailure, now: Timestamp) {
+        if self.is_powering_on(index) {
+            return;
+        }
         let reason = format!("channel {failure}");
         for service in
             self.definition().services_of(index).filter(|it| !self.is_direct(*it)).collect::<Vec<_>>()
@@ -285,7 +290,7 @@ impl Engine {
             }
             return;
         }
-        if self.desired == Desired::Stopped || self.machine_acting(assembly) || self.is_being_set_up(index) {
+        if !self.desired.runs() || self.machine_acting(assembly) || self.is_being_set_up(index) {
             return;
         }
         let judgement = judge(&service.check, observation);
@@ -391,7 +396,8 @@ impl Engine {
     ) {
         let assembly = self.definition().service(index).assembly;
         // What cannot be started, since its channel is dead, waits for no start.
-        let startable = self.assembly(assembly).channel != ChannelHealth::Dead;
+        let startable =
+            self.assembly(assembly).channel != ChannelHealth::Dead || self.is_powering_on(assembly);
         let part = self.service_mut(index);
         part.passed = Timestamp::ZERO;
         let starting = part.state == State::Starting;
@@ -524,6 +530,9 @@ impl Engine {
         (part.misses, part.answered, part.void_before) = (0, Timestamp::ZERO, now);
         part.channel = health::channel(part.channel, ChannelEvent::Voided);
         part.poll.hasten(now);
+        if let Some(power) = &mut part.power {
+            (power.seen, power.ask_at) = (None, None);
+        }
         if let Some(trouble) = &mut part.trouble {
             (trouble.instance, trouble.surroundings, trouble.ask_at) = (None, None, None);
             (trouble.first_failed, trouble.last_failed) = (None, None);

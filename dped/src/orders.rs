@@ -19,10 +19,10 @@ use crate::setup::written;
 
 impl Engine {
     pub(crate) fn order_start(&mut self, now: Timestamp) {
-        if self.desired == Desired::Running {
+        if self.desired.runs() {
             return;
         }
-        self.desired = Desired::Running;
+        let from = std::mem::replace(&mut self.desired, Desired::Running);
         for index in self.definition().assembly_indices() {
             self.call_off_step(index);
             self.drop_evidence(index, now);
@@ -32,17 +32,22 @@ impl Engine {
                 trouble.untried = None;
             }
             self.begin_assembly(index, now);
+            self.power_on(index, from);
             for service in self.definition().services_of(index) {
                 self.change(service, HealthEvent::Started, "started by an order", now);
             }
         }
     }
 
-    pub(crate) fn order_stop(&mut self, now: Timestamp) {
-        if self.desired == Desired::Stopped {
+    /// `to`: stopped, or powered off after it.
+    pub(crate) fn order_stop(&mut self, to: Desired, now: Timestamp) {
+        let from = std::mem::replace(&mut self.desired, to);
+        if from != to {
+            self.power_off(to);
+        }
+        if !from.runs() {
             return;
         }
-        self.desired = Desired::Stopped;
         for index in self.definition().assembly_indices() {
             self.call_off_step(index);
             self.refuse_by_hand(index, "it was stopped meanwhile", now);
@@ -108,7 +113,7 @@ impl Engine {
         let about = assembly.map_or(About::Deployable, About::Assembly);
         let reason = if reason.is_empty() { word.to_owned() } else { format!("{word}: {reason}") };
         self.report(about, EventKind::MaintenanceChanged, now, |it| it.reason = reason.into());
-        if on || self.desired == Desired::Stopped {
+        if on || !self.desired.runs() {
             return;
         }
         for index in self.definition().assembly_indices() {
@@ -256,7 +261,7 @@ impl Engine {
                 }
             }
         }
-        let fresh_state = if self.desired == Desired::Stopped { State::Stopped } else { State::Starting };
+        let fresh_state = if !self.desired.runs() { State::Stopped } else { State::Starting };
         let fresh_assemblies: Vec<bool> = assemblies.iter().map(Option::is_none).collect();
         let fresh_services: Vec<bool> = services.iter().map(Option::is_none).collect();
         let assemblies = new
@@ -277,7 +282,7 @@ impl Engine {
                 self.begin_assembly(index, now);
             }
             for service in new.services_of(index) {
-                if fresh_services[usize::from(service.0)] && self.desired == Desired::Running {
+                if fresh_services[usize::from(service.0)] && self.desired.runs() {
                     self.service_trouble(service).start = Start::Wanted;
                 }
             }
@@ -334,7 +339,8 @@ impl Engine {
         }
         let recovery = self.assembly_mut(index).recovery.take().map(|it| it.action);
         let step = self.assembly_mut(index).step.take().map(|it| it.action);
-        for action in [recovery, step].into_iter().flatten() {
+        let power = self.assembly_mut(index).power.take().and_then(|it| it.flight).map(|it| it.action);
+        for action in [recovery, step, power].into_iter().flatten() {
             self.output(Output::Release(action));
         }
     }
@@ -364,9 +370,7 @@ impl Engine {
                     step.act = match step.act {
                         Act::StopService(_) => Act::StopService(found),
                         Act::Reconfigure(_) => Act::Reconfigure(found),
-                        Act::StartService(_) | Act::RestartService(_) | Act::Fence(_) | Act::Machine(_) => {
-                            Act::StartService(found)
-                        }
+                        _ => Act::StartService(found),
                     };
                 }
                 None => released.extend(part.step.take().map(|it| it.action)),

@@ -6,6 +6,7 @@ use cpe_proto::decision::{Decision, Facts, Verdict};
 use cpe_proto::event::Event;
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ProbeId, ServiceIndex};
 use cpe_proto::rung::Rung;
+pub use cpe_proto::snapshot::Switch;
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +129,8 @@ pub enum Act {
     Reconfigure(ServiceIndex),
     /// Stop the old instance and verify that it is down, as the first step of this rung. Doing it twice does no harm.
     Fence(Rung),
+    /// Power its machine off and verify that it is off, or power it on, as part of an ordered stop or start. Doing it twice does no harm.
+    Power(Switch),
     /// An operation of the infrastructure; of a rung that makes a new instance, only its making.
     Machine(Rung),
 }

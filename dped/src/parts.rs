@@ -19,6 +19,7 @@ use crate::health::ChannelHealth;
 use crate::input::{ByHand, Surroundings};
 use crate::ladder::Ladder;
 use crate::output::Act;
+use crate::power::Power;
 use crate::setup::Setup;
 use crate::warning::Warning;
 
@@ -214,6 +215,8 @@ pub(crate) struct AssemblyPart {
     pub(crate) trouble: Option<Box<AssemblyTrouble>>,
     pub(crate) recovery: Option<Box<Recovery>>,
     pub(crate) step: Option<Box<Step>>,
+    /// Where its power stands, since it was ordered off and until it is on again.
+    pub(crate) power: Option<Box<Power>>,
     /// What its instance was made of, where the definition says otherwise by now.
     pub(crate) made_of: Option<Box<MadeOf>>,
     /// A recovery by hand that is not answered yet.

@@ -1,5 +1,5 @@
 //! Ordered start and stop (design.md section 3). A start probes each service first and starts only what does not run, dependencies
-//! before dependents; a stop is the reverse. Their steps go through the gate without a rung, one at a time per assembly, and are not counted.
+//! before dependents; a stop is the reverse. (What machines are powered off and on for: `power.rs`.) Their steps go through the gate without a rung, one at a time per assembly, and are not counted.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use cpe_proto::time::Timestamp;
 
 use crate::action::OUTCOME_LOST_AFTER;
 use crate::backoff;
-use crate::engine::{About, Desired, Engine, Part};
+use crate::engine::{About, Engine, Part};
 use crate::gate::ADMISSION_TIMEOUT;
 use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::ActionOutcome;
@@ -27,7 +27,7 @@ const STOPS_TOLD_AFTER: u8 = 3;
 impl Engine {
     /// A new assembly, or one that is started again.
     pub(crate) fn begin_assembly(&mut self, index: AssemblyIndex, now: Timestamp) {
-        if self.desired == Desired::Stopped {
+        if !self.desired.runs() {
             return;
         }
         let grace = self.definition().assembly(index).probe.startup_grace;
@@ -49,18 +49,18 @@ impl Engine {
 
     /// Takes the next step of a start or stop, if one is due.
     pub(crate) fn plan(&mut self, index: AssemblyIndex, now: Timestamp) {
-        match self.desired {
-            Desired::Running => {
-                self.look_for_instance(index, now);
-                self.forgotten(index, now);
-                self.plan_letting_go(index, now);
-                self.plan_start(index, now);
-                if self.whole().is_none() {
-                    self.plan_setup(index, now);
-                }
+        if self.desired.runs() {
+            self.look_for_instance(index, now);
+            self.forgotten(index, now);
+            self.plan_letting_go(index, now);
+            self.plan_start(index, now);
+            if self.whole().is_none() {
+                self.plan_setup(index, now);
             }
-            Desired::Stopped => self.plan_stop(index, now),
+        } else {
+            self.plan_stop(index, now);
         }
+        self.plan_power(index, now);
     }
 
     /// An assembly that is made from an image exists only when the infrastructure says so. Creating it is not ours: drift is reported.
@@ -95,7 +95,7 @@ impl Engine {
             .recovery
             .as_ref()
             .is_none_or(|it| it.service.is_none() && matches!(it.phase, Phase::Verifying { .. }));
-        free && part.step.is_none() && part.channel == ChannelHealth::Healthy
+        free && part.step.is_none() && !self.power_acts(index) && part.channel == ChannelHealth::Healthy
     }
 
     fn plan_start(&mut self, index: AssemblyIndex, now: Timestamp) {
@@ -204,7 +204,7 @@ impl Engine {
         self.output(Output::Notify { incident: None, message: message.into() });
     }
 
-    fn stopped(&mut self, service: ServiceIndex, now: Timestamp) {
+    pub(crate) fn stopped(&mut self, service: ServiceIndex, now: Timestamp) {
         let index = self.definition().service(service).assembly;
         self.change(service, HealthEvent::Stopped, "stopped by an order", now);
         let part = self.service_mut(service);
@@ -280,14 +280,14 @@ impl Engine {
             };
         }
         let wanted = match act {
-            Act::StopService(_) if self.desired == Desired::Running => {
+            Act::StopService(_) if self.desired.runs() => {
                 self.start_of(service) == Start::ToStop && self.whole().is_some()
             }
             Act::StopService(_) => true,
-            Act::Reconfigure(_) => self.desired == Desired::Running && self.setup_due(service),
+            Act::Reconfigure(_) => self.desired.runs() && self.setup_due(service),
             _ => {
                 let wanted = matches!(self.start_of(service), Start::Wanted | Start::Again);
-                self.desired == Desired::Running && wanted
+                self.desired.runs() && wanted
             }
         };
         let part_of = step.part_of;
@@ -335,7 +335,7 @@ impl Engine {
                 self.refuse_step(word, step.service, why, &[], now);
             }
             (Act::StopService(service), outcome)
-                if self.desired == Desired::Running && self.start_of(service) == Start::ToStop =>
+                if self.desired.runs() && self.start_of(service) == Start::ToStop =>
             {
                 let failed = match outcome {
                     ActionOutcome::Failed { detail } | ActionOutcome::Unresolved { detail } => Some(detail),
@@ -346,7 +346,7 @@ impl Engine {
             (Act::StopService(service), _) if self.start_of(service) == Start::Again => {
                 self.look_afresh(service, now);
             }
-            (Act::StopService(_), _) if self.desired == Desired::Running => {
+            (Act::StopService(_), _) if self.desired.runs() => {
                 self.stop_overtaken(index, step.service, now);
             }
             (Act::StopService(_), ActionOutcome::Done { .. }) => self.stopped(step.service, now),

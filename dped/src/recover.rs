@@ -15,7 +15,7 @@ use cpe_proto::time::Timestamp;
 
 use crate::backoff;
 use crate::describe::{self, value};
-use crate::engine::{About, Desired, Engine};
+use crate::engine::{About, Engine};
 use crate::gate::Plea;
 use crate::health::ChannelHealth;
 use crate::isolate::isolate;
@@ -30,7 +30,7 @@ impl Engine {
     /// Tries what is asked for, the assembly's own first.
     pub(crate) fn recover(&mut self, index: AssemblyIndex, now: Timestamp) {
         // Nothing else is recovered while the deployable recovers as a whole (design.md section 4, rule 1).
-        if self.desired == Desired::Stopped || self.whole().is_some() {
+        if !self.desired.runs() || self.whole().is_some() {
             return;
         }
         self.recover_assembly(index, now);
@@ -40,7 +40,8 @@ impl Engine {
     }
 
     pub(crate) fn busy(&self, index: AssemblyIndex) -> bool {
-        self.assembly(index).recovery.is_some() || self.assembly(index).step.is_some()
+        let part = self.assembly(index);
+        part.recovery.is_some() || part.step.is_some() || self.power_acts(index)
     }
 
     /// How long a refusal stands before the gate is asked again: an interval, at least a second.

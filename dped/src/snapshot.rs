@@ -115,7 +115,7 @@ impl Engine {
         match ordered {
             // Each does nothing where that is what was being carried out.
             Desired::Running => engine.order_start(now),
-            Desired::Stopped => engine.order_stop(now),
+            Desired::Stopped | Desired::PoweredOff => engine.order_stop(ordered, now),
         }
         engine.first_look(now);
         engine
@@ -140,6 +140,10 @@ impl Engine {
             }
             if let Some(it) = part.step.as_ref().filter(|it| given_out(it.phase)) {
                 it.action.hash(&mut hash);
+            }
+            if let Some(it) = &part.power {
+                let flight = it.flight.as_ref().filter(|it| given_out(it.phase)).map(|it| it.action);
+                (it.goal, it.failed, it.told, flight).hash(&mut hash);
             }
             for service in self.definition().services_of(index) {
                 self.standing(service).hash(&mut hash);
@@ -208,6 +212,7 @@ impl Engine {
                 whole: whole_stage(it, now),
             }),
             step: part.step.as_ref().and_then(|step| self.step_snapshot(step, now)),
+            power: part.power.as_ref().map(|power| power.snapshot(now)),
             services: self
                 .definition()
                 .services_of(index)
@@ -316,7 +321,7 @@ impl Engine {
             let kept = kept.services.iter().find(|it| it.name == part.name && it.subject == subject);
             match kept {
                 Some(kept) => self.restore_service(service, kept, resumed),
-                None if self.desired == Desired::Running => {
+                None if self.desired.runs() => {
                     self.service_trouble(service).start = Start::Wanted;
                 }
                 None => {}
@@ -330,6 +335,10 @@ impl Engine {
         }
         if let Some(step) = &kept.step {
             self.restore_step(index, step, resumed);
+        }
+        if let Some(power) = &kept.power {
+            let age = power.flight.as_ref().map_or(Duration::ZERO, |it| resumed.age(it.age));
+            self.restore_power(index, power, age, resumed.now);
         }
         self.assume_state(index);
     }
@@ -367,8 +376,8 @@ impl Engine {
             (Standing::Misconfigured, _) => State::Misconfigured,
             (Standing::Exhausted, _) => State::Exhausted,
             (Standing::Failed, Desired::Running) => State::Failed,
-            (_, Desired::Stopped) => State::Unknown,
             (_, Desired::Running) => State::Starting,
+            (_, Desired::Stopped | Desired::PoweredOff) => State::Unknown,
         };
         self.restore_setup(index, kept.setup.as_ref());
         let start = match kept.standing {
@@ -498,7 +507,7 @@ impl Engine {
         let Some(service) = self.definition().service_named(index, kept.service.as_str()) else { return };
         let act = match kept.towards {
             Desired::Running => Act::StartService(service),
-            Desired::Stopped => Act::StopService(service),
+            Desired::Stopped | Desired::PoweredOff => Act::StopService(service),
         };
         let phase = Phase::Acting { until: resumed.left(kept.left) };
         let step = Step { action: kept.action, act, service, phase, part_of: None };

@@ -83,6 +83,16 @@ impl Engine {
         if let Some(by_hand) = part.by_hand.as_ref().filter(|it| it.action.is_none()) {
             found(by_hand.until, Wake::AskAgain(index));
         }
+        if let Some(power) = &part.power {
+            let times = [
+                (power.ask_at, Wake::AskAgain(index)),
+                (power.wait_until, Wake::AssemblyAttempt(index)),
+                (power.say_at, Wake::SayWaiting(index)),
+            ];
+            for (at, wake) in times {
+                at.into_iter().for_each(|at| found(at, wake));
+            }
+        }
         let Some(trouble) = &part.trouble else { return };
         if let Some(at) = trouble.ask_at {
             found(at, Wake::AskAgain(index));
@@ -109,7 +119,9 @@ fn poll(poll: &Poll, timeout: Duration, target: Target, found: &mut impl FnMut(T
 }
 
 fn actions(part: &AssemblyPart, found: &mut impl FnMut(Timestamp, Wake)) {
+    let flight = part.power.as_ref().and_then(|power| power.flight.as_ref());
     let phases = [
+        flight.map(|it| (it.action, it.phase)),
         part.recovery.as_ref().map(|it| (it.action, it.phase)),
         part.step.as_ref().map(|it| (it.action, it.phase)),
     ];

@@ -18,7 +18,7 @@ use cpe_proto::time::Timestamp;
 
 use crate::action::OUTCOME_LOST_AFTER;
 use crate::describe;
-use crate::engine::{About, Desired, Engine};
+use crate::engine::{About, Engine};
 use crate::health::{ChannelHealth, HealthEvent};
 use crate::isolate::isolate;
 use crate::ladder::{self, Choice};
@@ -338,7 +338,7 @@ impl Engine {
         let whole = self.assembly(index).recovery.as_ref().is_some_and(|it| {
             it.is_whole() && !matches!(it.phase, Phase::Asked { .. } | Phase::GivingBack { .. })
         });
-        if !whole || worked == Some(true) || self.desired == Desired::Stopped {
+        if !whole || worked == Some(true) || !self.desired.runs() {
             return false;
         }
         let away = |service: &ServiceIndex| {

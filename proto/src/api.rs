@@ -332,10 +332,13 @@ pub enum Command {
         /// A deployable.
         name: String,
     },
-    /// Stop its services in reverse order; its machines stay on.
+    /// Stop its services in reverse order.
     Stop {
         /// A deployable.
         name: String,
+        /// Then power its machines off, too; otherwise they stay on.
+        #[serde(default, skip_serializing_if = "is_false")]
+        power_off: bool,
     },
     /// Watched but not acted upon, until an hour.
     MaintenanceOn {

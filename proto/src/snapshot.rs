@@ -40,6 +40,16 @@ pub enum Desired {
     Running,
     /// Its services should be stopped.
     Stopped,
+    /// Its services should be stopped, and then its machines powered off.
+    PoweredOff,
+}
+
+impl Desired {
+    /// Whether it should run.
+    #[must_use]
+    pub const fn runs(self) -> bool {
+        matches!(self, Self::Running)
+    }
 }
 
 /// One engine.
@@ -102,6 +112,9 @@ pub struct AssemblySnapshot {
     /// A step of an ordered start or stop that was given out and has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepSnapshot>,
+    /// Where its power stands, since it was ordered off and until it is on again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power: Option<PowerSnapshot>,
     /// All of them, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServiceSnapshot>,
@@ -344,6 +357,57 @@ pub struct StepSnapshot {
     pub left: Millis,
 }
 
+/// Where the power of a machine stands that was ordered off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerSnapshot {
+    /// What is to become of it.
+    pub goal: PowerGoal,
+    /// Attempts that failed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub failed: u32,
+    /// A person was told that it is not done yet.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub told: bool,
+    /// The action that was given out for it and has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flight: Option<PowerFlight>,
+}
+
+/// What is to become of the power of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerGoal {
+    /// It is powered off once its services are stopped.
+    ToOff,
+    /// It is off, as was ordered.
+    Off,
+    /// It is powered on if it is off.
+    ToOn,
+    /// It is on, as was ordered, and has its grace to answer.
+    On,
+}
+
+/// An action on the power of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// Power it off, and verify that it is.
+    Off,
+    /// Power it on.
+    On,
+}
+
+/// One that was given out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerFlight {
+    /// Its number.
+    pub action: ActionId,
+    /// What.
+    pub switch: Switch,
+    /// How long ago it was given out.
+    pub age: Millis,
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -384,6 +448,7 @@ mod tests {
             past: None,
             recovery: None,
             step: None,
+            power: None,
             services: vec![service("nginx", Some(past)), service("php", None)],
         };
         let snapshot = Snapshot {

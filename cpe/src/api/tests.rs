@@ -165,7 +165,8 @@ async fn an_order_is_recorded_with_who_gave_it_as_the_kernel_says() {
     let by = world.fleet.orders.lock().unwrap()[0].1.clone();
     let uid = rustix::process::getuid().as_raw();
     assert!(by.starts_with(&format!("uid {uid}")), "{by}");
-    let refusal = refused(world.client.command(&Command::Stop { name: "shop".to_owned() }).await);
+    let refusal =
+        refused(world.client.command(&Command::Stop { name: "shop".to_owned(), power_off: false }).await);
     assert_eq!(refusal, "shop recovers as a whole; wait for its end");
 
     world.journal.set_desired(Name::parse("shop").unwrap(), Desired::Started).await.unwrap();

@@ -70,7 +70,10 @@ async fn answer(command: &Command, client: &Client) -> Result<Exit, Failure> {
         Command::Why(wanted) => why(wanted, client).await,
         Command::WhyNot(wanted) => why_not(wanted, client).await,
         Command::Start(what) => order(api::Command::Start { name: what.name.clone() }, client).await,
-        Command::Stop(what) => order(api::Command::Stop { name: what.name.clone() }, client).await,
+        Command::Stop(what) => {
+            let (name, power_off) = (what.name.clone(), what.power_off);
+            order(api::Command::Stop { name, power_off }, client).await
+        }
         Command::Maintenance(what) => order(maintenance(what), client).await,
         Command::Retry(what) => order(api::Command::Retry { name: what.name.clone() }, client).await,
         Command::Ack(what) => order(api::Command::Ack { name: what.of.clone() }, client).await,

@@ -70,8 +70,8 @@ pub enum Command {
     WhyNot(WhyNot),
     /// Start a deployable
     Start(Deployable),
-    /// Stop a deployable's services in reverse order; its machines stay on
-    Stop(Deployable),
+    /// Stop a deployable's services in reverse order; its machines stay on, or are powered off after it
+    Stop(Stop),
     /// Watch but do not act, until an hour
     #[command(subcommand)]
     Maintenance(Maintenance),
@@ -305,11 +305,21 @@ pub struct WhyNot {
     json: bool,
 }
 
-/// `cpe start`, `cpe stop`.
+/// `cpe start`.
 #[derive(Clone, Debug, Args)]
 pub struct Deployable {
     /// A deployable
     name: String,
+}
+
+/// `cpe stop`.
+#[derive(Clone, Debug, Args)]
+pub struct Stop {
+    /// A deployable
+    name: String,
+    /// Power its machines off, too, once nothing runs on them any more; `cpe start` powers them on again
+    #[arg(long)]
+    power_off: bool,
 }
 
 /// `cpe maintenance`.

@@ -145,6 +145,7 @@ impl Fleet {
         match self.wished(&definition.name) {
             same if same == made.desired => {}
             Desired::Stopped => orders.push(Order::Stop),
+            Desired::PoweredOff => orders.push(Order::PowerOff),
             Desired::Running => orders.push(Order::Start),
         }
         orders
@@ -168,6 +169,7 @@ impl Fleet {
     fn wished(&self, name: &Name) -> Desired {
         match self.wishes().get(name) {
             Some(journal::Desired::Stopped) => Desired::Stopped,
+            Some(journal::Desired::PoweredOff) => Desired::PoweredOff,
             Some(journal::Desired::Started) | None => Desired::Running,
         }
     }

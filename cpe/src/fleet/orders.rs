@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cpe_proto::api::{Command, CommandAnswer, HostKey, Status};
+use cpe_proto::id::Name;
+use cpe_proto::infrastructure::Operation;
 use dped::Order;
 
 use super::{Fleet, unknown};
@@ -16,16 +18,44 @@ use crate::pauses::{self, Scope};
 impl Fleet {
     async fn set_desired(&self, name: &str, desired: journal::Desired) -> Result<CommandAnswer, Refused> {
         let name = self.deployable(name)?;
+        if desired == journal::Desired::PoweredOff {
+            self.can_power_off(&name)?;
+        }
         self.shared.journal.set_desired(name.clone(), desired).await.map_err(|error| unwritable(&error))?;
         self.wishes().insert(name.clone(), desired);
         let (order, word) = match desired {
             journal::Desired::Started => (Order::Start, "start"),
             journal::Desired::Stopped => (Order::Stop, "stop"),
+            journal::Desired::PoweredOff => (Order::PowerOff, "stop, and power-off after it,"),
         };
         self.order(&name, order).await?;
         Ok(CommandAnswer {
             message: format!("{name}: {word} ordered; `cpe events {name} --follow` shows it"),
         })
+    }
+
+    /// What cannot be powered off, or not on again, is not ordered.
+    fn can_power_off(&self, name: &Name) -> Result<(), Refused> {
+        let stop = format!("`cpe stop {name}` stops its services and leaves its machines on");
+        let definition = self.definition_of(name).ok_or_else(|| unknown(name.as_str()))?;
+        let Some(infrastructure) = &definition.infrastructure else {
+            return Err(Refused::conflict(format!(
+                "{name} has no infrastructure that could power its machines off; {stop}"
+            )));
+        };
+        let adapter = self.shared.infrastructures.get(infrastructure).filter(|it| it.has_answered());
+        let Some(adapter) = adapter else {
+            return Err(Refused::unavailable(format!(
+                "infrastructure {infrastructure} has not said yet what it can do; try again, or {stop}"
+            )));
+        };
+        let can = adapter.capabilities().0;
+        match [Operation::Stop, Operation::Start].into_iter().find(|it| !can.contains(it)) {
+            None => Ok(()),
+            Some(missing) => Err(Refused::conflict(format!(
+                "infrastructure {infrastructure} cannot `{missing}` a machine, and both `stop` and `start` are needed; {stop}"
+            ))),
+        }
     }
 
     async fn pause(&self, name: Option<String>, reason: &str, by: &str) -> Result<CommandAnswer, Refused> {
@@ -141,7 +171,12 @@ impl Controller for Fleet {
     async fn command(&self, command: Command, by: String) -> Result<CommandAnswer, Refused> {
         match command {
             Command::Start { name } => self.set_desired(&name, journal::Desired::Started).await,
-            Command::Stop { name } => self.set_desired(&name, journal::Desired::Stopped).await,
+            Command::Stop { name, power_off: false } => {
+                self.set_desired(&name, journal::Desired::Stopped).await
+            }
+            Command::Stop { name, power_off: true } => {
+                self.set_desired(&name, journal::Desired::PoweredOff).await
+            }
             Command::MaintenanceOn { name, for_seconds, reason } => {
                 self.maintenance_on(name, for_seconds, reason, by).await
             }

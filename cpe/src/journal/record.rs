@@ -195,6 +195,8 @@ pub enum Desired {
     Started,
     /// `cpe stop`.
     Stopped,
+    /// `cpe stop --power-off`.
+    PoweredOff,
 }
 
 impl Desired {
@@ -203,12 +205,13 @@ impl Desired {
         match self {
             Self::Started => "started",
             Self::Stopped => "stopped",
+            Self::PoweredOff => "powered_off",
         }
     }
 
-    /// The state of that word; what is not known is started, as without a word.
-    pub(super) fn of(word: &str) -> Self {
-        if word == Self::Stopped.as_str() { Self::Stopped } else { Self::Started }
+    /// The state of that word.
+    pub(super) fn of(word: &str) -> Option<Self> {
+        [Self::Started, Self::Stopped, Self::PoweredOff].into_iter().find(|it| it.as_str() == word)
     }
 }
 

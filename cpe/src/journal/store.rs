@@ -516,9 +516,15 @@ fn marked(
 
 fn desired(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<Name, Desired>> {
     let mut statement = transaction.prepare("SELECT deployable, state FROM desired")?;
-    let rows =
-        statement.query_map([], |row| Ok((name(row.get(0)?)?, Desired::of(&row.get::<_, String>(1)?))))?;
+    let rows = statement.query_map([], |row| Ok((name(row.get(0)?)?, wanted(&row.get::<_, String>(1)?)?)))?;
     rows.collect()
+}
+
+/// What nobody knows is not taken for a start: what was meant may have been the opposite.
+fn wanted(word: &str) -> rusqlite::Result<Desired> {
+    let what =
+        || std::io::Error::other(format!("an order of which this cpe does not know the word: {word:?}"));
+    Desired::of(word).ok_or_else(|| unreadable(1, what()))
 }
 
 fn guard(

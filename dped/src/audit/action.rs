@@ -7,7 +7,7 @@ use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::rung::Rung;
 
 use super::record::{DecisionRecord, HoldKind};
-use super::{ActionKey, Auditor, Finding, ORDERS, RECONFIGURE, SAME_TIME, of_event, of_intent};
+use super::{ActionKey, Auditor, Finding, ORDERS, POWER, RECONFIGURE, SAME_TIME, of_event, of_intent};
 
 #[derive(Debug, Default)]
 pub(super) struct Action {
@@ -273,7 +273,8 @@ impl Auditor {
     /// in maintenance or while recovery is paused either.
     fn step_while_held(&self, key: &ActionKey, begun: &Begun) -> Option<Finding> {
         let (kind, _) = self.holds.over(&key.0, &begun.assembly, None, begun.time)?;
-        let forbids = begun.act == RECONFIGURE || begun.rung.is_none() && kind == HoldKind::Foreign;
+        let ours = begun.act == RECONFIGURE || POWER.contains(&&*begun.act);
+        let forbids = ours || begun.rung.is_none() && kind == HoldKind::Foreign;
         let (act, assembly, word) = (&begun.act, &begun.assembly, word(kind));
         let what = format!("{act} of {}/{assembly} was begun while it was {word}", key.0);
         forbids.then(|| Finding::new(2, what, vec![of_intent(key)]))

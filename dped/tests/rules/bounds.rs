@@ -266,7 +266,9 @@ fn torment(text: &str, seed: u64) -> Vec<(Duration, Rung)> {
     let rung = |act: &Act| match act {
         Act::RestartService(_) => Some(Rung::RestartService),
         Act::Machine(rung) => Some(*rung),
-        Act::Fence(_) | Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_) => None,
+        Act::Fence(_) | Act::Power(_) | Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_) => {
+            None
+        }
     };
     site.acts.iter().filter_map(|(at, action)| Some((at.since_boot(), rung(&action.act)?))).collect()
 }

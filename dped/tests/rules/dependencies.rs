@@ -39,6 +39,7 @@ fn acts(site: &Site) -> Vec<String> {
         Act::StartService(service) => format!("start {}", name(service)),
         Act::StopService(service) => format!("stop {}", name(service)),
         Act::Reconfigure(service) => format!("reconfigure {}", name(service)),
+        Act::Power(switch) => format!("power {switch:?}"),
         Act::Fence(rung) => format!("fence for {rung}"),
         Act::Machine(rung) => rung.to_string(),
     };

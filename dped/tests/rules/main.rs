@@ -14,6 +14,7 @@ mod isolation;
 mod observing;
 mod owner;
 mod phase;
+mod power;
 mod restart;
 mod setup;
 mod site;

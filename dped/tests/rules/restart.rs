@@ -37,7 +37,9 @@ fn done(site: &Site) -> Vec<Rung> {
     let rung = |act: Act| match act {
         Act::RestartService(_) => Some(Rung::RestartService),
         Act::Machine(rung) => Some(rung),
-        Act::Fence(_) | Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_) => None,
+        Act::Fence(_) | Act::Power(_) | Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_) => {
+            None
+        }
     };
     site.acts.iter().filter_map(|(_, action)| rung(action.act)).collect()
 }

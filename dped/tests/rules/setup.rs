@@ -62,7 +62,7 @@ fn steps(site: &Site) -> Vec<String> {
         Act::Reconfigure(service) => Some(format!("reconfigure {}", name(service))),
         Act::RestartService(service) => Some(format!("restart {}", name(service))),
         Act::Machine(rung) => Some(rung.to_string()),
-        Act::Fence(_) | Act::StartService(_) | Act::StopService(_) => None,
+        Act::Fence(_) | Act::Power(_) | Act::StartService(_) | Act::StopService(_) => None,
     };
     site.acts.iter().filter_map(|(_, action)| step(action.act)).collect()
 }

@@ -88,7 +88,7 @@ pub const GRAMMAR: [Usage; 31] = [
     ),
     usage(
         "operator",
-        "operator stop|start|pause|resume|retry|ack|recover|confirm-fenced|maintenance ...",
+        "operator stop|power-off|start|pause|resume|retry|ack|recover|confirm-fenced|maintenance ...",
         "as the command of that name",
     ),
     usage("define", "define FILE", "a definition is changed, or is there again"),
@@ -337,6 +337,7 @@ fn operator(line: &mut Line<'_>, names: Names<'_>) -> Result<Vec<Happening>, Wro
     let at = line.at();
     let order = match line.word("what the operator orders")? {
         "stop" => Operator::Stop(names.deployable(line)?),
+        "power-off" => Operator::PowerOff(names.deployable(line)?),
         "start" => Operator::Start(names.deployable(line)?),
         word @ ("pause" | "resume") if line.peek().is_some_and(|name| name.contains('/')) => {
             let order = if word == "pause" { Operator::PausePart } else { Operator::ResumePart };
@@ -365,6 +366,7 @@ fn operator(line: &mut Line<'_>, names: Names<'_>) -> Result<Vec<Happening>, Wro
         word => {
             let known = [
                 "stop",
+                "power-off",
                 "start",
                 "pause",
                 "resume",

@@ -6,8 +6,8 @@ use cpe_proto::definition::{Deployable, Mode};
 use cpe_proto::event::EventKind;
 use cpe_proto::id::Name;
 use cpe_proto::state::State;
+use dped::GuardSettings;
 use dped::bounds::{self, Assumptions, Managed};
-use dped::{Desired, GuardSettings};
 
 use super::journal::millis;
 use super::{What, World};
@@ -62,7 +62,7 @@ impl World {
         for member in self.process.members.iter().flatten() {
             let definition = member.engine.definition();
             let view = member.engine.view();
-            if view.desired == Desired::Stopped {
+            if !view.desired.runs() {
                 continue;
             }
             for (assembly, seen) in definition.assemblies.iter().zip(&view.assemblies) {

@@ -9,7 +9,8 @@ use cpe_proto::id::{ActionId, Name};
 use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
-use dped::{Act, Action, ActionOutcome};
+use dped::audit::power_word;
+use dped::{Act, Action, ActionOutcome, Switch};
 
 use super::happening::Fate;
 use super::journal::{Begin, Record};
@@ -69,6 +70,7 @@ impl World {
             Act::StartService(service) => (Some(service), "start-service", None),
             Act::StopService(service) => (Some(service), "stop-service", None),
             Act::Reconfigure(service) => (Some(service), "reconfigure-service", None),
+            Act::Power(switch) => (None, power_word(switch), None),
             Act::Fence(rung) | Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
         };
         Some(Intent {
@@ -142,7 +144,7 @@ impl World {
             self.machines[operate.machine].units.iter_mut().for_each(|unit| unit.set_up.by = None);
         }
         match operate.operation {
-            Operation::Stop if !operate.then_starts => {
+            Operation::Stop if operate.fences => {
                 self.answer_fence_at(at, life, member, action, outcome);
             }
             _ => self.answer_at(at, life, member, action, outcome),
@@ -185,7 +187,7 @@ impl World {
             );
         };
         let (service, deed) = match action.act {
-            Act::Fence(_) | Act::Machine(_) => {
+            Act::Fence(_) | Act::Machine(_) | Act::Power(_) => {
                 let operation = match action.act {
                     Act::Machine(Rung::Start) => Operation::Start,
                     Act::Machine(Rung::RebootSoft) => Operation::RebootSoft,
@@ -195,12 +197,14 @@ impl World {
                     Act::Machine(Rung::RestartDeployable) => Operation::Stop,
                     Act::Machine(Rung::Relocate) => Operation::Relocate,
                     Act::Machine(_) => Operation::Create,
+                    Act::Power(Switch::On) => Operation::Start,
                     _ => Operation::Stop,
                 };
                 let then = matches!(action.act, Act::Machine(Rung::RestartDeployable));
                 let zone = it.engine.zone(action.assembly).cloned();
                 let operate = Operate {
                     zone,
+                    fences: matches!(action.act, Act::Fence(_)),
                     then_starts: then,
                     life,
                     member,

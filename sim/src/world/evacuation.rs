@@ -9,7 +9,7 @@ use cpe_proto::id::Name;
 use cpe_proto::infrastructure::Operation;
 use cpe_proto::snapshot::guard::EvacuationPhase;
 use cpe_proto::time::Timestamp;
-use dped::{ActionOutcome, Desired, Evacuate, Scope};
+use dped::{ActionOutcome, Evacuate, Scope};
 
 use super::happening::Fate;
 use super::machine::Power;
@@ -51,7 +51,7 @@ impl World {
             if !assembly.failure_domains.contains(&evacuate.domain) {
                 wrong.push(format!("{name} is not in it"));
             }
-            let stopped = self.journal.desired.get(deployable) == Some(&Desired::Stopped);
+            let stopped = self.journal.desired.get(deployable).is_some_and(|it| !it.runs());
             if definition.mode == Mode::Observe
                 || stopped
                 || self.truth.is_left_alone(deployable, &assembly.name)

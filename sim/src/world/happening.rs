@@ -195,6 +195,8 @@ pub enum ControllerFault {
 pub enum Operator {
     /// `cpe stop`.
     Stop(Name),
+    /// `cpe stop --power-off`.
+    PowerOff(Name),
     /// `cpe start`.
     Start(Name),
     /// `cpe maintenance on`, until it ends by itself. Of an assembly or of the whole deployable.
@@ -325,6 +327,7 @@ impl Operator {
     const fn kind(&self) -> &'static str {
         match self {
             Self::Stop(_) => "operator stops",
+            Self::PowerOff(_) => "operator powers off",
             Self::Start(_) => "operator starts",
             Self::Maintenance(_, None, _) => "maintenance of a deployable",
             Self::Maintenance(..) => "maintenance of an assembly",
@@ -429,6 +432,7 @@ impl fmt::Display for Operator {
         };
         match self {
             Self::Stop(name) => write!(out, "operator: stop {name}"),
+            Self::PowerOff(name) => write!(out, "operator: stop --power-off {name}"),
             Self::Start(name) => write!(out, "operator: start {name}"),
             Self::Maintenance(name, assembly, lasts) => {
                 write!(out, "operator: maintenance on {}{}", of(name, assembly), Spans([Some(*lasts), None]))

@@ -29,6 +29,7 @@ mod machine;
 mod more;
 mod pace;
 mod pauses;
+mod power;
 mod process;
 mod queue;
 mod setup;

@@ -11,7 +11,7 @@ use cpe_proto::id::{ActionId, Name, ServiceIndex};
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
-use dped::{Desired, Wait, bounds};
+use dped::{Wait, bounds};
 
 use super::World;
 use super::machine::Running;
@@ -178,7 +178,7 @@ impl World {
         let quick = ended.slow_at(self.now).is_none() && ended.lie_at(self.now).is_none();
         if ended.running != Running::Failed
             || !was_healthy
-            || view.desired == Desired::Stopped
+            || !view.desired.runs()
             || !quick
             || ended.hangs_until > self.now
         {
@@ -214,7 +214,7 @@ impl World {
         let Some(place) = engine.units.iter().position(|place| *place == (machine, unit)) else { return };
         let view = engine.engine.view();
         let Some(seen) = view.services.get(place).map(|it| it.state) else { return };
-        if view.desired == Desired::Running && matches!(seen, State::Healthy | State::Suspected) {
+        if view.desired.runs() && matches!(seen, State::Healthy | State::Suspected) {
             let after = self.now.since(at).as_secs_f64();
             let what = format!("{}/{} died {after:.1} s ago, and is {seen}", body.label(), it.name);
             self.broken(what);

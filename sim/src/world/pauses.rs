@@ -45,7 +45,7 @@ impl World {
             Act::RestartService(it) | Act::StartService(it) | Act::StopService(it) | Act::Reconfigure(it) => {
                 Some(definition.service(it).name.clone())
             }
-            Act::Fence(_) | Act::Machine(_) => None,
+            Act::Fence(_) | Act::Machine(_) | Act::Power(_) => None,
         };
         let assembly = definition.assembly(action.assembly).name.clone();
         let whole = Place { deployable: definition.name.clone(), assembly, service: None };

@@ -343,6 +343,7 @@ impl World {
                 self.truth.pace.forget(name);
                 self.set_desired(name, Desired::Stopped);
             }
+            Operator::PowerOff(name) => self.power_off_by_order(name),
             Operator::Start(name) => self.set_desired(name, Desired::Running),
             Operator::Maintenance(name, assembly, lasts) => self.maintain(name, assembly.as_ref(), *lasts),
             Operator::MaintenanceOff(name, assembly) => {
@@ -399,12 +400,13 @@ impl World {
         }
     }
 
-    fn set_desired(&mut self, name: &Name, desired: Desired) {
+    pub(super) fn set_desired(&mut self, name: &Name, desired: Desired) {
         let Some((member, _)) = self.find(name, None) else { return };
         self.journal.desired.insert(name.clone(), desired);
         let order = match desired {
             Desired::Running => Order::Start,
             Desired::Stopped => Order::Stop,
+            Desired::PoweredOff => Order::PowerOff,
         };
         self.input(member, Input::Order(order));
     }

@@ -165,6 +165,8 @@ pub(super) struct Operate {
     pub(super) fenced: bool,
     /// The zone that it is made in, if it is one that its definition does not say.
     pub(super) zone: Option<Name>,
+    /// It is the first step of what makes a new instance, and is answered by itself.
+    pub(super) fences: bool,
     /// Once it is verified off it is started: a restart of the deployable.
     pub(super) then_starts: bool,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cpe_proto::definition::{Attribute, Deployable, Machine, Mode};
 use cpe_proto::id::{ActionId, ServiceIndex};
-use dped::{Act, Action, Desired, Parameters};
+use dped::{Act, Action, Parameters};
 
 use super::World;
 use super::driver::Member;
@@ -107,7 +107,7 @@ impl World {
         let mut ill = Vec::new();
         for member in self.process.members.iter().flatten() {
             let definition = member.engine.definition();
-            if member.engine.view().desired == Desired::Stopped || definition.mode == Mode::Observe {
+            if !member.engine.view().desired.runs() || definition.mode == Mode::Observe {
                 continue;
             }
             for service in definition.assembly_indices().flat_map(|index| definition.services_of(index)) {

@@ -13,7 +13,7 @@ use cpe_proto::infrastructure::Owner;
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::time::Timestamp;
-use dped::{Act, Action, Desired, GuardSettings, IncidentKey, Request};
+use dped::{Act, Action, Desired, GuardSettings, IncidentKey, Request, Switch};
 
 use super::World;
 use super::desk::WARNED_AGAIN;
@@ -336,6 +336,7 @@ impl World {
                 }
             }
             Act::StopService(_) | Act::Reconfigure(_) => {}
+            Act::Power(switch) => self.judge_power(member, &definition, action.assembly, switch, &mut wrong),
             Act::Fence(rung) | Act::Machine(rung) => {
                 self.judge_machine(member, &definition, action.assembly, rung, &request, &mut wrong);
                 self.judge_grounds(member, &definition, action, rung, &request, &mut wrong);
@@ -363,10 +364,14 @@ impl World {
             wrong.push("while paused".to_owned());
         }
         self.judge_parts(definition, action, wrong);
-        let stopped = self.journal.desired.get(name) == Some(&Desired::Stopped);
-        let stops = matches!(action.act, Act::StopService(_));
-        if stopped != stops {
-            wrong.push(format!("although {} is ordered", if stopped { "a stop" } else { "a start" }));
+        let desired = self.journal.desired.get(name).copied().unwrap_or_default();
+        let fits = match action.act {
+            Act::StopService(_) => !desired.runs(),
+            Act::Power(Switch::Off) => desired == Desired::PoweredOff,
+            _ => desired.runs(),
+        };
+        if !fits {
+            wrong.push(format!("although it is to be {desired:?}"));
         }
     }
 

@@ -229,7 +229,7 @@ impl World {
                     machine.well_since.is_none() && machine.fell.is_some_and(|fell| fell.at <= at);
                 ill_machine && machine.units.iter().all(ill)
             }
-            Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_) => false,
+            Act::StartService(_) | Act::StopService(_) | Act::Reconfigure(_) | Act::Power(_) => false,
         }
     }
 

@@ -20,7 +20,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 use dped::{
     Act, Action, ActionOutcome, ByHand, Desired, Engine, Guard, GuardSettings, Input, Order, Output, Place,
-    Seed, Surroundings, Target,
+    Seed, Surroundings, Switch, Target,
 };
 
 /// What a unit does.
@@ -419,6 +419,7 @@ impl Site {
         match &order {
             Order::Start => self.desired = Desired::Running,
             Order::Stop => self.desired = Desired::Stopped,
+            Order::PowerOff => self.desired = Desired::PoweredOff,
             Order::Maintenance { assembly, on: true, .. } => drop(self.maintained.insert(*assembly)),
             Order::Maintenance { assembly, on: false, .. } => drop(self.maintained.remove(assembly)),
             Order::Pause { on, .. } => self.paused = *on,

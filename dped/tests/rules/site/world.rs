@@ -76,7 +76,9 @@ impl Site {
         let carried_on: Vec<ActionId> = written
             .flat_map(|it| {
                 let recovery = it.recovery.as_ref().map(|recovery| recovery.action);
-                recovery.into_iter().chain(it.step.as_ref().map(|step| step.action))
+                let power = it.power.as_ref().and_then(|power| power.flight.as_ref());
+                let step = it.step.as_ref().map(|step| step.action);
+                recovery.into_iter().chain(step).chain(power.map(|it| it.action))
             })
             .collect();
         self.leases.retain(|action| carried_on.contains(action));
@@ -156,7 +158,7 @@ impl Site {
                 | Act::StartService(index)
                 | Act::StopService(index)
                 | Act::Reconfigure(index) => gone(action.assembly) || usize::from(index.0) >= guests,
-                Act::Fence(_) | Act::Machine(_) => gone(action.assembly),
+                Act::Fence(_) | Act::Machine(_) | Act::Power(_) => gone(action.assembly),
             },
             Happening::Fenced { .. } | Happening::Outcome { .. } | Happening::Input(_) => false,
         }
@@ -501,6 +503,9 @@ impl Site {
             Act::Fence(rung) => {
                 format!("fence for {rung} {}", self.engine.definition().assembly(action.assembly).name)
             }
+            Act::Power(switch) => {
+                format!("power {switch:?} {}", self.engine.definition().assembly(action.assembly).name)
+            }
             Act::Machine(rung) => {
                 format!("{rung} {}", self.engine.definition().assembly(action.assembly).name)
             }
@@ -512,7 +517,7 @@ impl Site {
         }
         self.acts.push((self.now, action.clone()));
         let takes = match action.act {
-            Act::Fence(_) | Act::Machine(_) => seconds(2.0),
+            Act::Fence(_) | Act::Machine(_) | Act::Power(_) => seconds(2.0),
             _ => seconds(0.2),
         };
         self.push(self.now.after(takes), Happening::Ended { action });
@@ -546,16 +551,14 @@ impl Site {
         let maintained = self.maintained.contains(&None) || self.maintained.contains(&Some(index));
         assert!(part || !maintained, "{action:?} in maintenance\n{}", story());
         let stop = matches!(action.act, Act::StopService(_)) && !part;
-        assert_eq!(
-            stop,
-            self.desired == Desired::Stopped,
-            "{action:?} against what was ordered\n{}",
-            story()
-        );
+        if let Act::Power(switch) = action.act {
+            return self.check_power(index, switch);
+        }
+        assert_eq!(stop, !self.desired.runs(), "{action:?} against what was ordered\n{}", story());
         let target = match action.act {
             Act::RestartService(service) | Act::StartService(service) => Some(Target::Service(service)),
             Act::Fence(_) | Act::Machine(_) => Some(Target::Channel(index)),
-            Act::StopService(_) | Act::Reconfigure(_) => None,
+            Act::StopService(_) | Act::Reconfigure(_) | Act::Power(_) => None,
         };
         let mine = |it: &&Decision| it.action == action.action && it.answer == Answer::Admitted;
         let decision = self.decisions.iter().rfind(mine);
@@ -598,7 +601,7 @@ impl Site {
                     story()
                 );
             }
-            Act::StopService(_) => {}
+            Act::StopService(_) | Act::Power(_) => {}
             Act::Reconfigure(service) => {
                 let known = self.set_up.get(&self.service_name(service)).cloned().flatten();
                 let wanted = self.engine.rendered(service);
@@ -611,6 +614,21 @@ impl Site {
                     story()
                 );
             }
+        }
+    }
+
+    /// Nothing is powered off under a service that runs, and nothing switched that nobody ordered.
+    fn check_power(&self, index: AssemblyIndex, switch: Switch) {
+        let wanted = if switch == Switch::Off { Desired::PoweredOff } else { Desired::Running };
+        assert_eq!(self.desired, wanted, "{switch:?} against what was ordered\n{}", self.transcript());
+        if switch == Switch::On {
+            return;
+        }
+        for service in self.engine.definition().services_of(index) {
+            let restartable = self.engine.definition().service(service).restart.is_some();
+            let runs = self.guests[usize::from(service.0)].unit == Unit::Running;
+            let name = self.service_name(service);
+            assert!(!restartable || !runs, "{name} runs and is powered off\n{}", self.transcript());
         }
     }
 
@@ -681,6 +699,25 @@ impl Site {
             Act::StopService(service) => {
                 let guest = &mut self.guests[usize::from(service.0)];
                 (guest.unit, guest.dies_at) = (Unit::Stopped, None);
+                true
+            }
+            Act::Power(Switch::On) => {
+                let host = &mut self.hosts[usize::from(index.0)];
+                if host.machine == Machine::Off {
+                    host.machine = Machine::Booting { until: now.after(host.boot) };
+                }
+                host.machine != Machine::Gone
+            }
+            Act::Power(Switch::Off) => {
+                let host = &mut self.hosts[usize::from(index.0)];
+                if host.machine != Machine::Gone {
+                    host.machine = Machine::Off;
+                }
+                let definition = Arc::clone(self.engine.definition());
+                for service in definition.services_of(index) {
+                    let guest = &mut self.guests[usize::from(service.0)];
+                    (guest.unit, guest.dies_at) = (Unit::Stopped, None);
+                }
                 true
             }
             Act::Fence(_) => {
