@@ -215,6 +215,28 @@ async fn what_an_operator_ordered_survives_a_restart() {
     assert_eq!(journal.start_state().desired.get(&name("shop")), Some(&Desired::Stopped));
 }
 
+/// A start would be the opposite of what may have been meant: nobody starts anything on a word that is not understood.
+#[tokio::test]
+async fn a_power_off_survives_a_restart_and_an_order_in_an_unknown_word_is_not_taken_for_a_start() {
+    let dir = TempDir::new().unwrap();
+    let journal = open(&dir);
+    journal.set_desired(name("shop"), Desired::PoweredOff).await.unwrap();
+    journal.close().await.unwrap();
+    drop(journal);
+    let journal = open(&dir);
+    assert_eq!(journal.start_state().desired.get(&name("shop")), Some(&Desired::PoweredOff));
+    journal.close().await.unwrap();
+    drop(journal);
+
+    let file = rusqlite::Connection::open(dir.path().join("journal.sqlite")).unwrap();
+    file.execute("UPDATE desired SET state = 'hibernated'", []).unwrap();
+    drop(file);
+    let refused = Journal::open(&settings(&dir), &Arc::new(Metrics::new())).unwrap_err();
+    let why =
+        std::error::Error::source(&refused).map_or(refused.to_string(), |why| format!("{refused}: {why}"));
+    assert!(why.contains("hibernated"), "{why}");
+}
+
 #[tokio::test]
 async fn numbers_are_never_used_twice_and_unfinished_actions_are_known_after_a_restart() {
     let dir = TempDir::new().unwrap();
