@@ -435,7 +435,7 @@ impl Engine {
         if !stands {
             let reason = format!("{}: {refusal}{deciding}", power_word(switch));
             self.report(About::Assembly(index), EventKind::RecoveryRefused, now, |it| {
-                it.reason = reason.into()
+                it.reason = reason.into();
             });
         }
         self.power_waits(index, format!("{refusal}{deciding}"), now);
@@ -506,10 +506,10 @@ impl Engine {
                 self.was_switched_on(index, flight.action, now);
             }
             (Switch::Off, false) => {
-                self.power_failed(index, "its infrastructure says that it is still on", now)
+                self.power_failed(index, "its infrastructure says that it is still on", now);
             }
             (Switch::On, true) => {
-                self.power_failed(index, "its infrastructure says that it is still off", now)
+                self.power_failed(index, "its infrastructure says that it is still off", now);
             }
         }
     }

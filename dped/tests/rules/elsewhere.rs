@@ -44,6 +44,7 @@ fn deeds(site: &Site) -> Vec<String> {
         Act::StartService(service) => format!("start {}", site.service_name(service)),
         Act::StopService(service) => format!("stop {}", site.service_name(service)),
         Act::Reconfigure(service) => format!("reconfigure {}", site.service_name(service)),
+        Act::Power(switch) => format!("power {switch:?}"),
         Act::Fence(_) => format!("fence {}", site.engine.definition().assembly(action.assembly).name),
         Act::Machine(rung) => {
             format!("{rung} {}", site.engine.definition().assembly(action.assembly).name)
