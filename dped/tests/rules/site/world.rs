@@ -617,21 +617,6 @@ impl Site {
         }
     }
 
-    /// Nothing is powered off under a service that runs, and nothing switched that nobody ordered.
-    fn check_power(&self, index: AssemblyIndex, switch: Switch) {
-        let wanted = if switch == Switch::Off { Desired::PoweredOff } else { Desired::Running };
-        assert_eq!(self.desired, wanted, "{switch:?} against what was ordered\n{}", self.transcript());
-        if switch == Switch::On {
-            return;
-        }
-        for service in self.engine.definition().services_of(index) {
-            let restartable = self.engine.definition().service(service).restart.is_some();
-            let runs = self.guests[usize::from(service.0)].unit == Unit::Running;
-            let name = self.service_name(service);
-            assert!(!restartable || !runs, "{name} runs and is powered off\n{}", self.transcript());
-        }
-    }
-
     fn end_act(&mut self, action: &Action) {
         let fate = if self.outcomes.is_empty() { None } else { Some(self.outcomes.remove(0)) };
         let done = ActionOutcome::Done { detail: "done".into() };
@@ -701,25 +686,7 @@ impl Site {
                 (guest.unit, guest.dies_at) = (Unit::Stopped, None);
                 true
             }
-            Act::Power(Switch::On) => {
-                let host = &mut self.hosts[usize::from(index.0)];
-                if host.machine == Machine::Off {
-                    host.machine = Machine::Booting { until: now.after(host.boot) };
-                }
-                host.machine != Machine::Gone
-            }
-            Act::Power(Switch::Off) => {
-                let host = &mut self.hosts[usize::from(index.0)];
-                if host.machine != Machine::Gone {
-                    host.machine = Machine::Off;
-                }
-                let definition = Arc::clone(self.engine.definition());
-                for service in definition.services_of(index) {
-                    let guest = &mut self.guests[usize::from(service.0)];
-                    (guest.unit, guest.dies_at) = (Unit::Stopped, None);
-                }
-                true
-            }
+            Act::Power(switch) => self.turn(index, switch),
             Act::Fence(_) => {
                 let host = &mut self.hosts[usize::from(index.0)];
                 if host.machine != Machine::Gone {
