@@ -320,7 +320,7 @@ async fn what_is_ordered_in_the_moment_in_which_an_engine_begins_is_the_first_th
     for name in [shop(), "shop/web/nginx".to_owned()] {
         site.order(Command::Resume { name: Some(name), reason: String::new() }).await.unwrap();
     }
-    site.order(Command::Stop { name: shop() }).await.unwrap();
+    site.order(Command::Stop { name: shop(), power_off: false }).await.unwrap();
     site.fleet().launch(engine, Some(&down));
     let stopped = site.until("shop", |shop| shop.assemblies[0].services[0].state == State::Stopped).await;
     assert!(!stopped.assemblies[0].maintenance, "{stopped:#?}");
