@@ -24,7 +24,7 @@ const LEAST: u64 = 100;
 const TOLD_EVERY: usize = 5000;
 
 /// Every kind of thing that `draw` can make happen.
-const FAULTS: [&str; 60] = [
+const FAULTS: [&str; 61] = [
     "clock jump",
     "confirmed as fenced",
     "controller crash",
@@ -55,6 +55,7 @@ const FAULTS: [&str; 60] = [
     "masked",
     "never boots",
     "operation refused",
+    "operator powers off",
     "operator starts",
     "operator stops",
     "outage of a domain",
@@ -104,11 +105,13 @@ const MORE_FAULTS: [&str; 12] = [
 ];
 
 /// What must follow from these, or they show nothing.
-const EFFECTS: [(&str, &str); 18] = [
+const EFFECTS: [(&str, &str); 20] = [
     ("panic", "an action was in flight"),
     ("panic", "goes on from its snapshot"),
     ("panic", "parked"),
     ("panic", "started again"),
+    ("power", "power-off"),
+    ("power", "power-on"),
     ("restart of", "lsb"),
     ("restart of", "nagios"),
     ("restart of", "ocf"),

@@ -34,6 +34,9 @@ impl World {
         if let Some(rung) = intent.rung {
             self.coverage.count("rung", rung.as_str());
         }
+        if let Act::Power(switch) = action.act {
+            self.coverage.count("power", power_word(switch));
+        }
         if let (Act::RestartService(service), Some(it)) = (action.act, self.member(member)) {
             let kind = it.engine.definition().service(service).check.kind();
             self.coverage.count("restart of", kind);

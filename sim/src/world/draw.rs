@@ -431,6 +431,8 @@ impl<'a> Planner<'a> {
             (place.deployable.clone(), (!self.dice.one_in(3)).then_some(place.assembly.clone()));
         let lasts = self.dice.seconds(20, 900);
         let (order, end) = match self.dice.roll(11) {
+            // Not another throw: the worlds of before stay what they were.
+            0 if lasts.as_millis() % 5 < 2 => (Operator::PowerOff(name.clone()), Some(Operator::Start(name))),
             0 => (Operator::Stop(name.clone()), Some(Operator::Start(name))),
             1 => (Operator::Start(name), None),
             2 | 3 => (Operator::Maintenance(name, assembly, lasts), None),

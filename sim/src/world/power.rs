@@ -23,7 +23,6 @@ impl World {
                 .say(What::Happened("the order is refused: nothing can power its machines off".to_owned()));
         }
         self.truth.pace.forget(name);
-        self.coverage.count("order", "power-off");
         self.set_desired(name, Desired::PoweredOff);
     }
 
