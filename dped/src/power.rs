@@ -259,7 +259,7 @@ impl Engine {
     fn not_yet_off(&self, index: AssemblyIndex, answers: bool, now: Timestamp) -> Option<String> {
         match self.power_seen(index, now) {
             _ if answers => None,
-            None => Some("its infrastructure does not say whether it is on".to_owned()),
+            None => Some("waits for its infrastructure to say whether it is on".to_owned()),
             Some(InstanceState::Changing) => Some("its infrastructure is changing it".to_owned()),
             Some(_) => None,
         }
@@ -278,7 +278,7 @@ impl Engine {
         self.look_at_power(index, now);
         match self.power_seen(index, now) {
             None => {
-                let why = "its infrastructure does not say whether it is on";
+                let why = "waits for its infrastructure to say whether it is on";
                 self.power_waits(index, why.to_owned(), now);
             }
             // What somebody else stopped meanwhile is left so, and told as ever.

@@ -187,13 +187,28 @@ fn rule_2_admitted_in_maintenance_or_pause() {
     assert_eq!(found.what, "restart-service of shop/web was admitted while everything was paused");
 }
 
+fn step(time: u64, act: &str) -> IntentRecord {
+    let mut step = intent(time, 3, Some(time + 100));
+    (step.intent.act, step.intent.rung) = (act.to_owned(), None);
+    step
+}
+
+#[test]
+fn rule_2_switched_in_maintenance() {
+    for switch in [dped::Switch::Off, dped::Switch::On] {
+        let word = dped::audit::power_word(switch);
+        let found = finding(|records| records.intents.insert(0, step(4 * MINUTE, word)));
+        assert_eq!((found.rule, found.records), (2, vec!["intent shop/3".to_owned()]));
+        assert_eq!(found.what, format!("{word} of shop/web was begun while it was in maintenance"));
+        let mut records = night();
+        records.intents.push(step(9 * MINUTE, word));
+        assert_eq!(audit(&records), [], "a step needs no decision of its own");
+    }
+}
+
 #[test]
 fn rule_2_reconfigured_in_maintenance() {
-    let reconfigured = |time| {
-        let mut step = intent(time, 3, Some(time + 100));
-        (step.intent.act, step.intent.rung) = (dped::audit::RECONFIGURE.to_owned(), None);
-        step
-    };
+    let reconfigured = |time| step(time, dped::audit::RECONFIGURE);
     let found = finding(|records| records.intents.insert(0, reconfigured(4 * MINUTE)));
     assert_eq!((found.rule, found.records), (2, vec!["intent shop/3".to_owned()]));
     assert_eq!(found.what, "reconfigure-service of shop/web was begun while it was in maintenance");
