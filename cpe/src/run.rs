@@ -99,8 +99,9 @@ impl Controller {
         let monitor = tokio::task::spawn_blocking(move || Monitor::new(settings))
             .await?
             .context("[ssh] of the configuration")?;
-        let state_dir = config.state_dir.clone();
-        let controller = tokio::task::spawn_blocking(move || owner::controller_id(&state_dir)).await??;
+        let (state_dir, set) = (config.state_dir.clone(), config.controller.clone());
+        let controller = move || owner::controller_id(&state_dir, set.as_ref().map(|it| &it.id));
+        let controller = tokio::task::spawn_blocking(controller).await??;
         let infrastructures = infrastructures(&config, &controller);
         let (vital, failures) = Vital::new();
         let notifier = Notifier::new(config.notify.clone(), Arc::clone(&metrics), journal.clone(), &vital);

@@ -45,7 +45,7 @@ fn infrastructure() -> (TempDir, String) {
     fs::write(&program, PROGRAM).unwrap();
     fs::set_permissions(&program, PermissionsExt::from_mode(0o700)).unwrap();
     let settings = format!(
-        "[infrastructures.prod]\nkind = \"command\"\nprogram = {:?}\n",
+        "[controller]\nid = \"north\"\n[infrastructures.prod]\nkind = \"command\"\nprogram = {:?}\n",
         program.display().to_string()
     );
     (folder, settings)
@@ -60,6 +60,7 @@ fn what_bears_no_mark_gets_ours_and_what_bears_anothers_is_left_alone_until_it_i
     let site = Site::configured(&[("shop.toml", SHOP)], &["web", "db"], &["nginx.service"], &settings);
     site.wait_for("shop/db/pg", "healthy");
     let ours = fs::read_to_string(site.state_dir().join("controller-id")).unwrap().trim().to_owned();
+    assert_eq!(ours, "north", "as cpe.toml says");
     site.wait("the other machine is marked", || (mark("db").trim() == ours).then_some(()));
     site.wait_for_event(|event| {
         event["kind"] == "owner_changed" && event["reason"] == "foreign: it bears the mark of controller east"

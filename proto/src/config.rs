@@ -1,6 +1,7 @@
 //! cpe.toml, the controller's configuration (design.md section 7), parsed with the same diagnostics as definitions. An empty file
 //! is valid: every key has a default. `config/infrastructures.rs` beside this reads what can recover machines.
 
+mod controller;
 mod guard;
 mod infrastructures;
 mod listen;
@@ -11,6 +12,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use controller::{Controller, ControllerId};
 pub use guard::{Holds, Threshold};
 pub use infrastructures::{CommandSettings, FenceSettings, Infrastructure, InfrastructureKind};
 pub use listen::{ApiAddress, Listen};
@@ -29,6 +31,8 @@ pub struct Config {
     pub deployables: PathBuf,
     /// Where the journal and the lock are.
     pub state_dir: PathBuf,
+    /// Whose mark it puts on machines; none: the id in state_dir, made at the first start.
+    pub controller: Option<Controller>,
     /// Where it is reached.
     pub listen: Listen,
     /// How it logs in to assemblies.
@@ -138,6 +142,7 @@ const CONFIG: Schema = Schema {
     keys: &[
         "deployables",
         "state_dir",
+        "controller",
         "listen",
         "ssh",
         "journal",
@@ -178,8 +183,9 @@ const IN_FLIGHT: Schema = Schema {
 const MACHINE_RUNGS: Schema = Schema { title: "machine_rungs", keys: &["count", "within"], later: &[] };
 
 /// Every kind of table of cpe.toml with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 18] = [
+pub const SCHEMAS: [&Schema; 19] = [
     &CONFIG,
+    &controller::CONTROLLER,
     &listen::LISTEN,
     &secret::SECRET,
     &SSH,
@@ -247,6 +253,7 @@ fn read(root: &Table<'_>, folder: &Path) -> Config {
     Config {
         deployables: path("deployables", "/etc/cpe/deployables"),
         state_dir: path("state_dir", "/var/lib/cpe"),
+        controller: controller::read(root),
         listen: listen::read(root, folder),
         ssh: read_ssh(root, folder),
         journal: read_journal(root),

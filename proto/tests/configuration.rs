@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cpe_proto::config::{ApiAddress, Budgets, Config, InfrastructureKind, Login, Privacy, SCHEMAS, Ssh};
+use cpe_proto::config::{
+    ApiAddress, Budgets, Config, ControllerId, InfrastructureKind, Login, Privacy, SCHEMAS, Ssh,
+};
 use cpe_proto::definition::Definition;
 use cpe_proto::document::Diagnostic;
 use cpe_proto::fence::FenceValue;
@@ -75,6 +77,20 @@ fn the_reference_says_the_defaults_and_has_every_key_with_a_comment() {
             text.lines().any(|line| header(line) || explained(line)),
             "reference.toml does not explain `{key}`"
         );
+    }
+}
+
+#[test]
+fn the_controllers_id_is_none_or_one_line_with_its_place() {
+    let config = Config::parse("cpe.toml", "[controller]\nid = \"prod-east\"\n").expect("it is right");
+    let controller = config.controller.expect("it is given");
+    assert_eq!((controller.id.as_str(), controller.at.line, controller.at.column), ("prod-east", 2, 1));
+    assert_eq!(Config::parse("cpe.toml", "[controller]\n").expect("it is right").controller, None);
+    let longest = "x".repeat(255);
+    assert_eq!(ControllerId::parse(&longest).map(|id| id.to_string()), Ok(longest.clone()));
+    for wrong in ["", " ", " east", "east\n", "a\u{7}b", "ea\nst", &format!("{longest}x"), &"ü".repeat(128)]
+    {
+        assert!(ControllerId::parse(wrong).is_err(), "{wrong:?}");
     }
 }
 

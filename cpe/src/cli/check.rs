@@ -13,6 +13,7 @@ use super::bounds::{self, Bounds};
 use super::{Check, Exit, Failure};
 use crate::clock;
 use crate::load::{self, Context, Definitions};
+use crate::owner;
 
 /// What `--json` prints.
 #[derive(Debug, Default, Serialize)]
@@ -75,6 +76,7 @@ fn read(paths: &[PathBuf]) -> Report {
             Ok(config) => {
                 context = Some(Context::of(&config));
                 report.valid += 1;
+                report.warnings.extend(owner::check(&path.display().to_string(), &config));
                 report.warnings.extend(config.warnings);
             }
             Err(errors) => report.errors.extend(errors),

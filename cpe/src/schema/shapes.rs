@@ -243,6 +243,7 @@ pub(super) const CONFIGURATION: &Tables = &[
         &[
             ("deployables", Text),
             ("state_dir", Text),
+            ("controller", Table("[controller]")),
             ("listen", Table("[listen]")),
             ("ssh", Table("[ssh]")),
             ("journal", Table("[journal]")),
@@ -258,6 +259,7 @@ pub(super) const CONFIGURATION: &Tables = &[
             ("lag_budget", Duration),
         ],
     ),
+    ("[controller]", &[("id", Text)]),
     (
         "[listen]",
         &[
