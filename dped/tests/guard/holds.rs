@@ -192,6 +192,23 @@ fn a_hold_ends_when_all_came_back_by_themselves() {
     assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
 }
 
+/// Whether such a machine is healthy afterwards says nothing of what the hold is about: it boots longer than a repair may be unverified.
+#[test]
+fn a_machine_that_is_powered_on_by_an_order_waits_for_a_hold_and_neither_takes_nor_ends_a_slow_start() {
+    let mut yard = Yard::of(&[("az1", 10)]);
+    yard.lose("az1", 0..10);
+    let power_on = || Request { rung: None, ..silent() };
+    assert_eq!(yard.ask("az1", 9, power_on()).0, HELD);
+    yard.pass(120);
+    assert_eq!(yard.ask("az1", 9, power_on()).0, Answer::Admitted);
+    yard.ends("az1", 9, false);
+    assert_eq!(yard.reboot("az1", 0), Answer::Admitted, "its room was not taken");
+    assert_eq!(yard.ask("az1", 8, power_on()).0, HELD, "there is no room now");
+    yard.ends("az1", 0, true);
+    yard.pass(60);
+    assert_eq!(yard.reboot("az1", 1), Answer::Admitted, "what was powered on did not end it");
+}
+
 #[test]
 fn a_slow_start_in_which_nobody_wants_anything_ends() {
     let mut yard = Yard::of(&[("az1", 10)]);
