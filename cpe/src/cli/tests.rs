@@ -34,6 +34,7 @@ fn everything_of_the_manual_can_be_typed() {
         "check a.toml b.toml --json",
         "status",
         "status shop/*/nginx --json",
+        "stop shop --power-off",
         "events",
         "events shop --follow --json --since 1h",
         "why shop/web/nginx",
