@@ -10,7 +10,7 @@ use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 use dped::audit::{
-    DecisionRecord, Finding, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX, Records, audit,
+    Auditor, DecisionRecord, Finding, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX, Records, audit,
 };
 
 const MINUTE: u64 = 60_000;
@@ -676,4 +676,45 @@ fn rule_5_only_what_an_open_incident_says_of_its_own_part_is_exhausted() {
     assert_eq!(found(&|_| {}, Some(6 * MINUTE), 0), 0, "after it was closed");
     assert_eq!(found(&|_| {}, Some(7 * MINUTE + 1), 0), 0, "a crash closed it before it could be told");
     assert_eq!(found(&|_| {}, None, 7 * MINUTE), 0, "what was told then may be lost");
+}
+
+/// What an auditor that looks at records as they are made finds, after `before` was done to it.
+fn looked_at(records: &Records, before: impl FnOnce(&mut Auditor)) -> Auditor {
+    let mut auditor = Auditor::new(0, OPEN_MAX);
+    before(&mut auditor);
+    records.in_order().into_iter().for_each(|record| auditor.add(record));
+    auditor
+}
+
+#[test]
+fn records_are_looked_at_in_the_order_of_their_times() {
+    let records = night();
+    let times: Vec<u64> = records.in_order().iter().map(dped::audit::Record::time).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    assert_eq!((times.first(), times.last()), (Some(&(MINUTE - 100)), Some(&(8 * MINUTE))));
+}
+
+#[test]
+fn what_was_lost_is_not_missed_and_what_only_waits_is_judged_at_the_end() {
+    let mut records = night();
+    records.decisions.pop();
+    let mut missing = looked_at(&records, |_| {});
+    assert_eq!(missing.findings(), [], "it may still come");
+    missing.end();
+    assert_eq!(missing.findings().len(), 1);
+    let mut lost = looked_at(&records, |auditor| auditor.lost(10 * MINUTE));
+    lost.end();
+    assert_eq!(lost.findings(), []);
+}
+
+#[test]
+fn rule_5_what_was_closed_is_not_open_for_long() {
+    let mut records = night();
+    let mut closed = looked_at(&records, |_| {});
+    closed.at(2 * OPEN_MAX);
+    assert_eq!(closed.findings(), []);
+    records.incidents[0].closed = None;
+    let mut open = looked_at(&records, |_| {});
+    open.at(2 * OPEN_MAX);
+    assert_eq!(open.findings().len(), 1);
 }
