@@ -13,6 +13,9 @@ use super::{DIAGNOSTICS_MAX, Diagnostic, FILE_MAX_BYTES, Severity};
 /// More findings than this are only counted, so that a hostile file costs little.
 const FINDINGS_MAX: usize = 10 * DIAGNOSTICS_MAX;
 
+/// The longest message, in bytes; names may be as long as the file.
+const MESSAGE_MAX_BYTES: usize = 1900;
+
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
@@ -160,12 +163,30 @@ impl<'t> Report<'t> {
             self.left_out.set(self.left_out.get() + 1);
             return;
         }
-        self.findings.borrow_mut().push((at, severity, message));
+        self.findings.borrow_mut().push((at, severity, printable(message)));
     }
 
     fn line_of(&self, at: usize) -> usize {
         self.lines.partition_point(|start| *start <= at).saturating_sub(1)
     }
+}
+
+/// On one line and not too long, whatever of the file is in it.
+fn printable(message: String) -> String {
+    if message.len() <= MESSAGE_MAX_BYTES && !message.contains(char::is_control) {
+        return message;
+    }
+    let escaped = message.chars().flat_map(|it| {
+        let (plain, control) =
+            if it.is_control() { (None, Some(it.escape_debug())) } else { (Some(it), None) };
+        plain.into_iter().chain(control.into_iter().flatten())
+    });
+    let mut line: String = escaped.take(MESSAGE_MAX_BYTES + 1).collect();
+    if line.len() > MESSAGE_MAX_BYTES {
+        line.truncate(line.floor_char_boundary(MESSAGE_MAX_BYTES));
+        line.push_str("...");
+    }
+    line
 }
 
 /// The TOML library's message, with the words that it points at where that helps.
