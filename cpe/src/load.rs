@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cpe_calendar::Calendar;
 use cpe_proto::config::{Config, Infrastructure, InfrastructureKind};
-use cpe_proto::definition::{Definition, Deployable, check_set};
+use cpe_proto::definition::{Definition, Deployable, TEMPLATES_FILE, Templates, TemplatesFile, check_set};
 use cpe_proto::document::{DIAGNOSTICS_MAX, Diagnostic, FILE_MAX_BYTES, Position};
 use cpe_proto::id::Name;
 use cpe_proto::infrastructure::Capabilities;
@@ -146,6 +146,15 @@ struct Known {
     stamp: Option<Stamp>,
     /// What is in force: the newest valid version that claims nothing of another's.
     used: Option<Definition>,
+    /// Whether other templates may change what is read of it.
+    templated: bool,
+}
+
+/// The templates of a directory: the newest that can be read.
+#[derive(Debug, Default)]
+struct Shared {
+    stamp: Option<Stamp>,
+    used: TemplatesFile,
 }
 
 /// A directory's definitions: what of them is in force.
@@ -153,6 +162,8 @@ struct Known {
 pub struct Definitions {
     context: Option<Context>,
     files: BTreeMap<PathBuf, Known>,
+    /// By their directory.
+    templates: BTreeMap<PathBuf, Shared>,
 }
 
 /// What a look at the files found different.
@@ -172,7 +183,7 @@ impl Definitions {
     /// None yet.
     #[must_use]
     pub fn new(context: Option<Context>) -> Self {
-        Self { context, files: BTreeMap::new() }
+        Self { context, files: BTreeMap::new(), templates: BTreeMap::new() }
     }
 
     /// What they are compared with.
@@ -195,7 +206,9 @@ impl Definitions {
     /// Reads what of these files, in the order of their names, has changed since the last look. What is not among them is defined no more.
     pub fn look(&mut self, present: &[PathBuf]) -> Changes {
         let mut changes = Changes::default();
-        let present_set: BTreeSet<&PathBuf> = present.iter().collect();
+        let others = self.look_at_templates(present, &mut changes);
+        let present: Vec<&PathBuf> = present.iter().filter(|path| !holds_templates(path)).collect();
+        let present_set: BTreeSet<&PathBuf> = present.iter().copied().collect();
         let absent = self.files.extract_if(.., |path, _| !present_set.contains(path));
         let mut gone: BTreeMap<Name, Definition> =
             absent.filter_map(|(_, known)| known.used).map(by_name).collect();
@@ -204,13 +217,22 @@ impl Definitions {
         for path in present {
             // A file that cannot be looked at is read, and that says why.
             let stamp = Stamp::of(path).ok();
-            if stamp.is_some() && self.files.get(path).is_some_and(|known| known.stamp == stamp) {
+            let same =
+                |known: &Known| known.stamp == stamp && !(known.templated && others.contains(home(path)));
+            if stamp.is_some() && self.files.get(path).is_some_and(same) {
                 continue;
             }
-            self.files.entry(path.clone()).or_insert(Known { stamp, used: None }).stamp = stamp;
+            let new = Known { stamp, used: None, templated: true };
+            self.files.entry(path.clone()).or_insert(new).stamp = stamp;
             changed.push(path);
         }
-        for (path, read) in read_all(&changed, self.context.as_ref()) {
+        let templates: BTreeMap<&Path, Templates<'_>> =
+            self.templates.iter().map(|(directory, it)| (directory.as_path(), it.used.open())).collect();
+        for (path, read) in read_all(&changed, self.context.as_ref(), &templates) {
+            if let Some(known) = self.files.get_mut(path) {
+                // What could not be read may be right with other templates.
+                known.templated = read.as_ref().map_or(true, |definition| definition.templated);
+            }
             match read {
                 Ok(definition) => drop(fresh.insert(path.clone(), definition)),
                 Err(errors) => changes.rejected.push((path.clone(), errors)),
@@ -226,6 +248,32 @@ impl Definitions {
             changes.removed = gone.into_keys().filter(|name| !names.contains(name)).collect();
         }
         changes
+    }
+
+    /// Reads the templates beside these files, where they have changed; those that cannot be read change nothing. The directories that have
+    /// other ones now.
+    fn look_at_templates(&mut self, present: &[PathBuf], changes: &mut Changes) -> BTreeSet<PathBuf> {
+        let directories: BTreeSet<&Path> = present.iter().map(|path| home(path)).collect();
+        self.templates.retain(|directory, _| directories.contains(directory.as_path()));
+        let mut others = BTreeSet::new();
+        for directory in directories {
+            let path = directory.join(TEMPLATES_FILE);
+            let stamp = Stamp::of(&path).ok();
+            let known = self.templates.entry(directory.to_owned()).or_default();
+            if known.stamp == stamp {
+                continue;
+            }
+            known.stamp = stamp;
+            match templates(&path, stamp.is_some()) {
+                Err(errors) => changes.rejected.push((path, errors)),
+                Ok(read) if read != known.used => {
+                    known.used = read;
+                    others.insert(directory.to_owned());
+                }
+                Ok(_) => {}
+            }
+        }
+        others
     }
 
     /// Puts new versions into force, as far as none claims what another has: what runs already stays, of two new ones the earlier.
@@ -297,6 +345,30 @@ fn by_name(definition: Definition) -> (Name, Definition) {
     (definition.deployable.name.clone(), definition)
 }
 
+/// The directory of a file.
+fn home(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// Whether a file holds templates, and no definition.
+#[must_use]
+pub fn holds_templates(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == TEMPLATES_FILE)
+}
+
+/// None where there is no such file.
+fn templates(path: &Path, there: bool) -> Result<TemplatesFile, Vec<Diagnostic>> {
+    if !there {
+        return Ok(TemplatesFile::default());
+    }
+    let file = path.display().to_string();
+    let read = || {
+        let bytes = read(path).map_err(|error| vec![unreadable(&file, &error)])?;
+        TemplatesFile::parse_bytes(&file, &bytes)
+    };
+    catch(read).unwrap_or_else(|said| Err(vec![panicked(&file, &said)]))
+}
+
 type Outcome<'p> = (&'p PathBuf, Result<Definition, Vec<Diagnostic>>);
 
 /// Fewer files than this are read by one thread.
@@ -304,10 +376,14 @@ const FILES_OF_A_THREAD: usize = 64;
 
 /// Reads files, in their order, on all processors where they are many: each is read by itself, and a fault of the parser costs the file that
 /// shows it, and nobody else.
-fn read_all<'p>(files: &[&'p PathBuf], context: Option<&Context>) -> Vec<Outcome<'p>> {
+fn read_all<'p>(
+    files: &[&'p PathBuf],
+    context: Option<&Context>,
+    templates: &BTreeMap<&Path, Templates<'_>>,
+) -> Vec<Outcome<'p>> {
     let read = |path: &'p PathBuf| -> Outcome<'p> {
         let file = path.display().to_string();
-        let read = catch(|| definition(path, &file, context));
+        let read = catch(|| definition(path, &file, templates.get(home(path)), context));
         (path, read.unwrap_or_else(|said| Err(vec![panicked(&file, &said)])))
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -326,9 +402,14 @@ fn read_all<'p>(files: &[&'p PathBuf], context: Option<&Context>) -> Vec<Outcome
     })
 }
 
-fn definition(path: &Path, file: &str, context: Option<&Context>) -> Result<Definition, Vec<Diagnostic>> {
+fn definition(
+    path: &Path,
+    file: &str,
+    templates: Option<&Templates<'_>>,
+    context: Option<&Context>,
+) -> Result<Definition, Vec<Diagnostic>> {
     let bytes = read(path).map_err(|error| vec![unreadable(file, &error)])?;
-    let definition = timers(Definition::parse_bytes(file, &bytes)?, context)?;
+    let definition = timers(Definition::parse_with(file, &bytes, templates)?, context)?;
     windows(&definition)?;
     let Some(context) = context else { return Ok(definition) };
     if let Some(unknown) = definition.check_infrastructure(&context.infrastructures) {
@@ -483,6 +564,76 @@ mod tests {
         let changes = look(&mut definitions, root);
         assert!(names(&changes).is_empty() && changes.removed.is_empty(), "{changes:?}");
         assert!(changes.rejected[0].0.ends_with("a.toml"));
+    }
+
+    /// A machine that has all but its address from a template.
+    fn of_template(name: &str, template: &str, address: &str) -> String {
+        format!("name = \"{name}\"\n[assemblies.a]\ntemplate = \"{template}\"\naddress = \"{address}\"\n")
+    }
+
+    fn rejected(changes: &Changes) -> Vec<String> {
+        changes.rejected.iter().flat_map(|(_, errors)| errors).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn changed_templates_change_those_that_have_them_and_broken_ones_change_nothing() {
+        const WEB: &str = "[templates.web]\nservices.nginx.systemd = \"nginx.service\"\n";
+        const DB: &str = "[templates.db]\nservices.pg.systemd = \"pg.service\"\n";
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        write(root, "a.toml", &of_template("one", "web", "192.0.2.1"));
+        write(root, "b.toml", &of_template("two", "db", "192.0.2.2"));
+        write(root, "c.toml", &one_machine("plain", "192.0.2.3"));
+        let mut definitions = Definitions::new(None);
+        let without = look(&mut definitions, root);
+        assert_eq!(names(&without), ["plain"]);
+        assert!(
+            rejected(&without)[0].contains("a.toml:3:12: no template \"web\", expected [templates.NAME]")
+        );
+
+        write(root, "templates.toml", &format!("{WEB}{DB}"));
+        assert_eq!(names(&look(&mut definitions, root)), ["one", "two"], "they are right now");
+        write(root, "templates.toml", &format!("{WEB}max_rung = \"reboot-soft\"\n{DB}"));
+        assert_eq!(names(&look(&mut definitions, root)), ["one"], "the other one's is what it was");
+
+        write(
+            root,
+            "templates.toml",
+            &format!("[templates.web]\nservice.nginx.systemd = \"n.service\"\n{DB}"),
+        );
+        let broken = look(&mut definitions, root);
+        assert!(names(&broken).is_empty() && broken.removed.is_empty(), "{broken:?}");
+        assert!(rejected(&broken)[0].contains("templates.toml:2:1: unknown key `service`"), "{broken:?}");
+
+        write(root, "templates.toml", &format!("{WEB}max_rung = \"reboot-smooth\"\n{DB}"));
+        let wrong = look(&mut definitions, root);
+        assert!(names(&wrong).is_empty() && wrong.removed.is_empty(), "{wrong:?}");
+        let said = rejected(&wrong);
+        assert!(said[0].contains("a.toml:3:12: `max_rung` is \"reboot-smooth\""), "{said:?}");
+        assert!(said[0].contains("templates.toml:3:12, which is included here)"), "{said:?}");
+
+        std::fs::remove_file(root.join("templates.toml")).unwrap();
+        let gone = look(&mut definitions, root);
+        assert!(names(&gone).is_empty() && gone.removed.is_empty(), "what runs goes on: {gone:?}");
+        assert_eq!(gone.rejected.len(), 2);
+        write(root, "templates.toml", &format!("{WEB}max_rung = \"reboot-soft\"\n{DB}"));
+        let back = look(&mut definitions, root);
+        assert!(
+            names(&back).is_empty() && back.rejected.is_empty(),
+            "nothing is other than what runs: {back:?}"
+        );
+    }
+
+    #[test]
+    fn one_file_alone_has_the_templates_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = write(directory.path(), "a.toml", &of_template("one", "web", "192.0.2.1"));
+        write(
+            directory.path(),
+            "templates.toml",
+            "[templates.web]\nservices.nginx.systemd = \"n.service\"\n",
+        );
+        assert_eq!(names(&Definitions::new(None).look(&[file])), ["one"]);
     }
 
     #[test]

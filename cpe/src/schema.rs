@@ -68,7 +68,10 @@ fn table(name: &str, keys: &[(&str, Shape)], known: &[&Schema]) -> Value {
     }
     let one = shapes::one_of(name);
     if !one.is_empty() {
-        table["oneOf"] = one.iter().map(|key| json!({ "required": [key] })).collect();
+        let mut ways: Vec<Value> = one.iter().map(|key| json!({ "required": [key] })).collect();
+        // Or it has that from a template.
+        ways.push(json!({ "not": { "anyOf": ways.clone() } }));
+        table["oneOf"] = ways.into();
     }
     table
 }

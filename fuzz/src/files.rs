@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use cpe_monitor::ssh::fuzzing::Hosts;
 use cpe_proto::config::Config;
-use cpe_proto::definition::Definition;
+use cpe_proto::definition::{Definition, TemplatesFile};
 use cpe_proto::document::{DIAGNOSTICS_MAX, Diagnostic};
 
 use crate::printable;
@@ -12,8 +12,17 @@ use crate::printable;
 /// What is said of one place of a file, in bytes: several words of the file, each shown cut.
 const MESSAGE_MAX: usize = 2000;
 
+/// What separates a definition from the templates beside it.
+const TEMPLATES: &[u8] = b"\n%%\n";
+
 pub(crate) fn definition(data: &[u8]) {
-    read(data, Definition::parse_bytes);
+    let Some(at) = data.windows(TEMPLATES.len()).position(|it| it == TEMPLATES) else {
+        return read(data, Definition::parse_bytes);
+    };
+    let (own, templates) = (&data[..at], &data[at + TEMPLATES.len()..]);
+    read(templates, TemplatesFile::parse_bytes);
+    let Ok(file) = TemplatesFile::parse_bytes("templates", templates) else { return };
+    read(own, |file_name, bytes| Definition::parse_with(file_name, bytes, Some(&file.open())));
 }
 
 pub(crate) fn config(data: &[u8]) {
@@ -21,7 +30,7 @@ pub(crate) fn config(data: &[u8]) {
 }
 
 /// The same answer each time; what is wrong is told in so many lines at most, each with a place that is in the file.
-fn read<T: Debug>(data: &[u8], parse: fn(&str, &[u8]) -> Result<T, Vec<Diagnostic>>) {
+fn read<T: Debug>(data: &[u8], parse: impl Fn(&str, &[u8]) -> Result<T, Vec<Diagnostic>>) {
     let first = parse("file", data);
     let again = parse("file", data);
     assert_eq!(format!("{first:?}"), format!("{again:?}"), "read twice, understood differently");

@@ -5,7 +5,6 @@ use cpe_monitor::perfdata;
 use cpe_monitor::ssh::fuzzing::{answers, ended, units as observed};
 use cpe_proto::definition::UnitName;
 use cpe_proto::observation::Observation;
-use cpe_proto::observation::detail;
 
 use crate::printable;
 
@@ -102,6 +101,10 @@ pub(crate) fn metadata(data: &[u8]) {
     }
 }
 
+fn on_one_line(text: &str) -> String {
+    text.split(is_gap).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
 fn is_gap(character: char) -> bool {
     character.is_whitespace() || character.is_control()
 }
@@ -120,8 +123,7 @@ pub(crate) fn scrub(data: &[u8]) {
             let rest = repeated.replace("(hidden)", "\n");
             assert!(!rest.contains(secret), "{secret:?} is left in {repeated:?} of {said:?}");
             // It is told on one line. A secret with something around it that is no part of a line is not the word within.
-            let words: Vec<&str> = secret.split(is_gap).filter(|word| !word.is_empty()).collect();
-            let (told, line) = (detail(&repeated), words.join(" "));
+            let (told, line) = (on_one_line(&repeated), on_one_line(secret));
             let around = secret.starts_with(is_gap) || secret.ends_with(is_gap);
             let left = |piece: &str| !around && piece.contains(&line);
             assert!(!told.split("(hidden)").any(left), "{secret:?} is told: {told:?} of {said:?}");

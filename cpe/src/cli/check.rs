@@ -84,7 +84,9 @@ fn read(paths: &[PathBuf]) -> Report {
     }
     let mut definitions = Definitions::new(context);
     let changes = definitions.look(&files);
+    let broken = |file: &PathBuf| changes.rejected.iter().any(|(path, _)| path == file);
     report.valid += definitions.in_force();
+    report.valid += files.iter().filter(|file| load::holds_templates(file) && !broken(file)).count();
     report.errors.extend(changes.rejected.into_iter().flat_map(|(_, errors)| errors));
     report.warnings.extend(changes.warnings);
     report.bounds = bounds::of(&definitions);

@@ -18,6 +18,7 @@ mod schema;
 mod service;
 mod set;
 mod settings;
+mod template;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use set::check_set;
 pub use settings::{
     Affected, DeployableScope, Escalation, OnOrder, ProbeSettings, Relocation, Timing, Window,
 };
+pub use template::{TEMPLATES_FILE, Templates, TemplatesFile};
 
 use crate::fence::FenceOptions;
 use crate::id::{AssemblyIndex, Name, ServiceIndex};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::read::{self, Template};
 use super::resolve::Plan;
 use super::schema::DEFINITION;
-use super::{Assembly, Deployable, Machine, Places, places, set};
+use super::{Assembly, Deployable, Machine, Places, Templates, places, set, template};
 use crate::document::{DIAGNOSTICS_MAX, Diagnostic, Report, Table, nearest};
 use crate::id::Name;
 
@@ -22,6 +22,8 @@ pub struct Definition {
     pub warnings: Vec<Diagnostic>,
     /// Where it says the rest of what is compared with other files.
     pub places: Places,
+    /// Whether an assembly of it names a template, so that it may have to be read again when those change.
+    pub templated: bool,
 }
 
 impl Definition {
@@ -30,8 +32,21 @@ impl Definition {
     /// # Errors
     /// Everything that is wrong with it, sorted by place, with the warnings; see [`Report::finish`] for the limit.
     pub fn parse(file: &str, text: &str) -> Result<Self, Vec<Diagnostic>> {
-        let text = Report::text_of(file, text.as_bytes()).map_err(|error| vec![error])?;
-        let (report, document) = Report::read(file, text);
+        Self::parse_with(file, text.as_bytes(), None)
+    }
+
+    /// Parses a file's bytes, with the templates that are shared by the definitions of its directory.
+    ///
+    /// # Errors
+    /// As [`Definition::parse_bytes`]. What is wrong in a template is told where it is used.
+    pub fn parse_with(
+        file: &str,
+        bytes: &[u8],
+        shared: Option<&Templates<'_>>,
+    ) -> Result<Self, Vec<Diagnostic>> {
+        let text = Report::text_of(file, bytes).map_err(|error| vec![error])?;
+        let (mut report, mut document) = Report::read(file, text);
+        let templated = template::inherit(&mut document, &mut report, shared);
         let parsed = {
             let template = read::read(&Table::root(&report, &document, &DEFINITION));
             build(&template, &report)
@@ -40,7 +55,7 @@ impl Definition {
             None => Err(report.finish()),
             Some((deployable, places)) => {
                 let deployable = Arc::new(deployable);
-                Ok(Self { file: file.to_owned(), deployable, places, warnings: report.finish() })
+                Ok(Self { file: file.to_owned(), deployable, places, warnings: report.finish(), templated })
             }
         }
     }
@@ -50,8 +65,7 @@ impl Definition {
     /// # Errors
     /// As [`Definition::parse`], and where the file is larger than 1 MiB or not UTF-8.
     pub fn parse_bytes(file: &str, bytes: &[u8]) -> Result<Self, Vec<Diagnostic>> {
-        let text = Report::text_of(file, bytes).map_err(|error| vec![error])?;
-        Self::parse(file, text)
+        Self::parse_with(file, bytes, None)
     }
 
     /// An error where the definition names an infrastructure that is not one of these, the entries of cpe.toml.

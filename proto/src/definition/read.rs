@@ -7,7 +7,7 @@ use super::direct_read::{self, read_channel};
 use super::maintenance::{WindowTemplate, read_maintenance};
 use super::numbers::{ProbeKeys, read_escalation, read_timing};
 use super::places::{KeyPlaces, written};
-use super::schema::{ADOPT, ASSEMBLY, ESCALATION, MACHINE_KEYS, PROBE, SSH, TIMING};
+use super::schema::{ADOPT, ASSEMBLY, ESCALATION, MACHINE_KEYS, PROBE, SSH, TEMPLATE, TIMING};
 use super::service::{Home, ReferringTemplate, ServiceTemplate, read_referring, read_service};
 use super::{Data, Escalation, Machine, Mode, ProbeSettings, SshOverride, Timing};
 use crate::document::{Host, Table, Text, plain_text};
@@ -80,6 +80,9 @@ pub(super) fn read<'t>(root: &Table<'t>) -> Template<'t> {
     ];
     let infrastructure = root.parse("infrastructure", name);
     let named = root.has("infrastructure");
+    for (template, table) in root.tables("templates", &TEMPLATE) {
+        check_name(&table, template, "a template");
+    }
     let tables = root.tables("assemblies", &ASSEMBLY);
     if root.is_empty("assemblies") {
         root.report()

@@ -6,9 +6,23 @@ use crate::{fence, ssh};
 
 pub(super) const DEFINITION: Schema = Schema {
     title: "the definition",
-    keys: &["name", "infrastructure", "mode", "probe", "escalation", "timing", "maintenance", "assemblies"],
+    keys: &[
+        "name",
+        "infrastructure",
+        "mode",
+        "probe",
+        "escalation",
+        "timing",
+        "maintenance",
+        "templates",
+        "assemblies",
+    ],
     later: &[],
 };
+
+/// The file of templates that definitions share.
+pub(super) const TEMPLATES: Schema =
+    Schema { title: "the file of templates", keys: &["templates"], later: &[] };
 
 pub(super) const PROBE: Schema = Schema {
     title: "[probe]",
@@ -51,11 +65,34 @@ pub(super) const MAINTENANCE: Schema = Schema {
 pub(super) const ASSEMBLY: Schema = Schema {
     title: "an assembly",
     keys: &[
+        "template",
         "address",
         "image",
         "flavor",
         "instance",
         "adopt",
+        "count",
+        "after",
+        "failure_domains",
+        "data",
+        "max_rung",
+        "monitor",
+        "channel",
+        "ssh",
+        "probe",
+        "parameters",
+        "fence",
+        "services",
+    ],
+    later: &[],
+};
+
+/// What several assemblies may have in common: all but what names one machine.
+pub(super) const TEMPLATE: Schema = Schema {
+    title: "a template",
+    keys: &[
+        "image",
+        "flavor",
         "count",
         "after",
         "failure_domains",
@@ -148,8 +185,9 @@ pub(super) const RESTART: Schema = Schema {
 };
 
 /// Every kind of table with its keys, for documents and editors.
-pub const SCHEMAS: [&Schema; 20] = [
+pub const SCHEMAS: [&Schema; 21] = [
     &DEFINITION,
+    &TEMPLATE,
     &MAINTENANCE,
     &PROBE,
     &ESCALATION,

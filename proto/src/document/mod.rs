@@ -10,10 +10,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use report::{Position, Report};
+pub use report::{Position, Report, Source};
 pub(crate) use table::joined;
 pub use table::{Schema, Table, Text, TextOrTable};
 pub use words::{Host, HostPort, glob, nearest, parse_duration, parse_size, plain_text};
+pub(crate) use words::{nearest_clause, shown};
 
 /// The most that is told about one file; the rest is counted.
 pub const DIAGNOSTICS_MAX: usize = 100;

@@ -30,6 +30,35 @@ impl Position {
     pub const START: Self = Self { line: 1, column: 1 };
 }
 
+/// A file's text that others include, with its name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    file: String,
+    text: String,
+}
+
+impl Source {
+    /// A file.
+    #[must_use]
+    pub fn new(file: &str, text: &str) -> Self {
+        Self { file: file.to_owned(), text: text.to_owned() }
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A file whose entries stand in this one's tables: from the byte `base` on, for what says so at the byte `at`.
+#[derive(Debug)]
+struct Included<'t> {
+    base: usize,
+    at: usize,
+    source: &'t Source,
+}
+
 /// What was found in one file so far. Shared by everything that reads parts of it.
 #[derive(Debug)]
 pub struct Report<'t> {
@@ -40,21 +69,22 @@ pub struct Report<'t> {
     left_out: Cell<usize>,
     failed: Cell<bool>,
     broken: BTreeSet<usize>,
+    included: Vec<Included<'t>>,
 }
 
 impl<'t> Report<'t> {
     /// Parses the text as TOML and starts the report with its syntax errors. What could be read is returned beside it.
     #[must_use]
     pub fn read(file: &'t str, text: &'t str) -> (Self, Spanned<DeTable<'t>>) {
-        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
         let mut report = Self {
             file,
             text,
-            lines,
+            lines: lines_of(text),
             findings: RefCell::default(),
             left_out: Cell::new(0),
             failed: Cell::new(false),
             broken: BTreeSet::new(),
+            included: Vec::new(),
         };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -82,6 +112,20 @@ impl<'t> Report<'t> {
             let at = Position { line: small(line), column: small(column) };
             Diagnostic::error(file, at, "not UTF-8, expected a text file in UTF-8".to_owned())
         })
+    }
+
+    /// Entries of another file are read as if they stood at that byte of this one. What to add to their places, so that they are told apart.
+    pub fn include(&mut self, at: usize, source: &'t Source) -> usize {
+        let last = self.included.last().map(|last| last.base + last.source.text.len());
+        let base = 1 + last.unwrap_or(self.text.len());
+        self.included.push(Included { base, at, source });
+        base
+    }
+
+    /// The file that a place beyond the text is of.
+    fn included_at(&self, at: usize) -> Option<&Included<'t>> {
+        let after = self.included.partition_point(|it| it.base <= at);
+        self.included.get(after.checked_sub(1)?)
     }
 
     /// An error at that byte of the text.
@@ -126,11 +170,8 @@ impl<'t> Report<'t> {
     /// The place of that byte of the text.
     #[must_use]
     pub fn position(&self, at: usize) -> Position {
-        let at = self.text.floor_char_boundary(at);
-        let line = self.line_of(at);
-        let start = self.lines.get(line).copied().unwrap_or(0);
-        let before = self.text.get(start..at).unwrap_or_default().trim_start_matches('\u{feff}');
-        Position { line: small(line + 1), column: small(before.chars().count() + 1) }
+        let at = self.included_at(at).map_or(at, |it| it.at);
+        position_in(self.text, &self.lines, at)
     }
 
     /// Everything that was found, by place; at most [`DIAGNOSTICS_MAX`] and a last one that says how many more there are.
@@ -154,6 +195,14 @@ impl<'t> Report<'t> {
     }
 
     fn add(&self, at: usize, severity: Severity, message: String) {
+        let (at, message) = match self.included_at(at) {
+            None => (at, message),
+            Some(Included { base, at: here, source }) => {
+                let place = position_in(&source.text, &lines_of(&source.text), at - base);
+                let of = format!("{}:{}:{}", source.file, place.line, place.column);
+                (*here, format!("{message} (in {of}, which is included here)"))
+            }
+        };
         // What is said of a line that could not be read says nothing new. (While the syntax errors come in, none is broken yet.)
         // A value that could not be read has no place: the library puts it at the file's first byte.
         if self.broken.contains(&self.line_of(at)) || (!self.broken.is_empty() && at == 0) {
@@ -167,8 +216,25 @@ impl<'t> Report<'t> {
     }
 
     fn line_of(&self, at: usize) -> usize {
-        self.lines.partition_point(|start| *start <= at).saturating_sub(1)
+        line_of(&self.lines, at)
     }
+}
+
+/// Where each line begins.
+fn lines_of(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect()
+}
+
+fn line_of(lines: &[usize], at: usize) -> usize {
+    lines.partition_point(|start| *start <= at).saturating_sub(1)
+}
+
+fn position_in(text: &str, lines: &[usize], at: usize) -> Position {
+    let at = text.floor_char_boundary(at);
+    let line = line_of(lines, at);
+    let start = lines.get(line).copied().unwrap_or(0);
+    let before = text.get(start..at).unwrap_or_default().trim_start_matches('\u{feff}');
+    Position { line: small(line + 1), column: small(before.chars().count() + 1) }
 }
 
 /// On one line and not too long, whatever of the file is in it.

@@ -19,7 +19,7 @@ pub fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Opti
 }
 
 /// `, nearest is X`, or nothing.
-pub(super) fn nearest_clause<'w>(
+pub(crate) fn nearest_clause<'w>(
     word: &str,
     known: impl IntoIterator<Item = &'w str>,
     quote: char,
@@ -28,7 +28,7 @@ pub(super) fn nearest_clause<'w>(
 }
 
 /// A text of a file as a message shows it: cut, and on one line.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let cut: String = text.chars().take(SHOWN_MAX_CHARS).flat_map(char::escape_debug).collect();
     if text.chars().count() > SHOWN_MAX_CHARS { format!("{cut}...") } else { cut }
 }
