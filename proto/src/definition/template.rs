@@ -63,17 +63,14 @@ pub(super) fn inherit<'t>(
     report: &mut Report<'t>,
     shared: Option<&Templates<'t>>,
 ) -> bool {
-    let templates = |document: &DeTable<'t>| {
-        document.get("templates").and_then(|it| it.get_ref().as_table()).cloned().unwrap_or_default()
-    };
     let Some(DeValue::Table(assemblies)) = document.get_ref().get("assemblies").map(Spanned::get_ref) else {
         return false;
     };
     if !assemblies.values().any(|it| it.get_ref().as_table().is_some_and(|it| it.contains_key("template"))) {
         return false;
     }
-    let own = templates(document.get_ref());
-    let others = shared.map(|shared| (shared.source, templates(&shared.document)));
+    let own = templates(document.get_ref()).cloned().unwrap_or_default();
+    let others = shared.and_then(|shared| Some((shared.source, templates(&shared.document)?)));
     let Some(DeValue::Table(assemblies)) = document.get_mut().get_mut("assemblies").map(Spanned::get_mut)
     else {
         return false;
@@ -87,8 +84,7 @@ pub(super) fn inherit<'t>(
             report.error(at, "`template` is no text, expected the name of one in quotes");
             continue;
         };
-        let of_others =
-            others.as_ref().and_then(|(source, all)| Some((*source, all.get(word.as_str())?.get_ref())));
+        let of_others = others.and_then(|(source, all)| Some((source, all.get(word.as_str())?.get_ref())));
         let (template, base) = match (own.get(word.as_str()), of_others) {
             (Some(own), _) => (own.get_ref(), 0),
             // Its places are those of another file: they are kept apart from this one's.
@@ -110,6 +106,10 @@ pub(super) fn inherit<'t>(
         join(assembly, template, base, Level::Assembly);
     }
     true
+}
+
+fn templates<'a, 't>(document: &'a DeTable<'t>) -> Option<&'a DeTable<'t>> {
+    document.get("templates")?.get_ref().as_table()
 }
 
 /// How much a table has.

@@ -35,13 +35,14 @@ impl Position {
 pub struct Source {
     file: String,
     text: String,
+    lines: Vec<usize>,
 }
 
 impl Source {
     /// A file.
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
-        Self { file: file.to_owned(), text: text.to_owned() }
+        Self { file: file.to_owned(), text: text.to_owned(), lines: lines_of(text) }
     }
 
     /// Its text.
@@ -195,24 +196,26 @@ impl<'t> Report<'t> {
     }
 
     fn add(&self, at: usize, severity: Severity, message: String) {
-        let (at, message) = match self.included_at(at) {
-            None => (at, message),
-            Some(Included { base, at: here, source }) => {
-                let place = position_in(&source.text, &lines_of(&source.text), at - base);
-                let of = format!("{}:{}:{}", source.file, place.line, place.column);
-                (*here, format!("{message} (in {of}, which is included here)"))
-            }
-        };
+        let included = self.included_at(at);
+        let here = included.map_or(at, |it| it.at);
         // What is said of a line that could not be read says nothing new. (While the syntax errors come in, none is broken yet.)
         // A value that could not be read has no place: the library puts it at the file's first byte.
-        if self.broken.contains(&self.line_of(at)) || (!self.broken.is_empty() && at == 0) {
+        if self.broken.contains(&self.line_of(here)) || (!self.broken.is_empty() && here == 0) {
             return;
         }
         if self.is_full() {
             self.left_out.set(self.left_out.get() + 1);
             return;
         }
-        self.findings.borrow_mut().push((at, severity, printable(message)));
+        let message = match included {
+            None => message,
+            Some(Included { base, source, .. }) => {
+                let place = position_in(&source.text, &source.lines, at - base);
+                let of = format!("{}:{}:{}", source.file, place.line, place.column);
+                format!("{message} (in {of}, which is included here)")
+            }
+        };
+        self.findings.borrow_mut().push((here, severity, printable(message)));
     }
 
     fn line_of(&self, at: usize) -> usize {
