@@ -1,6 +1,6 @@
 //! Templates: what assemblies share is written once, in the definition or in a file beside it, and each assembly's own keys count.
 
-use cpe_proto::definition::{Check, Definition, Deployable, Machine, TemplatesFile};
+use cpe_proto::definition::{Check, Definition, Deployable, Machine, SCHEMAS, TemplatesFile};
 use cpe_proto::rung::Rung;
 
 fn parse(text: &str) -> Deployable {
@@ -156,4 +156,12 @@ fn a_large_template_is_not_multiplied_without_a_bound() {
     let said = parse_with(&text, &templates).expect_err("20 MB");
     let bound = |it: &String| it.contains("templates add more than 8388608 bytes to this definition");
     assert!(said.iter().any(bound), "{said:?}");
+}
+
+#[test]
+fn a_template_may_say_all_that_an_assembly_may_but_what_names_one_machine() {
+    let keys = |title: &str| SCHEMAS.iter().find(|it| it.title == title).expect("it is there").keys;
+    let shared = |key: &&&str| !["template", "address", "instance", "adopt"].contains(*key);
+    let expected: Vec<_> = keys("an assembly").iter().filter(shared).collect();
+    assert_eq!(keys("a template").iter().collect::<Vec<_>>(), expected);
 }
