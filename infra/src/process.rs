@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 
+use crate::secrets::is_gap;
+
 /// The longest answer, in bytes.
 pub(crate) const STDOUT_MAX: usize = 64 * 1024;
 
@@ -92,7 +94,7 @@ pub(crate) fn spawn_detail(error: &io::Error, key: &str) -> String {
 
 /// A text on one line without control characters, cut.
 pub(crate) fn one_line(text: &str, most: usize) -> String {
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let words = text.split(is_gap).filter(|word| !word.is_empty());
     let mut line = String::new();
     for word in words {
         if !line.is_empty() {

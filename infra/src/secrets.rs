@@ -69,7 +69,8 @@ fn after_words<'text>(text: &'text str, words: &[&str]) -> Option<&'text str> {
     })
 }
 
-fn is_gap(character: char) -> bool {
+/// What `process::one_line` puts a space for.
+pub(crate) fn is_gap(character: char) -> bool {
     character.is_whitespace() || character.is_control()
 }
 
