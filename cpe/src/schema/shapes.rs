@@ -74,6 +74,31 @@ const RUNGS: Shape =
 const ON_ORDER: Shape = Words(&["recover", "report"]);
 const OPERATIONS: Shape = Texts;
 
+/// Its template, and what names one machine, stand first.
+const ASSEMBLY: &[(&str, Shape)] = &[
+    ("template", Text),
+    ("address", Text),
+    ("instance", Text),
+    ("adopt", Table("adopt")),
+    ("image", Text),
+    ("flavor", Text),
+    ("count", Number(1, 1000)),
+    ("after", Texts),
+    ("failure_domains", Texts),
+    ("data", Words(&["local", "volume", "none"])),
+    ("max_rung", RUNGS),
+    ("monitor", Words(&["ssh", "direct"])),
+    ("channel", Table("channel")),
+    ("ssh", Table("ssh")),
+    ("probe", Table("[probe]")),
+    ("parameters", TextTable),
+    ("fence", Values(&Any(&[Text, Table("an option")]))),
+    ("services", Named("a service")),
+];
+
+/// They are all that a template has not.
+const OF_TEMPLATE: &[(&str, Shape)] = ASSEMBLY.split_at(4).1;
+
 pub(super) const DEFINITION: &Tables = &[
     (
         "the definition",
@@ -142,48 +167,8 @@ pub(super) const DEFINITION: &Tables = &[
             ("reason", Text),
         ],
     ),
-    (
-        "a template",
-        &[
-            ("image", Text),
-            ("flavor", Text),
-            ("count", Number(1, 1000)),
-            ("after", Texts),
-            ("failure_domains", Texts),
-            ("data", Words(&["local", "volume", "none"])),
-            ("max_rung", RUNGS),
-            ("monitor", Words(&["ssh", "direct"])),
-            ("channel", Table("channel")),
-            ("ssh", Table("ssh")),
-            ("probe", Table("[probe]")),
-            ("parameters", TextTable),
-            ("fence", Values(&Any(&[Text, Table("an option")]))),
-            ("services", Named("a service")),
-        ],
-    ),
-    (
-        "an assembly",
-        &[
-            ("template", Text),
-            ("address", Text),
-            ("image", Text),
-            ("flavor", Text),
-            ("instance", Text),
-            ("adopt", Table("adopt")),
-            ("count", Number(1, 1000)),
-            ("after", Texts),
-            ("failure_domains", Texts),
-            ("data", Words(&["local", "volume", "none"])),
-            ("max_rung", RUNGS),
-            ("monitor", Words(&["ssh", "direct"])),
-            ("channel", Table("channel")),
-            ("ssh", Table("ssh")),
-            ("probe", Table("[probe]")),
-            ("parameters", TextTable),
-            ("fence", Values(&Any(&[Text, Table("an option")]))),
-            ("services", Named("a service")),
-        ],
-    ),
+    ("a template", OF_TEMPLATE),
+    ("an assembly", ASSEMBLY),
     ("adopt", &[("tag", Text)]),
     (
         "ssh",
