@@ -6,8 +6,8 @@ use cpe_proto::id::Name;
 use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
-use dped::Act;
 
+use crate::site::words::deeds;
 use crate::site::{Machine, Outcome, Site, Unit};
 
 /// The first fault of a unit of db escalates, the first reboot that does not help is the end of its machine's own ladder.
@@ -36,22 +36,6 @@ const SHOP: &str = r#"
 "#;
 
 const AS_A_WHOLE: &str = "    deployable = { failures = 2, within = \"1d\" }\n    relocate =";
-
-/// What was done, in order.
-fn deeds(site: &Site) -> Vec<String> {
-    let name = |action: &dped::Action| match action.act {
-        Act::RestartService(service) => format!("restart {}", site.service_name(service)),
-        Act::StartService(service) => format!("start {}", site.service_name(service)),
-        Act::StopService(service) => format!("stop {}", site.service_name(service)),
-        Act::Reconfigure(service) => format!("reconfigure {}", site.service_name(service)),
-        Act::Power(switch) => format!("power {switch:?}"),
-        Act::Fence(_) => format!("fence {}", site.engine.definition().assembly(action.assembly).name),
-        Act::Machine(rung) => {
-            format!("{rung} {}", site.engine.definition().assembly(action.assembly).name)
-        }
-    };
-    site.acts.iter().map(|(_, action)| name(action)).collect()
-}
 
 /// A site whose database no reboot mends, on an infrastructure that replaces nothing but by making it elsewhere.
 fn broken(definition: &str) -> Site {

@@ -6,9 +6,10 @@ use cpe_proto::id::{ActionId, Name};
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
-use dped::{Act, ActionOutcome, Input, Order, PartName};
+use dped::{Act, ActionOutcome, Input, Order};
 use expect_test::expect_file;
 
+use crate::site::words::{part, pause_of};
 use crate::site::{Machine, Outcome, Site, Unit, seconds};
 
 const WEB: &str = r#"
@@ -284,14 +285,6 @@ fn a_pause_of_a_failure_domain_holds_back_what_is_in_it_and_what_comes_into_it()
     assert_eq!((site.acts.len(), site.refusals()), (before, vec![Refusal::Paused]));
     site.order(Order::DomainPause { domains, on: false });
     site.until("it is restarted", 5.0, |site| site.acts.len() > before);
-}
-
-fn part(name: &str) -> std::collections::BTreeSet<PartName> {
-    std::collections::BTreeSet::from([PartName::parse(name).expect("a name")])
-}
-
-fn pause_of(name: &str, on: bool) -> Order {
-    Order::PartsPause { parts: part(name), on, reason: "looking (by ann)".into() }
 }
 
 #[test]

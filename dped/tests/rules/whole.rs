@@ -5,8 +5,9 @@ use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::{Capabilities, Operation};
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
-use dped::{Act, Order, PartName};
+use dped::Order;
 
+use crate::site::words::{deeds, pause_of};
 use crate::site::{Machine, Outcome, Site, Unit, seconds};
 
 /// The first fault of a unit of db escalates, the first reboot that does not help is the end of its machine's own ladder.
@@ -35,22 +36,6 @@ const SHOP: &str = r#"
     address = "192.0.2.4"
     services.postfix.systemd = "postfix.service"
 "#;
-
-/// What was done, in order: "stop web/nginx", "restart-deployable db".
-fn deeds(site: &Site) -> Vec<String> {
-    let name = |action: &dped::Action| match action.act {
-        Act::RestartService(service) => format!("restart {}", site.service_name(service)),
-        Act::StartService(service) => format!("start {}", site.service_name(service)),
-        Act::StopService(service) => format!("stop {}", site.service_name(service)),
-        Act::Reconfigure(service) => format!("reconfigure {}", site.service_name(service)),
-        Act::Power(switch) => format!("power {switch:?}"),
-        Act::Fence(rung) => format!("fence for {rung}"),
-        Act::Machine(rung) => {
-            format!("{rung} {}", site.engine.definition().assembly(action.assembly).name)
-        }
-    };
-    site.acts.iter().map(|(_, action)| name(action)).collect()
-}
 
 /// A site whose database no reboot mends, just before its deployable is restarted.
 fn broken(definition: &str) -> Site {
@@ -187,11 +172,6 @@ fn what_is_held_before_its_machine_was_touched_is_called_off_and_nothing_stays_s
         site.mend("db/pg");
         site.until("everything is healthy", 600.0, |site| site.view().state == State::Healthy);
     }
-}
-
-fn pause_of(name: &str, on: bool) -> Order {
-    let parts = [PartName::parse(name).expect("a name")].into();
-    Order::PartsPause { parts, on, reason: "looking (by ann)".into() }
 }
 
 #[test]

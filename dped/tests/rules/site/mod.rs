@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test uses its part of the vocabulary
 
 mod power;
+pub(crate) mod words;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
