@@ -226,8 +226,10 @@ impl Definitions {
             self.files.entry(path.clone()).or_insert(new).stamp = stamp;
             changed.push(path);
         }
+        let homes: BTreeSet<&Path> = changed.iter().map(|path| home(path)).collect();
+        let known = homes.into_iter().filter_map(|home| Some((home, self.templates.get(home)?)));
         let templates: BTreeMap<&Path, Templates<'_>> =
-            self.templates.iter().map(|(directory, it)| (directory.as_path(), it.used.open())).collect();
+            known.map(|(home, known)| (home, known.used.open())).collect();
         for (path, read) in read_all(&changed, self.context.as_ref(), &templates) {
             if let Some(known) = self.files.get_mut(path) {
                 // What could not be read may be right with other templates.

@@ -63,22 +63,17 @@ pub(super) fn inherit<'t>(
     report: &mut Report<'t>,
     shared: Option<&Templates<'t>>,
 ) -> bool {
-    let Some(DeValue::Table(assemblies)) = document.get_ref().get("assemblies").map(Spanned::get_ref) else {
-        return false;
-    };
-    if !assemblies.values().any(|it| it.get_ref().as_table().is_some_and(|it| it.contains_key("template"))) {
-        return false;
-    }
     let own = templates(document.get_ref()).cloned().unwrap_or_default();
     let others = shared.and_then(|shared| Some((shared.source, templates(&shared.document)?)));
     let Some(DeValue::Table(assemblies)) = document.get_mut().get_mut("assemblies").map(Spanned::get_mut)
     else {
         return false;
     };
-    let mut inherited = 0usize;
+    let (mut any, mut inherited) = (false, 0usize);
     for (_, value) in assemblies.iter_mut() {
         let DeValue::Table(assembly) = value.get_mut() else { continue };
         let Some(named) = assembly.get("template") else { continue };
+        any = true;
         let at = named.span().start;
         let Some(word) = named.get_ref().as_str().map(str::to_owned) else {
             report.error(at, "`template` is no text, expected the name of one in quotes");
@@ -101,11 +96,11 @@ pub(super) fn inherit<'t>(
         if inherited > INHERITED_MAX_BYTES {
             let message = format!("templates add more than {INHERITED_MAX_BYTES} bytes to this definition");
             report.error(at, message);
-            return true;
+            break;
         }
         join(assembly, template, base, Level::Assembly);
     }
-    true
+    any
 }
 
 fn templates<'a, 't>(document: &'a DeTable<'t>) -> Option<&'a DeTable<'t>> {

@@ -245,15 +245,18 @@ fn printable(message: String) -> String {
     if message.len() <= MESSAGE_MAX_BYTES && !message.contains(char::is_control) {
         return message;
     }
-    let escaped = message.chars().flat_map(|it| {
-        let (plain, control) =
-            if it.is_control() { (None, Some(it.escape_debug())) } else { (Some(it), None) };
-        plain.into_iter().chain(control.into_iter().flatten())
-    });
-    let mut line: String = escaped.take(MESSAGE_MAX_BYTES + 1).collect();
-    if line.len() > MESSAGE_MAX_BYTES {
-        line.truncate(line.floor_char_boundary(MESSAGE_MAX_BYTES));
-        line.push_str("...");
+    let mut line = String::new();
+    for character in message.chars() {
+        if character.is_control() {
+            line.extend(character.escape_debug());
+        } else {
+            line.push(character);
+        }
+        if line.len() > MESSAGE_MAX_BYTES {
+            line.truncate(line.floor_char_boundary(MESSAGE_MAX_BYTES));
+            line.push_str("...");
+            break;
+        }
     }
     line
 }
