@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use cpe_infra::{Error as InfraError, InstanceAnswer, InstanceRequest};
 use cpe_monitor::ssh::Session;
-use cpe_proto::api::Intent;
 use cpe_proto::decision::Refusal;
 use cpe_proto::definition::{Deployable, Machine};
 use cpe_proto::id::{ActionId, AssemblyIndex, Name, ServiceIndex};
 use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
 use cpe_proto::observation::detail;
 use cpe_proto::rung::Rung;
-use dped::audit::{RECONFIGURE, power_word};
 use dped::{Act, Action, ActionOutcome, Input, Switch};
 use tokio::sync::mpsc;
 
@@ -123,7 +121,7 @@ async fn carry_out(work: &Work, session: Option<Arc<Session>>, action: &Action) 
     let (journal, name) = (&work.shared.journal, &work.definition.name);
     let durable = match action.act {
         Act::Machine(Rung::Recreate | Rung::Relocate) => journal.create(name, action.action).await,
-        _ => journal.intend(work.intent(action)).await,
+        _ => journal.intend(action.intent(&work.definition)).await,
     };
     match durable {
         Err(JournalError::Created { .. }) => {
@@ -179,8 +177,7 @@ impl Work {
             return ActionOutcome::Failed { detail: "the deployable has no infrastructure".into() };
         };
         // With half of what it is to be made with it would be another machine.
-        let made = matches!(rung, Rung::Rebuild | Rung::Recreate | Rung::Relocate);
-        if let (true, Some(missing)) = (made, &self.made_with.1) {
+        if let (true, Some(missing)) = (rung.makes_disk(), &self.made_with.1) {
             return not_begun(Refusal::NotStarted, &format!("it is not made anew: {missing}"));
         }
         let request = self.request(self.action_id(action.action));
@@ -229,7 +226,7 @@ impl Work {
         }
     }
 
-    /// One step of an ordered stop or start. To be off is verified.
+    /// One step of an ordered stop or start.
     async fn power(&self, switch: Switch, action: &Action) -> ActionOutcome {
         let Some(adapter) = &self.adapter else {
             return ActionOutcome::Failed { detail: "the deployable has no infrastructure".into() };
@@ -240,21 +237,11 @@ impl Work {
             Switch::On => Operation::Start,
         };
         let answer = adapter.perform(operation, &request, action.timeout).await;
-        if switch == Switch::On {
-            return self.conclude(answer).await;
-        }
-        let outcome = match &answer {
-            Ok(InstanceAnswer { state: state @ (InstanceState::Off | InstanceState::Gone), .. }) => {
-                ActionOutcome::Done { detail: format!("the instance is {state}").into() }
-            }
-            Ok(answer) => ActionOutcome::Failed {
-                detail: format!("its instance is {} after its stop", answer.state).into(),
-            },
-            Err(error) => failed(error),
+        let outcome = match switch {
+            Switch::Off => verified_off(&answer),
+            Switch::On => concluded(&answer),
         };
-        if let Ok(answer) = answer {
-            self.tell(answer).await;
-        }
+        self.tell_of(answer).await;
         outcome
     }
 
@@ -281,10 +268,14 @@ impl Work {
 
     async fn conclude(&self, answer: Result<InstanceAnswer, InfraError>) -> ActionOutcome {
         let outcome = concluded(&answer);
+        self.tell_of(answer).await;
+        outcome
+    }
+
+    async fn tell_of(&self, answer: Result<InstanceAnswer, InfraError>) {
         if let Ok(answer) = answer {
             self.tell(answer).await;
         }
-        outcome
     }
 
     async fn tell(&self, answer: InstanceAnswer) {
@@ -327,29 +318,6 @@ impl Work {
         }
     }
 
-    fn intent(&self, action: &Action) -> Intent {
-        let definition = &self.definition;
-        let (service, act, rung) = match action.act {
-            Act::RestartService(service) => {
-                (Some(service), Rung::RestartService.as_str(), Some(Rung::RestartService))
-            }
-            Act::StartService(service) => (Some(service), "start-service", None),
-            Act::StopService(service) => (Some(service), "stop-service", None),
-            Act::Reconfigure(service) => (Some(service), RECONFIGURE, None),
-            Act::Power(switch) => (None, power_word(switch), None),
-            Act::Fence(rung) | Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
-        };
-        Intent {
-            deployable: definition.name.clone(),
-            action: action.action,
-            incident: action.incident,
-            assembly: definition.assembly(self.assembly).name.clone(),
-            service: service.map(|service| definition.service(service).name.clone()),
-            act: act.to_owned(),
-            rung,
-        }
-    }
-
     fn action_id(&self, action: ActionId) -> String {
         format!("{}-{action}", self.definition.name)
     }
@@ -372,6 +340,19 @@ pub(crate) fn concluded(answer: &Result<InstanceAnswer, InfraError>) -> ActionOu
             ActionOutcome::Failed { detail: said }
         }
         InstanceState::Unknown => ActionOutcome::Unresolved { detail: said },
+    }
+}
+
+/// The same of a stop that was ordered: to be off is verified.
+fn verified_off(answer: &Result<InstanceAnswer, InfraError>) -> ActionOutcome {
+    match answer {
+        Ok(InstanceAnswer { state: state @ (InstanceState::Off | InstanceState::Gone), .. }) => {
+            ActionOutcome::Done { detail: format!("the instance is {state}").into() }
+        }
+        Ok(answer) => ActionOutcome::Failed {
+            detail: format!("its instance is {} after its stop", answer.state).into(),
+        },
+        Err(error) => failed(error),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cpe_proto::api::Intent;
 use cpe_proto::event::{Event, EventKind};
 use cpe_proto::id::{ActionId, IncidentId, Name};
-use cpe_proto::snapshot::{AssemblySnapshot, Snapshot};
+use cpe_proto::snapshot::Snapshot;
 use cpe_proto::time::Timestamp;
 
 use crate::clock;
@@ -47,13 +47,13 @@ impl Kept {
     /// The actions that its engine goes on with.
     #[must_use]
     pub fn actions(&self) -> BTreeSet<ActionId> {
-        carried_on(&self.snapshot).0
+        self.snapshot.carried_on().0
     }
 
     /// The incidents that its engine goes on with.
     #[must_use]
     pub fn incidents(&self) -> BTreeSet<IncidentId> {
-        carried_on(&self.snapshot).1
+        self.snapshot.carried_on().1
     }
 }
 
@@ -114,7 +114,7 @@ impl Past {
 
     /// Ends in the journal what nobody carries on, and returns what the new engine takes up.
     pub fn settle(self, shared: &Shared, deployable: &Name) -> Option<Kept> {
-        let known = self.snapshot.as_ref().map(|kept| carried_on(&kept.snapshot)).unwrap_or_default();
+        let known = self.snapshot.as_ref().map(|kept| kept.snapshot.carried_on()).unwrap_or_default();
         for intent in self.unresolved {
             let outcome = "not known: cpe ended before it was told; fresh probes show what came of it";
             shared.journal.resolve(deployable, intent.action, outcome);
@@ -143,21 +143,7 @@ impl Past {
 #[must_use]
 pub fn carried_on_by_all(start: &StartState) -> BTreeSet<(Name, ActionId)> {
     let of_one = |(name, (_, snapshot)): (&Name, &(Duration, Snapshot))| {
-        carried_on(snapshot).0.into_iter().map(|action| (name.clone(), action)).collect::<Vec<_>>()
+        snapshot.carried_on().0.into_iter().map(|action| (name.clone(), action)).collect::<Vec<_>>()
     };
     start.snapshots.iter().flat_map(of_one).collect()
-}
-
-/// The actions and incidents that a snapshot's engine goes on with.
-fn carried_on(snapshot: &Snapshot) -> (BTreeSet<ActionId>, BTreeSet<IncidentId>) {
-    let (mut actions, mut incidents) = (BTreeSet::new(), BTreeSet::new());
-    for AssemblySnapshot { past, recovery, step, power, services, .. } in &snapshot.assemblies {
-        let pasts = past.iter().chain(services.iter().filter_map(|service| service.past.as_ref()));
-        incidents.extend(pasts.filter_map(|past| past.incident));
-        actions.extend(step.iter().map(|step| step.action));
-        actions.extend(power.iter().filter_map(|power| power.flight.as_ref()).map(|flight| flight.action));
-        actions.extend(recovery.iter().map(|recovery| recovery.action));
-        incidents.extend(recovery.iter().map(|recovery| recovery.incident));
-    }
-    (actions, incidents)
 }

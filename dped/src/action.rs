@@ -17,7 +17,6 @@ use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::ActionOutcome;
 use crate::output::{Act, Action, Output};
 use crate::parts::{Cause, Demand, Phase, Recovery, Start};
-use crate::replace::makes_disk;
 
 /// An outcome that is this much later than its action's timeout will not come: the action is unresolved.
 pub const OUTCOME_LOST_AFTER: Duration = Duration::from_secs(10);
@@ -164,7 +163,7 @@ impl Engine {
                 if service.is_none() {
                     self.output(Output::Reconnect(index));
                 }
-                if makes_disk(rung) {
+                if rung.makes_disk() {
                     self.machine_made_anew(index, incident);
                 }
                 self.begin_verifying(index, now);

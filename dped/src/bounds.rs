@@ -18,7 +18,6 @@ use cpe_proto::infrastructure::{Capabilities, Operation};
 use cpe_proto::rung::Rung;
 
 use crate::ladder::on_machine;
-use crate::replace::makes_disk;
 
 pub use conflicts::{Conflict, Weight, conflicts};
 pub use healing::{Healing, Managed, healed};
@@ -52,7 +51,7 @@ impl Assumptions {
 
     /// Whether a machine's rung can be chosen at all (policy.md section 3: `max_rung`, `data`, what the adapter can do).
     fn permits(&self, assembly: &Assembly, rung: Rung) -> bool {
-        let replaces = makes_disk(rung);
+        let replaces = rung.makes_disk();
         on_machine(rung) <= assembly.max_rung
             && !(replaces && assembly.data == Data::Local)
             && self.capabilities.as_ref().is_some_and(|can| can.can(rung))

@@ -17,7 +17,6 @@ use crate::engine::{Engine, Part};
 use crate::health::ChannelHealth;
 use crate::output::{Output, Request};
 use crate::parts::{Cause, Demand, Phase, Recovery, Standing};
-use crate::replace::replaces;
 
 /// The gate answers at once; after that its answer counts as lost, and it is asked again.
 pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,7 +85,7 @@ impl Engine {
             service,
             incident,
             phase,
-            stage: replaces(rung).then_some(Stage::Fencing),
+            stage: rung.replaces().then_some(Stage::Fencing),
             counted: false,
             freed: false,
             began: now,

@@ -11,7 +11,6 @@ use cpe_proto::rung::Rung;
 use cpe_proto::snapshot::Beyond;
 use cpe_proto::time::Timestamp;
 
-use crate::replace::makes_disk;
 use crate::window::Failures;
 
 /// How far one scope has climbed. Decays only with proven-healthy time.
@@ -242,7 +241,7 @@ pub fn forbidden(rung: Rung, bounds: Bounds<'_>) -> Option<Skip> {
 }
 
 fn skip(rung: Rung, verdict: &Verdict, ladder: &Ladder, bounds: Bounds<'_>) -> Option<Skip> {
-    let replaces = makes_disk(rung);
+    let replaces = rung.makes_disk();
     let Some(capabilities) = bounds.capabilities else { return Some(Skip::NoInfrastructure) };
     if on_machine(rung) > bounds.max_rung {
         return Some(Skip::AboveCap);

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use cpe_proto::api::Intent;
 use cpe_proto::decision::{Decision, Facts, Verdict};
+use cpe_proto::definition::Deployable;
 use cpe_proto::event::Event;
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ProbeId, ServiceIndex};
 use cpe_proto::rung::Rung;
 pub use cpe_proto::snapshot::Switch;
+
+use crate::audit::{RECONFIGURE, power_word};
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +117,32 @@ pub struct Action {
     pub fenced: bool,
     /// The recovery of the whole deployable that it is a step of.
     pub part_of: Option<ActionId>,
+}
+
+impl Action {
+    /// What the journal has of it before it is begun. A recovery that makes a new instance has one, for both of its steps.
+    #[must_use]
+    pub fn intent(&self, definition: &Deployable) -> Intent {
+        let (service, act, rung) = match self.act {
+            Act::RestartService(service) => {
+                (Some(service), Rung::RestartService.as_str(), Some(Rung::RestartService))
+            }
+            Act::StartService(service) => (Some(service), "start-service", None),
+            Act::StopService(service) => (Some(service), "stop-service", None),
+            Act::Reconfigure(service) => (Some(service), RECONFIGURE, None),
+            Act::Power(switch) => (None, power_word(switch), None),
+            Act::Fence(rung) | Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
+        };
+        Intent {
+            deployable: definition.name.clone(),
+            action: self.action,
+            incident: self.incident,
+            assembly: definition.assembly(self.assembly).name.clone(),
+            service: service.map(|service| definition.service(service).name.clone()),
+            act: act.to_owned(),
+            rung,
+        }
+    }
 }
 
 /// What to do.

@@ -1,5 +1,6 @@
 //! Ordered start and stop (design.md section 3). A start probes each service first and starts only what does not run, dependencies
-//! before dependents; a stop is the reverse. (What machines are powered off and on for: `power.rs`.) Their steps go through the gate without a rung, one at a time per assembly, and are not counted.
+//! before dependents; a stop is the reverse. Their steps go through the gate without a rung, one at a time per assembly, and are not
+//! counted. What machines are powered off and on for: `power.rs`.
 
 use std::time::Duration;
 

@@ -21,7 +21,6 @@ use crate::health::ChannelHealth;
 use crate::isolate::isolate;
 use crate::ladder::{self, Choice};
 use crate::parts::{Cause, Demand, Waits};
-use crate::replace::replaces;
 
 /// Why a service that is probed from outside and has failed is not restarted.
 pub(crate) const CUT_OFF: &str = "waits for its channel: a restart goes over it";
@@ -326,7 +325,7 @@ impl Engine {
     fn backs_off(&mut self, index: AssemblyIndex, rung: Rung, now: Timestamp) -> bool {
         let mut random = self.random.fork(now.since_boot().as_nanos() as u64 ^ u64::from(index.0) << 16);
         let trouble = self.assembly_trouble(index);
-        if let Some(until) = trouble.astray_until.filter(|until| replaces(rung) && now < *until) {
+        if let Some(until) = trouble.astray_until.filter(|until| rung.replaces() && now < *until) {
             trouble.wait_until = Some(until);
             return true;
         }

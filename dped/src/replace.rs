@@ -19,16 +19,6 @@ use crate::ladder::Elsewhere;
 use crate::output::{Act, Action, Output};
 use crate::parts::{Phase, Recovery};
 
-/// Whether a rung makes a new instance, so that the old one must be down first.
-pub(crate) const fn replaces(rung: Rung) -> bool {
-    matches!(rung, Rung::Recreate | Rung::Relocate)
-}
-
-/// Whether a machine has a new disk after it.
-pub(crate) const fn makes_disk(rung: Rung) -> bool {
-    matches!(rung, Rung::Rebuild) || replaces(rung)
-}
-
 impl Engine {
     /// A stop of an old instance ended, or somebody says so.
     pub(crate) fn fenced(&mut self, action: ActionId, outcome: ActionOutcome, now: Timestamp) {

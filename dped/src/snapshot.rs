@@ -19,7 +19,6 @@ use crate::engine::{Desired, Engine, Seed};
 use crate::ladder::Ladder;
 use crate::output::{Act, Output};
 use crate::parts::{Cause, Demand, Ending, Phase, Recovery, Start, Step};
-use crate::replace::replaces;
 use crate::setup::{Setup, written};
 use crate::window::Failures;
 
@@ -453,7 +452,7 @@ impl Engine {
             // Whether a creation that was written down was begun says the journal. An older cpe did not write it down: it may have been.
             stage: match kept.stage {
                 Some(Stage::Creating) => Some(Stage::Fenced),
-                None if replaces(kept.rung) => Some(Stage::Creating),
+                None if kept.rung.replaces() => Some(Stage::Creating),
                 stage => stage,
             },
             counted: kept.stage != Some(Stage::Fencing)

@@ -60,6 +60,18 @@ impl Rung {
         Self::ALL.into_iter().find(|rung| rung.as_str() == word)
     }
 
+    /// Whether it makes a new instance, so that the old one must be down first.
+    #[must_use]
+    pub const fn replaces(self) -> bool {
+        matches!(self, Self::Recreate | Self::Relocate)
+    }
+
+    /// Whether a machine has a new disk after it.
+    #[must_use]
+    pub const fn makes_disk(self) -> bool {
+        matches!(self, Self::Rebuild) || self.replaces()
+    }
+
     /// What was done, for a sentence: "restarted", "rebooted (hard)".
     #[must_use]
     pub const fn past(self) -> &'static str {

@@ -4,6 +4,7 @@
 
 pub mod guard;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,24 @@ pub struct Snapshot {
     pub failures: Vec<Millis>,
     /// All of them, by name.
     pub assemblies: Vec<AssemblySnapshot>,
+}
+
+impl Snapshot {
+    /// The actions and incidents that its engine goes on with.
+    #[must_use]
+    pub fn carried_on(&self) -> (BTreeSet<ActionId>, BTreeSet<IncidentId>) {
+        let (mut actions, mut incidents) = (BTreeSet::new(), BTreeSet::new());
+        for AssemblySnapshot { past, recovery, step, power, services, .. } in &self.assemblies {
+            let pasts = past.iter().chain(services.iter().filter_map(|service| service.past.as_ref()));
+            incidents.extend(pasts.filter_map(|past| past.incident));
+            actions.extend(step.iter().map(|step| step.action));
+            actions
+                .extend(power.iter().filter_map(|power| power.flight.as_ref()).map(|flight| flight.action));
+            actions.extend(recovery.iter().map(|recovery| recovery.action));
+            incidents.extend(recovery.iter().map(|recovery| recovery.incident));
+        }
+        (actions, incidents)
+    }
 }
 
 /// One assembly.

@@ -344,18 +344,8 @@ pub enum Maintenance {
 }
 
 fn rung(text: &str) -> Result<Rung, String> {
-    const BY_HAND: [Rung; 8] = [
-        Rung::RestartService,
-        Rung::Start,
-        Rung::RebootSoft,
-        Rung::RebootHard,
-        Rung::Rebuild,
-        Rung::Recreate,
-        Rung::RestartDeployable,
-        Rung::Relocate,
-    ];
-    let words = BY_HAND.map(Rung::as_str).join(", ");
-    BY_HAND.into_iter().find(|rung| rung.as_str() == text).ok_or_else(|| format!("expected one of {words}"))
+    let words = Rung::ALL.map(Rung::as_str).join(", ");
+    Rung::parse(text).ok_or_else(|| format!("expected one of {words}"))
 }
 
 fn place(text: &str) -> Result<Place, String> {

@@ -12,7 +12,6 @@ use super::{Assumptions, confirmation, detection, turn};
 use crate::action::OUTCOME_LOST_AFTER;
 use crate::backoff;
 use crate::ladder::{self, Bounds, Elsewhere, Ladder};
-use crate::replace::replaces;
 use crate::whole::affected;
 
 /// One kind of fault of one part.
@@ -124,7 +123,7 @@ pub(super) fn machine_action(
     assembly: &Assembly,
     assumed: &Assumptions,
 ) -> Duration {
-    let steps = if replaces(rung) { 2 } else { 1 };
+    let steps = if rung.replaces() { 2 } else { 1 };
     let looked_at = (asked_again(assembly) + assumed.infrastructure_answers).max(assembly.probe.timeout * 2);
     let verified = assembly.probe.startup_grace + assembly.probe.stable_for;
     (timing.machine_action_timeout + OUTCOME_LOST_AFTER + looked_at) * steps + verified
@@ -159,7 +158,7 @@ fn climb(
         at += asked_again(assembly) + assumed.infrastructure_answers;
         let Some(rung) = ladder::choose(verdict, failure == 1, &ladder, bounds).rung else { break };
         let wait = backoff::longest(rung, ladder.attempts_of(rung));
-        if replaces(rung) {
+        if rung.replaces() {
             // What the attempt before may still do is waited for, from when that began; of those before it that is over by then.
             at = at.max(began + definition.timing.action_give_up);
         }
@@ -200,7 +199,7 @@ fn beyond(
     let looked_at = (assembly.probe.interval + assembly.probe.timeout) * 8;
     let mut answered = |rung: Rung, attempt: u32| {
         at += asked_again(assembly) + assumed.infrastructure_answers;
-        if replaces(rung) {
+        if rung.replaces() {
             // What the attempt before may still do is waited for.
             at += timing.action_give_up;
         }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use cpe_proto::api::Intent;
 use cpe_proto::decision::Refusal;
 use cpe_proto::id::{ActionId, Name};
 use cpe_proto::infrastructure::{InstanceState, Operation, Owner};
@@ -24,7 +23,8 @@ impl World {
         if matches!(action.act, Act::Machine(Rung::Recreate | Rung::Relocate)) {
             return self.act_create(member, action);
         }
-        let Some(intent) = self.intent(member, &action) else { return };
+        let Some(it) = self.member(member) else { return };
+        let intent = action.intent(it.engine.definition());
         self.judge(member, &action);
         let word = match &intent.service {
             Some(service) => format!("{} {}/{}/{service}", intent.act, intent.deployable, intent.assembly),
@@ -62,29 +62,6 @@ impl World {
             it.acts.insert(id, (action, None));
         }
         self.keep(Record::Creation(name, id, self.now));
-    }
-
-    fn intent(&self, member: usize, action: &Action) -> Option<Intent> {
-        let definition = self.member(member)?.engine.definition();
-        let (service, act, rung) = match action.act {
-            Act::RestartService(service) => {
-                (Some(service), Rung::RestartService.as_str(), Some(Rung::RestartService))
-            }
-            Act::StartService(service) => (Some(service), "start-service", None),
-            Act::StopService(service) => (Some(service), "stop-service", None),
-            Act::Reconfigure(service) => (Some(service), "reconfigure-service", None),
-            Act::Power(switch) => (None, power_word(switch), None),
-            Act::Fence(rung) | Act::Machine(rung) => (None, rung.as_str(), Some(rung)),
-        };
-        Some(Intent {
-            deployable: definition.name.clone(),
-            action: action.action,
-            incident: action.incident,
-            assembly: definition.assembly(action.assembly).name.clone(),
-            service: service.map(|service| definition.service(service).name.clone()),
-            act: act.to_owned(),
-            rung,
-        })
     }
 
     /// The journal writes what waits. What is durable now is begun, what cannot be written is not.

@@ -11,7 +11,7 @@ use cpe_proto::event::{Event, EventKind, EventRecord};
 use cpe_proto::id::{ActionId, IncidentId, Name};
 use cpe_proto::rung::Rung;
 use cpe_proto::snapshot::guard::GuardSnapshot;
-use cpe_proto::snapshot::{AssemblySnapshot, Desired, Snapshot};
+use cpe_proto::snapshot::{Desired, Snapshot};
 use cpe_proto::time::Timestamp;
 use dped::IncidentKey;
 use dped::audit::{self, Auditor, DecisionRecord, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX};
@@ -70,7 +70,7 @@ pub(super) enum Begin {
 }
 
 fn replaces(intent: &Intent) -> bool {
-    matches!(intent.rung, Some(Rung::Recreate | Rung::Relocate))
+    intent.rung.is_some_and(Rung::replaces)
 }
 
 /// Everything that outlives the process.
@@ -360,7 +360,7 @@ impl Journal {
     /// those that the engine of the snapshot does not carry on.
     pub(super) fn settle(&mut self, deployable: &Name, at: Timestamp) -> (Vec<Intent>, Vec<IncidentId>) {
         let (actions, incidents) =
-            self.snapshots.get(deployable).map(|(_, snapshot)| carried_on(snapshot)).unwrap_or_default();
+            self.snapshots.get(deployable).map(|(_, snapshot)| snapshot.carried_on()).unwrap_or_default();
         let mut ended = Vec::new();
         let of = |(name, _): &(Name, ActionId)| name == deployable;
         let unresolved: Vec<_> = self.unresolved.extract_if(.., |key, _| of(key)).collect();
@@ -374,18 +374,4 @@ impl Journal {
         let closed = open.filter(|incident| !incidents.contains(incident)).collect();
         (ended, closed)
     }
-}
-
-/// The actions and incidents that a snapshot's engine goes on with.
-pub(super) fn carried_on(snapshot: &Snapshot) -> (BTreeSet<ActionId>, BTreeSet<IncidentId>) {
-    let (mut actions, mut incidents) = (BTreeSet::new(), BTreeSet::new());
-    for AssemblySnapshot { past, recovery, step, power, services, .. } in &snapshot.assemblies {
-        let pasts = past.iter().chain(services.iter().filter_map(|service| service.past.as_ref()));
-        incidents.extend(pasts.filter_map(|past| past.incident));
-        actions.extend(step.iter().map(|step| step.action));
-        actions.extend(power.iter().filter_map(|power| power.flight.as_ref()).map(|flight| flight.action));
-        actions.extend(recovery.iter().map(|recovery| recovery.action));
-        incidents.extend(recovery.iter().map(|recovery| recovery.incident));
-    }
-    (actions, incidents)
 }

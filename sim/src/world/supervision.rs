@@ -116,7 +116,7 @@ impl World {
         it.settled = true;
         let parked = it.parked;
         let name = self.files[member].0.clone();
-        let carried = self.journal.snapshot_of(&name).map(|(_, it)| super::journal::carried_on(it).0);
+        let carried = self.journal.snapshot_of(&name).map(|(_, it)| it.carried_on().0);
         let carried = carried.unwrap_or_default();
         let at = self.boot_time();
         self.process.guard.revoke(&name, |action| carried.contains(&action), at);
@@ -138,7 +138,7 @@ impl World {
         let name = &definition.name;
         self.truth.windows.begins_anew(name, self.now);
         let taken_up = self.journal.snapshot_of(name).map(|(at, it)| (self.now.since(at), it.clone()));
-        let known = taken_up.as_ref().map(|(_, it)| super::journal::carried_on(it).1).unwrap_or_default();
+        let known = taken_up.as_ref().map(|(_, it)| it.carried_on().1).unwrap_or_default();
         for incident in fallen.open.difference(&known).copied().collect::<Vec<_>>() {
             let event =
                 Event::new(EventKind::IncidentClosed, "the engine was started anew", self.boot_time());

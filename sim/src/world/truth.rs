@@ -32,6 +32,21 @@ const BY_HAND_WITHIN: Duration = Duration::from_secs(20);
 /// A word that a machine is down holds for its incident, which is over by then.
 const VOUCHED_FOR: Duration = Duration::from_secs(4 * 3600);
 
+/// What was asked for and admitted.
+#[derive(Clone, Debug)]
+struct Admitted {
+    request: Request,
+    /// It rests on a person's word. A recovery of a deployable as a whole begins only when its parts are stopped.
+    by_hand: bool,
+}
+
+impl Admitted {
+    /// It is of the deployable, and is prepared before it is begun.
+    fn is_prepared(&self) -> bool {
+        self.request.rung >= Some(Rung::RestartDeployable)
+    }
+}
+
 /// An admitted action that is not over.
 #[derive(Clone, Debug)]
 struct Open {
@@ -59,9 +74,7 @@ impl Open {
 pub(super) struct Truth {
     breaches: Vec<String>,
     /// What was asked for and admitted.
-    requests: BTreeMap<(usize, ActionId), Request>,
-    /// What of it rests on a person's word. A recovery of a deployable as a whole begins only when its parts are stopped.
-    admitted_by_hand: BTreeSet<(usize, ActionId)>,
+    requests: BTreeMap<(usize, ActionId), Admitted>,
     open: BTreeMap<(usize, ActionId), Open>,
     begun: BTreeSet<(usize, ActionId, bool)>,
     /// What was under way when an engine panicked.
@@ -110,10 +123,8 @@ impl Truth {
     }
 
     pub(super) fn admitted(&mut self, member: usize, request: Request, now: Timestamp) {
-        if self.is_by_hand(member, request.assembly, now) {
-            self.admitted_by_hand.insert((member, request.action));
-        }
-        self.requests.insert((member, request.action), request);
+        let by_hand = self.is_by_hand(member, request.assembly, now);
+        self.requests.insert((member, request.action), Admitted { request, by_hand });
     }
 
     fn is_by_hand(&self, member: usize, assembly: AssemblyIndex, now: Timestamp) -> bool {
@@ -137,7 +148,6 @@ impl Truth {
     pub(super) fn released(&mut self, member: usize, action: ActionId) {
         self.open.remove(&(member, action));
         self.requests.remove(&(member, action));
-        self.admitted_by_hand.remove(&(member, action));
     }
 
     /// A look says whose a machine is, and its engine hears it.
@@ -182,8 +192,8 @@ impl Truth {
             self.go_astray(member);
         }
         // As for a process that ended.
-        let prepared = |it: &Request| it.rung >= Some(Rung::RestartDeployable);
-        self.requests.retain(|(of, action), it| *of != member || carried.contains(action) && prepared(it));
+        self.requests
+            .retain(|(of, action), it| *of != member || carried.contains(action) && it.is_prepared());
     }
 
     /// What the journal's engines go on with is still in flight, and what is still to take effect although none of them knows of it.
@@ -199,7 +209,7 @@ impl Truth {
             carried.contains(key) || doing.contains(key)
         });
         // What was still being prepared goes on with what it was granted.
-        self.requests.retain(|key, it| carried.contains(key) && it.rung >= Some(Rung::RestartDeployable));
+        self.requests.retain(|key, it| carried.contains(key) && it.is_prepared());
         self.foreign.clear();
         self.warned.clear();
     }
@@ -289,7 +299,7 @@ impl World {
         let mut carried = BTreeSet::new();
         for (member, (name, _)) in self.files.iter().enumerate() {
             let Some((_, snapshot)) = self.journal.snapshots.get(name) else { continue };
-            let (actions, _) = super::journal::carried_on(snapshot);
+            let (actions, _) = snapshot.carried_on();
             carried.extend(actions.into_iter().map(|action| (member, action)));
         }
         carried
@@ -303,12 +313,11 @@ impl World {
         let label = format!("{:?} of {}/{} (!{})", action.act, definition.name, assembly.name, action.action);
         let mut wrong: Vec<String> = Vec::new();
         let key = (member, action.action);
-        let Some(request) = self.truth.requests.get(&key).cloned() else {
+        let Some(Admitted { request, by_hand }) = self.truth.requests.get(&key).cloned() else {
             return self.broken(format!("{label}: begun and never admitted"));
         };
         // A person's word stands in place of evidence.
-        let by_hand = self.truth.is_by_hand(member, action.assembly, self.now)
-            || self.truth.admitted_by_hand.contains(&key);
+        let by_hand = by_hand || self.truth.is_by_hand(member, action.assembly, self.now);
         // A step of what was admitted before is not stranded half way.
         match action.part_of {
             Some(whole) if !self.truth.requests.contains_key(&(member, whole)) => {
@@ -379,9 +388,9 @@ impl World {
     fn judge_alone(&self, member: usize, action: &Action, wrong: &mut Vec<String>) {
         let whole = self.truth.requests.iter().find(|((of, id), it)| {
             let other = *of == member && *id != action.action && Some(*id) != action.part_of;
-            other && it.rung >= Some(Rung::RestartDeployable)
+            other && it.is_prepared()
         });
-        let own = |it: &Request| it.assembly == action.assembly;
+        let own = |it: &Admitted| it.request.assembly == action.assembly;
         if let Some(((_, id), _)) = whole.filter(|(_, it)| !own(it)) {
             wrong.push(format!("while its deployable recovers as a whole, by !{id}"));
         }
