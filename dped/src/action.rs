@@ -50,6 +50,9 @@ impl Engine {
         let timing = self.definition().timing;
         let Recovery { action, rung, service, incident, .. } = *recovery;
         let fenced = service.is_none() && self.is_fenced(index);
+        if service.is_none() {
+            self.sends(index, action, false, now);
+        }
         let (act, timeout) = match service {
             Some(service) => (Act::RestartService(service), timing.service_action_timeout),
             None if recovery.stage.is_some() => (Act::Fence(rung), timing.machine_action_timeout),
@@ -120,6 +123,7 @@ impl Engine {
     /// An action ended, or somebody says so.
     pub(crate) fn acted(&mut self, action: ActionId, outcome: ActionOutcome, now: Timestamp) {
         let open = |phase: Phase| matches!(phase, Phase::Acting { .. } | Phase::Unresolved { .. });
+        self.arrives(action, &outcome);
         for index in self.definition().assembly_indices() {
             if self.assembly(index).step.as_ref().is_some_and(|it| it.action == action && open(it.phase)) {
                 return self.step_acted(index, outcome, now);
@@ -211,22 +215,12 @@ impl Engine {
         if rung == Rung::Rebuild {
             self.machine_made_anew(index, incident);
         }
-        if service.is_none() {
-            self.goes_astray(index, now);
-        }
         self.drop_evidence(index, now);
         let reason: Box<str> = format!("unresolved: {detail}; looked at").into();
         match service {
             Some(service) => self.service_trouble(service).reason = reason,
             None => self.assembly_trouble(index).reason = reason,
         }
-    }
-
-    /// What was begun and not seen to end may still be done, also after a machine was fenced: no replacement before that is over.
-    pub(crate) fn goes_astray(&mut self, index: AssemblyIndex, now: Timestamp) {
-        let give_up = self.definition().timing.action_give_up;
-        let began = self.assembly(index).recovery.as_ref().map_or(now, |recovery| recovery.began);
-        self.assembly_trouble(index).astray_until = Some(began.after(give_up));
     }
 
     /// Nothing was done, because no durable intent could be written or it could not be begun: asked again, not counted.

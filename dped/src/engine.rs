@@ -367,6 +367,7 @@ impl Engine {
             trouble: None,
             recovery: None,
             step: None,
+            astray: Vec::new(),
             power: None,
             made_of: None,
             by_hand: None,

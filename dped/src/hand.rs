@@ -128,7 +128,7 @@ impl Engine {
                 }
             },
         };
-        match self.may(index, wanted.service).and_then(|()| self.rung_by_hand(&wanted, &facts)) {
+        match self.may(index, wanted.service).and_then(|()| self.rung_by_hand(&wanted, &facts, now)) {
             Err(no) => self.refuse_ordered(index, &wanted, facts, no, now),
             Ok(rung) => {
                 let plea = self.plea_by_hand(&wanted, rung, facts, now);
@@ -169,7 +169,7 @@ impl Engine {
         Ok(())
     }
 
-    fn rung_by_hand(&self, wanted: &ByHand, facts: &Facts) -> Result<Rung, No> {
+    fn rung_by_hand(&self, wanted: &ByHand, facts: &Facts, now: Timestamp) -> Result<Rung, No> {
         let (verdict, _) = isolate(facts);
         if wanted.service.is_some() {
             let healthy = self.assembly(wanted.assembly).channel == ChannelHealth::Healthy;
@@ -203,6 +203,15 @@ impl Engine {
             }
             None => self.next_rung(index, &verdict).map_err(evidence)?,
         };
+        if let Some(until) = self.astray_until(index, rung, now) {
+            return Err((
+                Refusal::InFlight,
+                format!(
+                    "an earlier action on it, whose end nobody saw, may still be done for {}",
+                    span(until.since(now))
+                ),
+            ));
+        }
         if rung >= Rung::RestartDeployable && self.busy_elsewhere(index) {
             return Err((Refusal::InFlight, "another action in its deployable is under way".to_owned()));
         }

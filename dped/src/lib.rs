@@ -95,6 +95,7 @@
 //! ```
 
 mod action;
+mod astray;
 pub mod audit;
 mod backoff;
 pub mod bounds;

@@ -15,6 +15,7 @@ use cpe_proto::snapshot::{MadeOf, Stage};
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
+use crate::astray::Astray;
 use crate::health::ChannelHealth;
 use crate::input::{ByHand, Surroundings};
 use crate::ladder::Ladder;
@@ -215,6 +216,8 @@ pub(crate) struct AssemblyPart {
     pub(crate) trouble: Option<Box<AssemblyTrouble>>,
     pub(crate) recovery: Option<Box<Recovery>>,
     pub(crate) step: Option<Box<Step>>,
+    /// Actions on its machine that may still be done, oldest first.
+    pub(crate) astray: Vec<Astray>,
     /// Where its power stands, since it was ordered off and until it is on again.
     pub(crate) power: Option<Box<Power>>,
     /// What its instance was made of, where the definition says otherwise by now.
@@ -258,8 +261,6 @@ pub(crate) struct Waits {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AssemblyTrouble {
     pub(crate) reason: Box<str>,
-    /// An action whose outcome nobody saw may still take effect until then.
-    pub(crate) astray_until: Option<Timestamp>,
     pub(crate) waits: Option<Waits>,
     pub(crate) incident: Option<IncidentId>,
     pub(crate) first_failed: Option<Timestamp>,

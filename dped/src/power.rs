@@ -274,6 +274,10 @@ impl Engine {
             Some(InstanceState::Off) if self.stopped_by_another(index) => self.is_on(index, now),
             Some(InstanceState::Off) => match self.needs_on(index) {
                 Some(other) => self.power_follows(index, other, "on"),
+                None if self.making_until(index, now).is_some() => {
+                    let why = "a new instance of it, whose making nobody saw end, may still come up";
+                    self.power_waits(index, why.to_owned(), now);
+                }
                 None => self.switch(index, Switch::On, now),
             },
             // What is the matter with it, if something is, is concluded as ever.

@@ -324,11 +324,11 @@ impl Engine {
     /// Whether this attempt of the rung waits after the one before it.
     fn backs_off(&mut self, index: AssemblyIndex, rung: Rung, now: Timestamp) -> bool {
         let mut random = self.random.fork(now.since_boot().as_nanos() as u64 ^ u64::from(index.0) << 16);
-        let trouble = self.assembly_trouble(index);
-        if let Some(until) = trouble.astray_until.filter(|until| rung.replaces() && now < *until) {
-            trouble.wait_until = Some(until);
+        if let Some(until) = self.astray_until(index, rung, now) {
+            self.assembly_trouble(index).wait_until = Some(until);
             return true;
         }
+        let trouble = self.assembly_trouble(index);
         if trouble.ladder.given_up {
             let waits = now < trouble.ladder.retry_at;
             trouble.wait_until = waits.then_some(trouble.ladder.retry_at);

@@ -30,6 +30,7 @@ impl Engine {
         let Some(index) = self.definition().assembly_indices().find(of) else {
             return self.came_late(action, &outcome, now);
         };
+        self.arrives(action, &outcome);
         match outcome {
             ActionOutcome::Done { detail } => self.create(index, &detail, now),
             ended => self.recovery_acted(index, ended, now),
@@ -50,6 +51,7 @@ impl Engine {
         let Some(recovery) = &mut self.assembly_mut(index).recovery else { return };
         recovery.phase = Phase::Acting { until: now.after(timeout).after(OUTCOME_LOST_AFTER) };
         let Recovery { action, rung, incident, .. } = **recovery;
+        self.sends(index, action, true, now);
         self.changed = true;
         let place = self.zone(index).map_or(String::new(), |zone| format!(" in {zone}"));
         let reason = format!("{proof}; its replacement is made{place}").into();

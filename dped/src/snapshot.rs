@@ -9,12 +9,13 @@ use cpe_proto::definition::{Deployable, Machine, ParameterName};
 use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::rung::Rung;
 use cpe_proto::snapshot::{
-    AssemblySnapshot, LadderSnapshot, Past, RecoverySnapshot, SNAPSHOT_VERSION, ServiceSnapshot,
-    SetupSnapshot, Snapshot, Stage, Standing, StepSnapshot, WholeStage,
+    AssemblySnapshot, AstraySnapshot, LadderSnapshot, Past, RecoverySnapshot, SNAPSHOT_VERSION,
+    ServiceSnapshot, SetupSnapshot, Snapshot, Stage, Standing, StepSnapshot, WholeStage,
 };
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
+use crate::astray::Astray;
 use crate::engine::{Desired, Engine, Seed};
 use crate::ladder::Ladder;
 use crate::output::{Act, Output};
@@ -140,6 +141,7 @@ impl Engine {
             if let Some(it) = part.step.as_ref().filter(|it| given_out(it.phase)) {
                 it.action.hash(&mut hash);
             }
+            part.astray.iter().for_each(|it| (it.action, it.makes).hash(&mut hash));
             if let Some(it) = &part.power {
                 let flight = it.flight.as_ref().filter(|it| given_out(it.phase)).map(|it| it.action);
                 (it.goal, it.failed, it.told, flight).hash(&mut hash);
@@ -210,6 +212,7 @@ impl Engine {
                 stage: it.stage,
                 whole: whole_stage(it, now),
             }),
+            astray: part.astray.iter().filter_map(|astray| astray.snapshot(now)).collect(),
             step: part.step.as_ref().and_then(|step| self.step_snapshot(step, now)),
             power: part.power.as_ref().map(|power| power.snapshot(now)),
             services: self
@@ -329,6 +332,7 @@ impl Engine {
         if let Some(past) = &kept.past {
             self.restore_assembly_past(index, past, resumed);
         }
+        self.restore_astray(index, kept, resumed);
         if let Some(recovery) = &kept.recovery {
             self.restore_recovery(index, recovery, resumed);
         }
@@ -416,6 +420,25 @@ impl Engine {
             Some(Box::new(Setup { applied, fresh, incident, ..Setup::default() }));
     }
 
+    fn restore_astray(&mut self, index: AssemblyIndex, kept: &AssemblySnapshot, resumed: Resumed) {
+        let give_up = self.definition().timing.action_give_up;
+        // An older cpe wrote down the recovery alone.
+        let recovery = kept.recovery.as_ref();
+        let unwritten = recovery.filter(|it| {
+            let of_machine = it.service.is_none() && it.whole == WholeStage::Machine;
+            of_machine && kept.astray.iter().all(|astray| astray.action != it.action)
+        });
+        let in_flight = unwritten.map(|it| AstraySnapshot {
+            action: it.action,
+            makes: it.rung.replaces() && it.stage != Some(Stage::Fencing),
+            left: give_up.saturating_sub(it.age.into()).into(),
+        });
+        let all = kept.astray.iter().copied().chain(in_flight);
+        self.assembly_mut(index).astray = all
+            .map(|it| Astray { action: it.action, makes: it.makes, until: resumed.left(it.left) })
+            .collect();
+    }
+
     fn restore_recovery(&mut self, index: AssemblyIndex, kept: &RecoverySnapshot, resumed: Resumed) {
         let service = kept.service.as_ref().map(|name| self.definition().service_named(index, name.as_str()));
         let service = match service {
@@ -474,7 +497,6 @@ impl Engine {
                 vec![service]
             }
             None => {
-                self.goes_astray(index, resumed.now);
                 self.assembly_trouble(index).reason = reason;
                 self.definition().services_of(index).collect()
             }

@@ -128,6 +128,9 @@ pub struct AssemblySnapshot {
     /// Its recovery, or one of its services', that was given out and has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoverySnapshot>,
+    /// Actions on its machine whose outcome is not known and that may still be done, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub astray: Vec<AstraySnapshot>,
     /// A step of an ordered start or stop that was given out and has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<StepSnapshot>,
@@ -324,6 +327,18 @@ pub struct RecoverySnapshot {
     pub whole: WholeStage,
 }
 
+/// An action on a machine that was given out and whose outcome is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AstraySnapshot {
+    /// Its number.
+    pub action: ActionId,
+    /// It makes a new instance.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub makes: bool,
+    /// For how long it may still be done.
+    pub left: Millis,
+}
+
 /// Where a recovery that makes a new instance stands. One that was written down as fenced or creating has been given out up to there at
 /// most: whether its creation was begun is the journal's to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -466,6 +481,7 @@ mod tests {
             grace: None,
             past: None,
             recovery: None,
+            astray: Vec::new(),
             step: None,
             power: None,
             services: vec![service("nginx", Some(past)), service("php", None)],

@@ -100,6 +100,7 @@ impl Engine {
             Switch::Off => "it is being powered off".into(),
             Switch::On => "it is being powered on".into(),
         };
+        self.sends(index, action, false, now);
         let act = Act::Power(switch);
         self.output(Output::Act(Action {
             action,

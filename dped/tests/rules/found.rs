@@ -6,7 +6,7 @@ use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 
 use cpe_proto::infrastructure::InstanceState;
-use dped::Order;
+use dped::{Act, Order};
 
 use crate::site::{Machine, Outcome, Site, Unit, seconds};
 
@@ -241,13 +241,9 @@ fn nothing_is_replaced_while_an_earlier_reboot_that_nobody_saw_end_may_still_be_
     site.break_for_good("web/queue");
     site.outcomes = vec![Outcome::Lost];
     site.until("it is replaced", 7200.0, |site| site.rungs().contains(&Rung::Recreate));
-    let of =
-        |rung| site.acts.iter().find(|(_, action)| action.act == dped::Act::Machine(rung)).map(|(at, _)| *at);
-    let fenced = site
-        .acts
-        .iter()
-        .find(|(_, action)| action.act == dped::Act::Fence(Rung::Recreate))
-        .map(|(at, _)| *at);
+    let of = |rung| site.acts.iter().find(|(_, action)| action.act == Act::Machine(rung)).map(|(at, _)| *at);
+    let fenced =
+        site.acts.iter().find(|(_, action)| action.act == Act::Fence(Rung::Recreate)).map(|(at, _)| *at);
     let (Some(lost), Some(fenced)) = (of(Rung::RebootSoft), fenced) else { panic!("{}", site.transcript()) };
     assert!(fenced.since(lost) >= seconds(900.0), "{}", site.transcript());
 }
@@ -316,4 +312,39 @@ fn a_restart_of_which_nothing_was_heard_through_a_maintenance_gives_no_leave_to_
     let freed = site.now;
     site.until("something else is done", 3600.0, |site| site.rungs().len() == 2);
     assert!(site.now.since(freed) >= seconds(60.0), "{}", site.transcript());
+}
+
+/// A site whose machine is made anew, of which nothing is heard; the old instance is still there, off.
+fn made_unseen() -> Site {
+    let definition = shop(2).replace("max_rung = \"rebuild\"", "max_rung = \"recreate\"");
+    let mut site = Site::with(&definition.replace(
+        "[escalation]",
+        "timing = { retry_after = \"1m\", machine_action_timeout = \"60s\" }\n[escalation]",
+    ));
+    site.break_for_good("web/queue");
+    let made = |site: &Site| site.acts.last().is_some_and(|(_, it)| it.act == Act::Machine(Rung::Recreate));
+    site.until("it is made anew", 7200.0, made);
+    site.outcomes = vec![Outcome::Lost];
+    site.acts.clear();
+    site
+}
+
+#[test]
+fn the_old_instance_is_not_started_while_a_new_one_that_nobody_saw_made_may_still_come_up() {
+    for restarts in [false, true] {
+        let mut site = made_unseen();
+        let made = site.now;
+        for _ in 0..200 {
+            site.machine("web", Machine::Off);
+            site.run(1.0);
+        }
+        if restarts {
+            site.restart(20.0);
+        }
+        let hand = site.recover("web", Some(Rung::RebootHard));
+        site.until("it is started", 3600.0, |site| !site.acts.is_empty());
+        assert!(site.acts[0].0.since(made) >= seconds(890.0), "{}", site.transcript());
+        let refused = site.answer(hand).unwrap_err();
+        assert!(refused.contains("whose end nobody saw, may still be done for"), "{refused}");
+    }
 }
