@@ -40,15 +40,17 @@ pub fn settings(config: &Config) -> GuardSettings {
 #[must_use]
 pub fn taken_up(start: &StartState, settings: GuardSettings) -> Guard {
     let Some((age, snapshot)) = &start.guard else { return Guard::new(settings) };
-    let mut guard = Guard::restore(settings, snapshot, *age, clock::now());
+    let now = clock::now();
+    let mut guard = Guard::restore(settings, snapshot, *age, now);
     let carried_on: BTreeSet<(Name, ActionId)> = past::carried_on_by_all(start);
     let unseen: BTreeSet<(Name, ActionId)> =
         start.unresolved.iter().map(|(_, intent)| (intent.deployable.clone(), intent.action)).collect();
-    guard.retain_leases(|deployable, action| match (deployable.clone(), action) {
+    let carried = |deployable: &Name, action| match (deployable.clone(), action) {
         key if carried_on.contains(&key) => Carried::On,
         key if unseen.contains(&key) => Carried::Unseen,
         _ => Carried::Not,
-    });
+    };
+    guard.retain_leases(carried, now);
     guard
 }
 

@@ -68,10 +68,10 @@ impl Leases {
     }
 
     /// After a restart. What went astray before is still looked out for.
-    pub(super) fn carry_on(&mut self, carried: impl Fn(&Name, ActionId) -> Carried) {
+    pub(super) fn carry_on(&mut self, carried: impl Fn(&Name, ActionId) -> Carried, at_least: Timestamp) {
         self.granted.retain(|(name, action), lease| {
             match carried(name, *action) {
-                Carried::On => return true,
+                Carried::On => lease.until = lease.until.max(at_least),
                 Carried::Not if !lease.astray => return false,
                 Carried::Unseen | Carried::Not => lease.goes_astray(),
             }

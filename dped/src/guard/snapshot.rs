@@ -95,7 +95,6 @@ impl Guard {
                 guard.leases.note_machine_rung(name, ago((*age).into()));
             }
         }
-        guard.leases.expire(now, settings.machine_rungs_within);
         for down in &snapshot.down {
             guard.holds.population.lost_before(&key(&down.member), &down.domains, ago(down.ago.into()));
         }
@@ -151,9 +150,10 @@ impl Guard {
         );
     }
 
-    /// After a restart, before any engine runs: a lease ends with its action; what nobody saw end is in flight until it is given up.
-    pub fn retain_leases(&mut self, carried: impl Fn(&Name, ActionId) -> Carried) {
-        self.leases.carry_on(carried);
+    /// After a restart, before any engine runs: a lease ends with its action; what nobody saw end is in flight until it is given up. What an
+    /// engine goes on with is in flight however long cpe was down, or its clock was set meanwhile: the engine looks at it first.
+    pub fn retain_leases(&mut self, carried: impl Fn(&Name, ActionId) -> Carried, now: Timestamp) {
+        self.leases.carry_on(carried, now.after(self.settings.lease));
         self.changed = true;
     }
 

@@ -130,11 +130,29 @@ fn a_lease_is_kept_for_an_action_that_an_engine_carries_on_or_nobody_saw_end_and
         "az1-1" => Carried::Unseen,
         _ => Carried::Not,
     };
-    yard.guard.retain_leases(|deployable, _| kept(deployable));
+    let now = yard.now();
+    yard.guard.retain_leases(|deployable, _| kept(deployable), now);
     assert_eq!(yard.guard.in_flight(), 2);
     assert_eq!(yard.reboot("az1", 0), Answer::Refused(Refusal::Budget), "it is still in flight");
     assert_eq!(yard.reboot("az1", 1), Answer::Refused(Refusal::Budget), "nobody saw it end");
     assert_eq!(yard.reboot("az1", 2), Answer::Admitted);
+}
+
+#[test]
+fn an_action_that_an_engine_goes_on_with_is_in_flight_however_long_cpe_was_down() {
+    // The node rebooted, and its clock was set forward by an hour.
+    let mut yard = Yard::of(&[("az1", 10)]);
+    for index in 0..2 {
+        assert_eq!(yard.reboot("az1", index), Answer::Admitted);
+    }
+    yard.restart(3600);
+    let kept = |deployable: &Name| if deployable.as_str() == "az1-0" { Carried::On } else { Carried::Unseen };
+    let now = yard.now();
+    yard.guard.retain_leases(|deployable, _| kept(deployable), now);
+    assert_eq!(yard.reboot("az1", 0), Answer::Refused(Refusal::Budget), "it is looked at first");
+    assert_eq!(yard.reboot("az1", 1), Answer::Admitted, "it was given up meanwhile");
+    yard.ends("az1", 0, true);
+    assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
 }
 
 #[test]
@@ -169,7 +187,8 @@ fn what_nobody_waits_for_any_more_is_in_flight_until_it_is_seen_to_end_or_given_
     // Of the other one nothing is seen, also not by the next cpe, whose engines do not know of it.
     yard.pass(400);
     yard.restart(30);
-    yard.guard.retain_leases(|_, _| Carried::Not);
+    let now = yard.now();
+    yard.guard.retain_leases(|_, _| Carried::Not, now);
     yard.pass(900 - 60 - 400 - 30 - 1);
     assert_eq!(yard.reboot("az1", 1), Answer::Refused(Refusal::Budget));
     yard.pass(1);

@@ -113,7 +113,7 @@ impl World {
         if let Some((written, snapshot)) = &self.journal.guard {
             let elapsed = self.elapsed(*written);
             let mut guard = Guard::restore(GuardSettings::default(), snapshot, elapsed, at);
-            guard.retain_leases(|name, action| {
+            let carried_on = |name: &Name, action| {
                 let member = self.files.iter().position(|(known, _)| known == name);
                 if member.is_some_and(|member| carried.contains(&(member, action))) {
                     Carried::On
@@ -122,7 +122,8 @@ impl World {
                 } else {
                     Carried::Not
                 }
-            });
+            };
+            guard.retain_leases(carried_on, at);
             if carried.iter().any(|(member, _)| self.files[*member].1.is_none()) {
                 self.coverage.count("lease", "its definition was removed while cpe was down");
             }

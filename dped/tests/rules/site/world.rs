@@ -86,6 +86,7 @@ impl Site {
             |_, action| {
                 if carried_on.contains(&action) { Carried::On } else { Carried::Not }
             },
+            self.now,
         );
     }
 
