@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use std::borrow::Cow;
+
 use cpe_proto::definition::{Assembly, Deployable, Machine};
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{AssemblyIndex, ServiceIndex};
@@ -39,6 +41,16 @@ impl Engine {
         }
     }
 
+    /// What is told of a recovery that a stop ends. One of the whole deployable may have done nothing to its machine.
+    fn stopped_because(&self, index: AssemblyIndex) -> Cow<'static, str> {
+        let recovery = self.assembly(index).recovery.as_ref();
+        match recovery.map(|it| (it.phase, &it.ending)) {
+            Some((Phase::Preparing { .. }, _)) => "not begun: stopped by an order".into(),
+            Some((_, Some(ending))) => format!("{}; stopped by an order", ending.reason).into(),
+            _ => "stopped by an order".into(),
+        }
+    }
+
     /// `to`: stopped, or powered off after it.
     pub(crate) fn order_stop(&mut self, to: Desired, now: Timestamp) {
         let from = std::mem::replace(&mut self.desired, to);
@@ -52,6 +64,7 @@ impl Engine {
             self.call_off_step(index);
             self.refuse_by_hand(index, "it was stopped meanwhile", now);
             let phase = self.assembly(index).recovery.as_ref().map(|it| (it.action, it.phase));
+            let reason = self.stopped_because(index);
             match phase {
                 Some((action, Phase::Asked { .. })) => {
                     self.assembly_mut(index).recovery = None;
@@ -64,7 +77,7 @@ impl Engine {
                     | Phase::Preparing { .. }
                     | Phase::GivingBack { .. },
                 )) => {
-                    self.end_recovery(index, None, "stopped by an order", now);
+                    self.end_recovery(index, None, &reason, now);
                 }
                 Some((_, Phase::Acting { .. })) | None => {}
             }

@@ -313,3 +313,31 @@ fn a_person_orders_it_where_the_definition_gives_it() {
     let said = site.answer(order).unwrap_err();
     assert!(said.contains("[escalation] does not give it"), "{said}");
 }
+
+#[test]
+fn a_stop_while_others_let_go_says_that_nothing_was_done_to_the_machine() {
+    let finished = |site: &Site| {
+        let told = site.kinds(EventKind::RecoveryFinished);
+        told.last().map(|event| (event.rung, event.reason.to_string()))
+    };
+    let mut site = broken(SHOP);
+    site.until("others let go", 60.0, |site| !site.acts.is_empty());
+    site.order(Order::Stop);
+    let as_a_whole = Some(Rung::RestartDeployable);
+    assert_eq!(finished(&site), Some((as_a_whole, "not begun: stopped by an order".to_owned())));
+    assert!(!restarted_once(&site));
+
+    // The same while they come back from one that was called off.
+    let mut site = broken(SHOP);
+    site.until("others let go", 60.0, |site| !site.acts.is_empty());
+    site.order(Order::Maintenance {
+        assembly: Some(site.assembly_index("db")),
+        on: true,
+        reason: "work".into(),
+    });
+    site.run(0.1);
+    site.order(Order::Stop);
+    let (rung, reason) = finished(&site).unwrap();
+    assert_eq!(rung, as_a_whole);
+    assert!(reason.starts_with("not begun: ") && reason.ends_with("; stopped by an order"), "{reason}");
+}

@@ -357,7 +357,9 @@ impl World {
         for machine in 0..self.machines.len() {
             // Nobody makes by hand what is being made.
             let down = matches!(self.machines[machine].power, Power::Off | Power::Gone);
-            if !down || !self.is_acted_on(machine) {
+            if down && self.is_acted_on(machine) {
+                self.machines[machine].never_boots = false;
+            } else {
                 self.mend_machine(machine);
             }
             for unit in 0..self.machines[machine].units.len() {

@@ -107,8 +107,8 @@ impl World {
             since(&mut it.well_since, well, now);
             let works = it.runs();
             since(&mut it.works_since, works, now);
-            if it.claims_at(now).is_some() {
-                it.lied_at = Some(now);
+            if let Some((_, until)) = it.claims {
+                it.lied_at = Some(now.min(until));
             }
             for unit in &mut it.units {
                 let true_to_see = unit.lie_at(now).is_none()
