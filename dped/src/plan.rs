@@ -7,7 +7,7 @@ use std::time::Duration;
 use cpe_proto::decision::{Answer, Refusal, Value, Verdict};
 use cpe_proto::definition::{Machine, Mode};
 use cpe_proto::event::EventKind;
-use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
+use cpe_proto::id::{ActionId, AssemblyIndex, IncidentId, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
@@ -309,7 +309,12 @@ impl Engine {
                 incident = self.service(service).setup.as_ref().and_then(|setup| setup.incident).or(incident);
                 self.reconfiguration_begins(service, action, now);
             }
-            Act::StartService(_) => self.setup_begins(service),
+            Act::StartService(_) => {
+                self.setup_begins(service);
+                if part_of.is_none() {
+                    self.say_started(service, action, incident, now);
+                }
+            }
             _ => {}
         }
         if let (Some(whole), Some((lead, action))) = (part_of, self.whole())
@@ -319,6 +324,22 @@ impl Engine {
         }
         let fenced = false;
         self.output(Output::Act(Action { action, incident, assembly: index, act, timeout, fenced, part_of }));
+    }
+
+    /// A start for which nobody gave an order at that moment says why it is done. One for a recovery of the whole is told with that.
+    fn say_started(
+        &mut self,
+        service: ServiceIndex,
+        action: ActionId,
+        incident: Option<IncidentId>,
+        now: Timestamp,
+    ) {
+        let seen = &self.service_trouble(service).reason;
+        let seen = if seen.is_empty() { String::new() } else { format!(": {seen}") };
+        let reason = format!("start, as it does not run{seen}");
+        self.report(About::Service(service), EventKind::Ordered, now, |it| {
+            (it.reason, it.action, it.incident) = (reason.into(), Some(action), incident);
+        });
     }
 
     pub(crate) fn step_acted(&mut self, index: AssemblyIndex, outcome: ActionOutcome, now: Timestamp) {

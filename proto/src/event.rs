@@ -38,7 +38,8 @@ pub enum EventKind {
     MaintenanceChanged,
     /// A breaker, a pause or a hold began or ended.
     BreakerChanged,
-    /// A person ordered something by hand: a recovery, that a machine counts as down, that a host key is believed.
+    /// A person ordered something by hand: a recovery, that a machine counts as down, that a host key is believed. And what follows from
+    /// an order, or from being defined: a machine is powered off or on, a service that does not run is started.
     Ordered,
     /// An old instance is down for certain; its replacement is made now.
     Fenced,

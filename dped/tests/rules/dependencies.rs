@@ -141,6 +141,8 @@ fn a_cold_start_probes_first_and_starts_only_what_does_not_run_in_order() {
     site.unit("web/php", Unit::Stopped);
     site.until("all is well", 60.0, |site| site.view().state == State::Healthy);
     assert_eq!(acts(&site), ["start php"]);
+    // Nobody asked for that just now: it says why.
+    assert_eq!(site.reasons(EventKind::Ordered), ["start, as it does not run: unit inactive"]);
 }
 
 #[test]
