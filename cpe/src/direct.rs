@@ -1,5 +1,5 @@
 //! The direct probes of one deployable: which host each is made to now, and what is kept between two of them. Beside the sessions
-//! (`sessions.rs`), which carry all other probes.
+//! (`sessions.rs`), which carry all other probes, those with `from = "guest"` included.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,18 @@ impl DirectProbes {
         Self { prober, results, targets: BTreeMap::new() }
     }
 
-    /// Asks at that host. What is the same as before keeps its connection.
+    /// What is asked at that host. What is the same as before keeps its connection.
+    pub fn at(&mut self, target: Target, what: &Arc<Direct>, host: &Arc<str>) -> Arc<direct::Target> {
+        let same = |known: &&Known| Arc::ptr_eq(&known.what, what) && known.at.host() == host;
+        if let Some(known) = self.targets.get(&target).filter(same) {
+            return Arc::clone(&known.at);
+        }
+        let at = self.prober.target(Arc::clone(what), Arc::clone(host));
+        self.targets.insert(target, Known { what: Arc::clone(what), at: Arc::clone(&at) });
+        at
+    }
+
+    /// Asks at that host, from here.
     pub fn submit(
         &mut self,
         probe: ProbeId,
@@ -41,24 +52,28 @@ impl DirectProbes {
         host: &Arc<str>,
         timeout: Duration,
     ) {
-        let same = |known: &Known| Arc::ptr_eq(&known.what, what) && known.at.host() == host;
-        if !self.targets.get(&target).is_some_and(same) {
-            let at = self.prober.target(Arc::clone(what), Arc::clone(host));
-            self.targets.insert(target, Known { what: Arc::clone(what), at });
-        }
-        let Some(known) = self.targets.get(&target) else { return };
         let purpose = match target {
             Target::Channel(_) => Purpose::Channel,
             Target::Service(_) => Purpose::Service,
         };
         let results = self.results.clone();
         // There is room for all that can be in flight; an answer that finds none is one that the engine has given up.
-        known.at.submit(probe, purpose, timeout, move |answer| drop(results.try_send(answer)));
+        let answer = move |answer| drop(results.try_send(answer));
+        self.at(target, what, host).submit(probe, purpose, timeout, answer);
     }
 
     /// What was kept is let go: the definition has changed.
     pub fn forget(&mut self) {
         self.targets.clear();
+    }
+}
+
+/// What the guest's sshd connects for: a service's probe with `from = "guest"` of a kind that is direct otherwise.
+#[must_use]
+pub fn from_guest(definition: &Deployable, target: Target) -> Option<&Arc<Direct>> {
+    match target {
+        Target::Channel(_) => None,
+        Target::Service(service) => definition.service(service).check.from_guest(),
     }
 }
 

@@ -160,6 +160,13 @@ impl Sessions {
         if let Some(what) = direct::of(definition, target) {
             return self.ask_directly(definition, probe, target, what, timeout, now);
         }
+        let what = match direct::from_guest(definition, target) {
+            Some(asked) => self.host(asked).map_or_else(
+                || Err("the address to ask at is not known yet".to_owned()),
+                |host| Ok(Probe::FromGuest(self.direct.at(target, asked, &host))),
+            ),
+            None => what,
+        };
         let what = match what {
             Ok(what) => what,
             Err(why) => return Some(Observation::NotAsked(why.into())),
@@ -188,6 +195,14 @@ impl Sessions {
         self.set_address(definition, assembly, &address);
     }
 
+    /// Where that is asked, if known.
+    fn host(&self, what: &Direct) -> Option<Arc<str>> {
+        match what.target() {
+            HostOf::Assembly(assembly) => self.address(*assembly).cloned(),
+            HostOf::Host(host) => Some(Arc::from(host.as_str())),
+        }
+    }
+
     fn ask_directly(
         &mut self,
         definition: &Deployable,
@@ -197,11 +212,7 @@ impl Sessions {
         timeout: Duration,
         now: Timestamp,
     ) -> Option<Observation> {
-        let host = match what.target() {
-            HostOf::Assembly(assembly) => self.address(*assembly).cloned(),
-            HostOf::Host(host) => Some(Arc::from(host.as_str())),
-        };
-        let Some(host) = host else { return Some(unaddressed(target)) };
+        let Some(host) = self.host(what) else { return Some(unaddressed(target)) };
         let assembly = match target {
             Target::Channel(assembly) => assembly,
             Target::Service(service) => definition.service(service).assembly,

@@ -85,6 +85,27 @@ fn a_page_that_fails_has_what_is_behind_it_restarted() {
 }
 
 #[test]
+fn a_page_that_is_asked_for_from_within_its_guest_goes_with_its_channel() {
+    let site = Site::start(&[], &["web", "db"], &["nginx.service", "php.service"]);
+    let (at, _server) = serve(site.machine("web"));
+    let url = format!("\"http://{{web.address}}:{}/blog\"\nfrom = \"guest\"", at.port());
+    site.define("shop.toml", &shop(&url));
+    site.wait("the definition is followed", || site.status()["deployables"][0]["name"].as_str().map(drop));
+    site.wait_for("shop/web/blog", "healthy");
+    site.machine("web").kill_unit("php.service").expect("it has that unit");
+    let closed =
+        site.wait_for_event(|event| event["kind"] == "incident_closed" && event["service"] == "blog");
+    assert_eq!(closed["incident"], 1);
+    let why = site.cpe(&["why", "shop/web/blog"]).done();
+    assert!(why.contains("/blog: status 502, expected 200-399, confirmed by 2 probes"), "{why}");
+    site.now(site.machine("web").stop_sshd());
+    site.wait_for("shop/web/blog", "unknown");
+    site.now(site.machine("web").start_sshd());
+    site.wait_for("shop/web/blog", "healthy");
+    assert_eq!(site.machine("web").counts().unit_starts, 1);
+}
+
+#[test]
 fn a_machine_that_answers_http_is_not_rebooted_for_its_sshd() {
     let (site, at, _server) = started();
     site.now(site.machine("web").freeze());

@@ -35,7 +35,7 @@ pub enum Judgement {
 pub fn judge(check: &Check, observation: &Observation) -> Judgement {
     match (check, observation) {
         (_, Observation::NotObserved | Observation::Channel(..)) => Judgement::NotObserved,
-        (Check::Direct(_), _) => judge_direct(observation),
+        (Check::Direct(_) | Check::FromGuest(_), _) => judge_direct(observation),
         (_, Observation::NotRunnable(detail)) => {
             Judgement::Misconfigured(clause("probe cannot be run", detail))
         }
@@ -71,7 +71,7 @@ pub fn judge(check: &Check, observation: &Observation) -> Judgement {
     }
 }
 
-/// What the controller saw itself. The text was made where it was seen, and says of what it speaks.
+/// What the controller saw itself, or through the guest's sshd. The text was made where it was seen, and says of what it speaks.
 fn judge_direct(observation: &Observation) -> Judgement {
     match observation {
         Observation::Expected(_) | Observation::Connected => Judgement::Passed,

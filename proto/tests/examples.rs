@@ -127,6 +127,7 @@ fn a_reference_to_its_own_name_is_each_assembly_itself_and_only_programs_at_its_
         image = "debian-12"
         count = 2
         services.own = { http = "http://{web.address}/", restart = { systemd = "a.service" } }
+        services.inside = { http = "http://{web.address}/", from = "guest", restart = { systemd = "a.service" } }
         services.other = { http = "http://{db.address}/", restart = { systemd = "a.service" } }
         services.port = { tcp = 80, from = "controller", restart = { systemd = "a.service" } }
         services.echo = { icmp = true, restart = { systemd = "a.service" } }
@@ -141,7 +142,8 @@ fn a_reference_to_its_own_name_is_each_assembly_itself_and_only_programs_at_its_
         .flat_map(|index| parsed.services_of(index))
         .map(|index| {
             let service = parsed.service(index);
-            let target = match service.check.direct().expect("all are direct").target() {
+            let asked = service.check.direct().or(service.check.from_guest());
+            let target = match asked.expect("all are direct, or from the guest").target() {
                 HostOf::Assembly(index) => parsed.assembly(*index).name.to_string(),
                 HostOf::Host(host) => host.as_str().to_owned(),
             };
@@ -154,10 +156,12 @@ fn a_reference_to_its_own_name_is_each_assembly_itself_and_only_programs_at_its_
         seen,
         [
             "web-1/own (http) asks web-1, a witness",
+            "web-1/inside (http) asks web-1",
             "web-1/other (http) asks db",
             "web-1/port (tcp) asks web-1",
             "web-1/echo (icmp) asks web-1",
             "web-2/own (http) asks web-2, a witness",
+            "web-2/inside (http) asks web-2",
             "web-2/other (http) asks db",
             "web-2/port (tcp) asks web-2",
             "web-2/echo (icmp) asks web-2",

@@ -186,9 +186,9 @@ fn when_a_dependency_dies_its_dependent_is_not_blamed_and_comes_back_after_it() 
     })
 }
 
-/// One server, seen by its process, its port and its page. It stops: one restart, not three.
+/// One server, seen by its process, its port, its page and what the page says. It stops: one restart, not four.
 #[test]
-fn three_checks_of_one_server_ask_for_one_restart() -> Result<()> {
+fn four_checks_of_one_server_ask_for_one_restart() -> Result<()> {
     story(&["web"], |site| {
         let web = site.guest("web")?;
         web.boot()?;
@@ -198,13 +198,16 @@ fn three_checks_of_one_server_ask_for_one_restart() -> Result<()> {
                       restart = { systemd = \"nginx.service\" }\n\
                       [assemblies.web.services.page]\nafter = [\"port\"]\n\
                       command = \"bash -c 'exec 3<>/dev/tcp/127.0.0.1/80; echo GET / >&3; grep -q . <&3'\"\n\
+                      restart = { systemd = \"nginx.service\" }\n\
+                      [assemblies.web.services.text]\nafter = [\"port\"]\nfrom = \"guest\"\n\
+                      http = { url = \"http://127.0.0.1/\", contains = \"nginx\" }\n\
                       restart = { systemd = \"nginx.service\" }\n";
         let definition = format!("{SHOP}{}{checks}", watched(web, &[]));
         let cpe = Controller::start(site, &definition, &site.cpe_toml())?;
         cpe.wait_for_state("shop", "healthy", SOON)?;
 
         web.stop_unit("nginx")?;
-        for check in ["web/server", "web/port", "web/page"] {
+        for check in ["web/server", "web/port", "web/page", "web/text"] {
             cpe.wait_until_became(check, "suspected", SOON)?;
         }
         cpe.wait_for_state("shop", "healthy", SOON)?;

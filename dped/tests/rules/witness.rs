@@ -81,6 +81,18 @@ fn row_11_an_answer_from_elsewhere_is_no_witness() {
 }
 
 #[test]
+fn row_11_what_is_asked_from_within_the_guest_is_judged_over_its_channel_and_is_no_witness() {
+    let mut site = Site::with(&shop(&format!("{HTTP}\n    from = \"guest\"")));
+    site.kill("web/blog");
+    site.until("it is restarted", 30.0, |site| {
+        site.rungs() == [Rung::RestartService] && site.state("web/blog") == State::Healthy
+    });
+    site.cut("web", Some(ChannelFailure::TimedOut));
+    site.until("nothing is heard of it", 60.0, |site| site.state("web/blog") == State::Unknown);
+    site.until("it is rebooted", 60.0, |site| site.rungs() == [Rung::RestartService, Rung::RebootHard]);
+}
+
+#[test]
 fn row_11_a_witness_that_passed_before_the_channel_failed_is_asked_again_first() {
     // Probed once an hour: what it said before is no evidence, and it is heard before anything is done.
     let mut site = Site::with(&shop(&format!("{HTTP}\n    probe = {{ interval = \"1h\" }}")));

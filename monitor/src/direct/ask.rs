@@ -1,17 +1,19 @@
 //! One probe from its start to its deadline: each that is asked is answered exactly once.
 
+use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cpe_proto::definition::Direct;
 use cpe_proto::id::ProbeId;
+use cpe_proto::observation::Observation;
 use tokio::time::{Instant, timeout_at};
 
 use super::connect::Context;
 use super::http::Kept;
 use super::trouble::{Answer, Outcome, Progress, Stage, Trouble, of_channel, of_service};
 use super::{Prober, Shared, dns, http, icmp, tls};
-use crate::ssh;
+use crate::ssh::{self, Guest};
 
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,21 @@ impl Prober {
     }
 }
 
+/// Two are equal that keep the same connection.
+impl PartialEq for Target {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Target {}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} at {}", self.what.kind(), self.host)
+    }
+}
+
 impl Target {
     /// Where it is.
     #[must_use]
@@ -57,7 +74,7 @@ impl Target {
         tokio::spawn(async move {
             let deadline = asked + timeout;
             let progress = Progress::default();
-            let asking = Box::pin(target.ask(&progress, deadline));
+            let asking = Box::pin(target.ask(&progress, deadline, None));
             let (outcome, late) = match timeout_at(deadline, asking).await {
                 Ok(outcome) => (outcome, false),
                 Err(_) => (Err(progress.late()), true),
@@ -80,13 +97,29 @@ impl Target {
         });
     }
 
-    async fn ask(&self, progress: &Progress, deadline: Instant) -> Outcome {
-        let context = Context { shared: &self.shared, progress, deadline };
+    /// Asks once as a service, from within a guest. None: no answer by the deadline; what that means is known to
+    /// whoever has the session.
+    pub(crate) async fn ask_from(&self, guest: &Guest, deadline: Instant) -> Option<Observation> {
+        let progress = Progress::default();
+        let asking = async {
+            let outcome = self.ask(&progress, deadline, Some(guest)).await;
+            // A connection that ends may have ended with its session.
+            let own = outcome.is_ok() || guest.lives().await;
+            if own { of_service(outcome) } else { Observation::NotObserved }
+        };
+        timeout_at(deadline, Box::pin(asking)).await.ok()
+    }
+
+    async fn ask(&self, progress: &Progress, deadline: Instant, guest: Option<&Guest>) -> Outcome {
+        let context = Context { shared: &self.shared, progress, deadline, guest };
         match &*self.what {
             Direct::Tcp(to) => context.connect(&self.host, to.port).await.map(|_| Answer::Kernel),
             Direct::Tls(tls) => tls::probe(&context, tls, &self.host).await,
             Direct::Http(http) => http::probe(&context, self, http).await,
             Direct::Dns(dns) => dns::probe(&context, dns, &self.host).await,
+            Direct::Icmp(_) if guest.is_some() => {
+                Err(Trouble::Unfit("no echo is sent from within a guest".to_owned()))
+            }
             Direct::Icmp(_) => {
                 let address = context.look_up(&self.host, 0).await?.into_iter().next();
                 let Some(address) = address else {

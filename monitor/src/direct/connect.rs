@@ -1,28 +1,44 @@
-//! The way to a port: the name is looked up, its addresses are tried in turn, as many probes at a time as are allowed.
+//! The way to a port: the name is looked up, its addresses are tried in turn, as many probes at a time as are allowed. From within a
+//! guest its sshd does all that.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
 use super::trouble::{Progress, Stage, Trouble, plain};
+use crate::ssh::Guest;
 
 /// The most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
+
+/// A connection, wherever it was made.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// What one probe works with.
 pub(super) struct Context<'p> {
     pub(super) shared: &'p Shared,
     pub(super) progress: &'p Progress,
     pub(super) deadline: Instant,
+    /// Within which guest it is made; none: here.
+    pub(super) guest: Option<&'p Guest>,
 }
 
 impl Context<'_> {
     /// Connects to a port. Where a name has several addresses, each gets its share of the time.
-    pub(super) async fn connect(&self, host: &str, port: u16) -> Result<TcpStream, Trouble> {
+    pub(super) async fn connect(&self, host: &str, port: u16) -> Result<Box<dyn Stream>, Trouble> {
+        if let Some(guest) = self.guest {
+            self.progress.reach(Stage::Connecting);
+            let passage = guest.connect(host, port).await.map_err(Trouble::closed)?;
+            self.shared.connected.fetch_add(1, Relaxed);
+            return Ok(Box::new(passage));
+        }
         let addresses = self.look_up(host, port).await?;
         self.progress.reach(Stage::Waiting);
         let _permit = self.shared.connecting.acquire().await;
@@ -37,7 +53,7 @@ impl Context<'_> {
                     self.shared.connected.fetch_add(1, Relaxed);
                     // One small request at a time: waiting for more to send would only make it late.
                     let _best_effort = stream.set_nodelay(true);
-                    return Ok(stream);
+                    return Ok(Box::new(stream));
                 }
                 Ok(Err(error)) => Trouble::of(&what, &error),
                 Err(_) => Trouble::Silent(format!("{what}: not connected by the deadline")),

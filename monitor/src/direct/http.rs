@@ -82,7 +82,8 @@ async fn ask(
     let own = at.same_origin(first);
     let name = http.host.as_ref().map(|host| host.as_str()).filter(|_| own);
     let request = request(http.method, at, name, headers.clone(), own)?;
-    if !own {
+    // One that is kept would be of a session that may end meanwhile.
+    if !own || context.guest.is_some() {
         let connection = open(context, http, at, name).await?;
         return Ok(exchange(context, connection, request).await.map_err(Lost::told)?.0);
     }

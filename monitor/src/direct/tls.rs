@@ -5,24 +5,23 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use cpe_proto::definition::Tls;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::CertificateError;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::connect::Context;
+use super::connect::{Context, Stream};
 use super::expiry;
 use super::trouble::{Answer, Outcome, Stage, Trouble};
 
 /// Shakes hands with a server of that name.
 pub(super) async fn greet(
     context: &Context<'_>,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     name: &str,
     ca: Option<&Path>,
-) -> Result<TlsStream<TcpStream>, Trouble> {
+) -> Result<TlsStream<Box<dyn Stream>>, Trouble> {
     let config = context.shared.trust.config(ca).await?;
     let server = ServerName::try_from(name.to_owned());
     let server =

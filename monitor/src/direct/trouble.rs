@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 use cpe_proto::observation::{ChannelFailure, Observation, detail};
 
+use crate::ssh::Closed;
+
 /// What a probe that passed has to say.
 pub(super) enum Answer {
     /// A kernel answered: a connection, an echo.
@@ -50,6 +52,18 @@ impl Trouble {
                 Self::NotAsked(said)
             }
             _ => Self::Silent(said),
+        }
+    }
+
+    /// From what a guest's sshd says of a port.
+    pub(super) fn closed(why: Closed) -> Self {
+        match why {
+            Closed::Unreached(why) => Self::Refused(why),
+            Closed::NoRoom => {
+                Self::NotAsked("too many ports are connected to in the guest at a time".to_owned())
+            }
+            Closed::Forbidden(why) => Self::Unfit(why.to_owned()),
+            Closed::Lost => Self::NotAsked("the session was lost".to_owned()),
         }
     }
 }

@@ -31,6 +31,7 @@ mod words;
 
 pub use enrol::{ShownKey, Standing, Whose};
 pub use monitor::{Counters, Monitor};
+pub(crate) use port::{Closed, Guest};
 pub use session::Session;
 pub use settings::{
     Act, ActError, Answer, Answers, Configuration, Deed, Endpoint, Error, Identity, Jump, Probe,

@@ -9,6 +9,7 @@ use cpe_proto::definition::{Check, OcfAgent, ParameterName, ProgramPath, ScriptN
 use cpe_proto::id::{Name, ProbeId};
 use cpe_proto::observation::Observation;
 
+use crate::direct;
 use crate::perfdata::Measure;
 
 /// How all sessions of a [`Monitor`](super::Monitor) connect.
@@ -159,6 +160,8 @@ pub enum Probe {
     Check(Check),
     /// An OCF resource behind it.
     Resource(Arc<Resource>),
+    /// What a direct probe asks, over connections that the guest's sshd makes.
+    FromGuest(Arc<direct::Target>),
 }
 
 /// An OCF resource with its parameters.

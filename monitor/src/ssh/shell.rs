@@ -253,8 +253,9 @@ impl Lines {
                 self.process_count += 1;
                 (self.process_line(), self.process_count - 1)
             }
-            // A port is opened beside the shell; what is direct was never meant for a session.
-            Probe::Check(Check::Tcp { .. } | Check::Direct(_)) => return,
+            // Ports are opened beside the shell; what is direct was never meant for a session.
+            Probe::Check(Check::Tcp { .. } | Check::Direct(_) | Check::FromGuest(_))
+            | Probe::FromGuest(_) => return,
             other => {
                 let Some((kind, command)) = command(other, self.rights) else { return };
                 let line = self.first.wrapping_add(self.count);

@@ -253,7 +253,7 @@ impl Task {
         self.waiting.answer(|pending| {
             Some(match pending.what {
                 Probe::Channel => Observation::Channel(cause, detail(why)),
-                Probe::Check(_) | Probe::Resource(_) => Observation::NotObserved,
+                _ => Observation::NotObserved,
             })
         });
     }
@@ -278,7 +278,7 @@ impl Task {
             (_, Stage::Waiting) => None,
             (Probe::Channel, _) if !pending.resent => None,
             (Probe::Channel, _) => Some(Observation::Channel(cause, detail(why))),
-            (Probe::Check(_) | Probe::Resource(_), _) => Some(Observation::NotObserved),
+            _ => Some(Observation::NotObserved),
         });
         for pending in self.waiting.iter_mut().filter(|pending| pending.stage != Stage::Waiting) {
             pending.stage = Stage::Waiting;
@@ -336,22 +336,34 @@ impl Task {
         }
     }
 
-    /// Opens a channel to each port that waits; sshd connects to it. Says whether there was any.
+    /// Starts what waits and needs ports of the guest, to which sshd connects. Says whether there was any.
     fn open_ports(&mut self, batch: u32) -> bool {
         let State::Up(up) = &self.state else { return false };
         let (mut opened, mut too_many) = (false, Vec::new());
         for pending in self.waiting.iter_mut().filter(|pending| pending.stage == Stage::Waiting) {
-            let Probe::Check(Check::Tcp { host, port }) = &pending.what else { continue };
-            let Some(port) = up.ports.open(host, *port) else {
-                too_many.push(pending.key);
-                continue;
+            let (events, generation, key) = (self.events.clone(), self.generation, pending.key);
+            let tell = move |seen: Observation| {
+                let _gone = events.send(Event::Seen(generation, key, Box::new(seen.into())));
             };
-            let (handle, events) = (Arc::clone(&up.link.handle), self.events.clone());
-            let (generation, key) = (self.generation, pending.key);
-            tokio::spawn(async move {
-                let observation = Box::pin(port.probe(&handle)).await;
-                let _gone = events.send(Event::Seen(generation, key, Box::new(observation.into())));
-            });
+            match &pending.what {
+                Probe::Check(Check::Tcp { host, port }) => {
+                    let Some(port) = up.ports.open(host, *port) else {
+                        too_many.push(key);
+                        continue;
+                    };
+                    let handle = Arc::clone(&up.link.handle);
+                    tokio::spawn(async move { tell(Box::pin(port.probe(&handle)).await) });
+                }
+                Probe::FromGuest(target) => {
+                    let (target, guest) = (Arc::clone(target), up.ports.within(&up.link));
+                    let deadline = pending.deadline.into();
+                    // Where there is no answer, the deadline says what that means.
+                    tokio::spawn(async move {
+                        target.ask_from(&guest, deadline).await.into_iter().for_each(tell);
+                    });
+                }
+                _ => continue,
+            }
             pending.stage = Stage::Alone { batch };
             opened = true;
         }

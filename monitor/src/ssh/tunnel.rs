@@ -1,6 +1,6 @@
-//! A channel of a session to a jump host, as a socket of the session within.
+//! A channel of a session as a socket: of one to a jump host, for the session within; of one to a guest, for a probe (`port.rs`).
 //!
-//! All tunnels of a jump host share its session, whose task waits for whoever does not take what came. So what comes is taken at
+//! All tunnels of one session share it, and its task waits for whoever does not take what came. So what comes is taken at
 //! once, by a task of the tunnel's own: a session that is busy writing must not keep that task, and with it its own write, waiting.
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use russh::client::Msg;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
 
-/// What may have come and not be read, in bytes: more than a session's channels may send unasked. One that sends more is ended.
+/// What may have come for a session and not be read, in bytes: more than its channels may send unasked. One that sends more is ended.
 const UNREAD_MAX: usize = 4 * 1024 * 1024;
 
 /// The end that is read and written.
@@ -27,8 +27,10 @@ pub(super) struct Tunnel {
 /// Ends the tunnel when dropped.
 pub(super) struct Stop(#[expect(dead_code, reason = "its drop is what counts")] oneshot::Sender<Infallible>);
 
-#[derive(Default)]
-struct Pipe(Mutex<State>);
+struct Pipe {
+    state: Mutex<State>,
+    unread_max: usize,
+}
 
 #[derive(Default)]
 struct State {
@@ -40,7 +42,7 @@ struct State {
 
 impl Pipe {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds what came; says whether there is room for more.
@@ -50,7 +52,7 @@ impl Pipe {
         if let Some(reader) = state.reader.take() {
             reader.wake();
         }
-        state.unread.len() <= UNREAD_MAX
+        state.unread.len() <= self.unread_max
     }
 
     fn end(&self) {
@@ -72,11 +74,26 @@ pub(super) async fn open(stream: ChannelStream<Msg>) -> io::Result<(Stop, Tunnel
     if read.read_buf(&mut first).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let pipe = Arc::new(Pipe::default());
-    pipe.add(&first);
+    Ok(start(read, write, &first, UNREAD_MAX))
+}
+
+/// Gives the two ends of one that may stay silent until it is asked. It is ended when more than that came and was not read, in bytes.
+pub(super) fn at_once(stream: ChannelStream<Msg>, unread_max: usize) -> (Stop, Tunnel) {
+    let (read, write) = tokio::io::split(stream);
+    start(read, write, &[], unread_max)
+}
+
+fn start(
+    read: ReadHalf<ChannelStream<Msg>>,
+    write: WriteHalf<ChannelStream<Msg>>,
+    first: &[u8],
+    unread_max: usize,
+) -> (Stop, Tunnel) {
+    let pipe = Arc::new(Pipe { state: Mutex::default(), unread_max });
+    pipe.add(first);
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(take(read, Arc::clone(&pipe), stopped));
-    Ok((Stop(stop), Tunnel { write, pipe }))
+    (Stop(stop), Tunnel { write, pipe })
 }
 
 /// Takes what comes until it is stopped or nothing comes any more.

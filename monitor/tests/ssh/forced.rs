@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cpe_monitor::ssh::{ActError, Probe, ServiceAct, Subject};
 use cpe_proto::observation::Observation;
 
+use crate::from_guest::{WELCOME, from_guest, says};
 use crate::guest::{Guest, Kind, am_root};
 use crate::resources::{act, configure, lsb, plugin, resource};
 use crate::watch::{Watch, command, process, state, tcp, unit};
@@ -308,6 +309,22 @@ async fn ports_need_forwarding_and_reach_no_further_than_permitopen() {
     let mut watch = Watch::of(&guest);
     assert_eq!(watch.check(tcp(port)).await, Observation::Connected);
     assert!(matches!(watch.check(tcp(guest.port)).await, Observation::NotRunnable(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_do_pages_that_are_asked_for_from_within() {
+    let (port, other) = (says(WELCOME).await, says(WELCOME).await);
+    let http = |port| from_guest(&format!("http = \"http://127.0.0.1:{port}/\""));
+    let closed = restricted(&Kind::default());
+    let seen = Watch::of(&closed).check(http(port)).await;
+    assert!(matches!(&seen, Observation::NotRunnable(why) if why.contains("port-forwarding")), "{seen:?}");
+    let options = format!("port-forwarding,permitopen=\"127.0.0.1:{port}\",");
+    let prepare = |dir: &Path| install(dir, &options, "DIR/bin:/usr/bin:/bin");
+    let guest =
+        Guest::of(&Kind { prepare: Some(&prepare), config: "AllowTcpForwarding local", ..Kind::default() });
+    let mut watch = Watch::of(&guest);
+    assert_eq!(watch.check(http(port)).await, Observation::Expected("status 200".into()));
+    assert!(matches!(watch.check(http(other)).await, Observation::NotRunnable(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

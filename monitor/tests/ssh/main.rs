@@ -6,6 +6,7 @@
 mod acts;
 mod channel;
 mod forced;
+mod from_guest;
 mod guest;
 mod hosts;
 mod ipv6;

@@ -25,6 +25,8 @@ pub enum Check {
     Command(CommandLine),
     /// The controller looks itself, not over the assembly's channel.
     Direct(Arc<Direct>),
+    /// The controller asks the same through the guest's sshd, so from within the guest and over its channel.
+    FromGuest(Arc<Direct>),
     /// A monitoring plugin and its arguments, run by `/bin/sh -c`, which finds it in the folders that distributions keep them in.
     Nagios(CommandLine),
     /// An OCF resource: its agent's `monitor`, with the service's parameters.
@@ -45,7 +47,7 @@ impl Check {
             Self::Nagios(_) => "nagios",
             Self::Ocf(_) => "ocf",
             Self::Lsb(_) => "lsb",
-            Self::Direct(direct) => direct.kind(),
+            Self::Direct(asked) | Self::FromGuest(asked) => asked.kind(),
         }
     }
 
@@ -54,6 +56,15 @@ impl Check {
     pub const fn direct(&self) -> Option<&Arc<Direct>> {
         match self {
             Self::Direct(direct) => Some(direct),
+            _ => None,
+        }
+    }
+
+    /// What is asked through the guest's sshd.
+    #[must_use]
+    pub const fn from_guest(&self) -> Option<&Arc<Direct>> {
+        match self {
+            Self::FromGuest(asked) => Some(asked),
             _ => None,
         }
     }

@@ -1,5 +1,6 @@
 //! Reads the kinds of probes that the controller makes itself: `http`, `tls`, `dns`, `icmp`, and `tcp` with `from = "controller"`. What
-//! they are is in `direct.rs` and `http.rs`. Where no host is given, it is that of the assembly itself.
+//! they are is in `direct.rs` and `http.rs`. Where no host is given, it is that of the assembly itself, and with `from = "guest"` its
+//! loopback, as for `tcp`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,8 +25,11 @@ const TEXT_MAX_BYTES: usize = 1024;
 /// A day, for the times of certificates.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Reads the kind that is there, of an assembly of that name.
-pub(super) fn read_direct(table: &Table<'_>, kind: &str, own: Text<'_>) -> Option<Template> {
+/// A host whose reference is still a word.
+type HostTemplate = HostOf<Arc<str>>;
+
+/// Reads the kind that is there; `own` is whom it asks where no host is given.
+pub(super) fn read_direct(table: &Table<'_>, kind: &str, own: &HostTemplate) -> Option<Template> {
     match kind {
         "tcp" => read_port(table, "tcp", own).map(Direct::Tcp),
         "tls" => read_tls(table, own).map(Direct::Tls),
@@ -48,24 +52,30 @@ pub(super) fn read_channel(table: &Table<'_>, own: Text<'_>) -> Option<Template>
         table.report().error(table.at_key("channel"), message);
         return None;
     };
-    read_direct(&channel, kind, own)
+    read_direct(&channel, kind, &own_host(own))
 }
 
-fn own_host(own: Text<'_>) -> HostOf<Arc<str>> {
+/// The assembly of that name.
+pub(super) fn own_host(own: Text<'_>) -> HostTemplate {
     HostOf::Assembly(own.text.into())
 }
 
+/// The guest as it sees itself.
+pub(super) fn guest_itself() -> HostTemplate {
+    HostOf::Host(Host::loopback())
+}
+
 /// A port of the assembly itself, or `HOST:PORT`.
-fn read_port(table: &Table<'_>, key: &str, own: Text<'_>) -> Option<PortOf<Arc<str>>> {
+fn read_port(table: &Table<'_>, key: &str, own: &HostTemplate) -> Option<PortOf<Arc<str>>> {
     if table.is_number(key) {
         let port = table.number(key, 1, 65535).and_then(|port| u16::try_from(port).ok())?;
-        return Some(PortOf { host: own_host(own), port });
+        return Some(PortOf { host: own.clone(), port });
     }
     table.parse(key, |text| PortOf::parse(text, None))
 }
 
 /// `icmp = true` is the assembly itself.
-fn read_icmp(table: &Table<'_>, own: Text<'_>) -> Option<HostOf<Arc<str>>> {
+fn read_icmp(table: &Table<'_>, own: &HostTemplate) -> Option<HostTemplate> {
     if !table.is_flag("icmp") {
         let expected = "true, or a host in quotes: a name, an IP address or {ASSEMBLY.address}";
         return table.parse("icmp", |text| {
@@ -75,7 +85,7 @@ fn read_icmp(table: &Table<'_>, own: Text<'_>) -> Option<HostOf<Arc<str>>> {
     if table.flag("icmp") == Some(false) {
         table.report().error(table.at_key("icmp"), "`icmp` is false, expected true or a host");
     }
-    Some(own_host(own))
+    Some(own.clone())
 }
 
 /// Whether the key's value is a table of that kind; a text or a number is the short form.
@@ -83,7 +93,7 @@ fn long_form<'t>(table: &Table<'t>, key: &str, schema: &'static Schema) -> Optio
     table.is_table(key).then(|| table.table(key, schema)).flatten()
 }
 
-fn read_tls(table: &Table<'_>, own: Text<'_>) -> Option<Tls<Arc<str>>> {
+fn read_tls(table: &Table<'_>, own: &HostTemplate) -> Option<Tls<Arc<str>>> {
     let Some(inner) = long_form(table, "tls", &TLS) else {
         let to = read_port(table, "tls", own)?;
         return Some(Tls {
@@ -121,8 +131,8 @@ fn absolute(text: &str) -> Result<PathBuf, &'static str> {
     }
 }
 
-fn read_dns(table: &Table<'_>, own: Text<'_>) -> Option<Dns<Arc<str>>> {
-    let own_server = || PortOf { host: own_host(own), port: DNS_PORT };
+fn read_dns(table: &Table<'_>, own: &HostTemplate) -> Option<Dns<Arc<str>>> {
+    let own_server = || PortOf { host: own.clone(), port: DNS_PORT };
     let Some(inner) = long_form(table, "dns", &DNS) else {
         let name = table.parse("dns", record_name)?;
         return Some(Dns { name, record: Record::A, expect: Arc::default(), server: own_server() });

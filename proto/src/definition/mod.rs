@@ -263,8 +263,10 @@ impl Deployable {
     #[must_use]
     pub fn probes_alike(&self, service: ServiceIndex, other: &Self, found: ServiceIndex) -> bool {
         let (one, two) = (&self.service(service).check, &other.service(found).check);
-        match (one.direct(), two.direct()) {
-            (Some(one), Some(two)) => self.named(one) == other.named(two),
+        match (one, two) {
+            (Check::Direct(one), Check::Direct(two)) | (Check::FromGuest(one), Check::FromGuest(two)) => {
+                self.named(one) == other.named(two)
+            }
             _ => one == two,
         }
     }

@@ -97,7 +97,9 @@ impl<'r, 't> Plan<'r, 't> {
         for (place, assembly) in self.template.assemblies.iter().enumerate() {
             let Some(place) = self.places.iter().position(|it| it.template == place) else { continue };
             let services = assembly.services.iter().filter_map(|service| match &service.check {
-                Some(CheckTemplate::Direct(direct)) => Some((direct, service.check_at)),
+                Some(CheckTemplate::Direct(direct) | CheckTemplate::FromGuest(direct)) => {
+                    Some((direct, service.check_at))
+                }
                 _ => None,
             });
             let channel = match &assembly.monitor {
@@ -139,6 +141,7 @@ impl<'r, 't> Plan<'r, 't> {
         match check {
             CheckTemplate::Guest(check) => Some(check.clone()),
             CheckTemplate::Direct(direct) => self.direct(own, direct).map(Check::Direct),
+            CheckTemplate::FromGuest(direct) => self.direct(own, direct).map(Check::FromGuest),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::direct_read::{self, read_direct};
+use super::direct_read::{self, guest_itself, own_host, read_direct};
 use super::numbers::ProbeKeys;
 use super::places::{KeyPlaces, written};
 use super::read::{check_name, limit, read_after};
@@ -46,6 +46,7 @@ pub(super) struct ServiceTemplate<'t> {
 pub(super) enum CheckTemplate {
     Guest(Check),
     Direct(direct_read::Template),
+    FromGuest(direct_read::Template),
 }
 
 /// What of its assembly a service needs to know.
@@ -166,7 +167,7 @@ fn find_kind(table: &Table<'_>) -> Option<&'static str> {
 fn read_check(table: &Table<'_>, kind: &str, home: Home<'_>) -> Option<CheckTemplate> {
     let from = read_from(table, kind, home)?;
     if from == From::Controller {
-        return read_direct(table, kind, home.name).map(CheckTemplate::Direct);
+        return read_direct(table, kind, &own_host(home.name)).map(CheckTemplate::Direct);
     }
     let check = match kind {
         "systemd" => table.parse("systemd", UnitName::parse).map(Check::Systemd),
@@ -175,6 +176,9 @@ fn read_check(table: &Table<'_>, kind: &str, home: Home<'_>) -> Option<CheckTemp
         "ocf" => table.parse("ocf", OcfAgent::parse).map(Check::Ocf),
         "lsb" => table.parse("lsb", ScriptName::parse).map(Check::Lsb),
         "nagios" => table.parse("nagios", CommandLine::parse).map(Check::Nagios),
+        "http" | "tls" | "dns" => {
+            return read_direct(table, kind, &guest_itself()).map(CheckTemplate::FromGuest);
+        }
         _ => table.parse("command", CommandLine::parse).map(Check::Command),
     };
     check.map(CheckTemplate::Guest)
@@ -211,6 +215,7 @@ fn read_from(table: &Table<'_>, kind: &str, home: Home<'_>) -> Option<From> {
         "tcp" if home.guest => (From::Guest, Some(From::Controller)),
         "tcp" => (From::Controller, None),
         "systemd" | "process" | "command" | "nagios" | "ocf" | "lsb" => (From::Guest, None),
+        "http" | "tls" | "dns" if home.guest => (From::Controller, Some(From::Guest)),
         _ => (From::Controller, None),
     };
     if usual == From::Guest && !home.guest {
@@ -224,8 +229,11 @@ fn read_from(table: &Table<'_>, kind: &str, home: Home<'_>) -> Option<From> {
     if from != usual && Some(from) != other {
         let message = match usual {
             From::Guest => format!("`{kind}` cannot be probed from the controller, expected \"guest\""),
-            From::Controller => format!(
+            From::Controller if home.guest || kind == "icmp" => format!(
                 "`{kind}` is probed from the controller, expected \"controller\"; a `command` probes in the guest"
+            ),
+            From::Controller => format!(
+                "`{kind}` from the guest without a session to it, expected \"controller\", or `monitor = \"ssh\"` in its assembly"
             ),
         };
         table.report().error(table.text("from").map_or(table.at(), |text| text.at), message);

@@ -100,6 +100,11 @@ impl Host {
         Ok(Self(name.to_ascii_lowercase()))
     }
 
+    /// Whoever asks, itself.
+    pub(crate) fn loopback() -> Self {
+        Self("127.0.0.1".to_owned())
+    }
+
     /// The host as text; an IPv6 address without brackets.
     #[must_use]
     pub fn as_str(&self) -> &str {

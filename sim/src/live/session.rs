@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use russh::server::{Auth, ChannelOpenHandle, Handle, Handler, Msg, PublicKeyOffer, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Error};
+use tokio::net::TcpStream;
 
 use super::guest::{self, Answer};
 use super::keys::ClientKey;
@@ -56,6 +57,15 @@ impl Session {
 
     fn channel(&mut self, id: ChannelId) -> Option<&mut Use> {
         self.channels.iter_mut().find(|(channel, _)| *channel == id).map(|(_, used)| used)
+    }
+
+    /// A real server that somebody runs at the machine's own address.
+    async fn reach(&self, host: &str, port: u32) -> Option<TcpStream> {
+        let (address, port) = (self.machine.address().ip(), u16::try_from(port).ok()?);
+        if host.parse() != Ok(address) {
+            return None;
+        }
+        TcpStream::connect((address, port)).await.ok()
     }
 
     /// Does something later, if not too much waits already.
@@ -179,7 +189,7 @@ impl Handler for Session {
     async fn channel_open_direct_tcpip(
         &mut self,
         channel: Channel<Msg>,
-        _: &str,
+        host: &str,
         port: u32,
         _: &str,
         _: u32,
@@ -190,6 +200,13 @@ impl Handler for Session {
         if guest::port_open(&self.machine, port) {
             self.channels.push((channel.id(), Use::Tunnel));
             reply.accept().await;
+        } else if let Some(mut server) = self.reach(host, port).await {
+            self.channels.push((channel.id(), Use::Tunnel));
+            reply.accept().await;
+            self.later(Duration::ZERO, async move {
+                // Either end may go at any time.
+                let _ = tokio::io::copy_bidirectional(&mut channel.into_stream(), &mut server).await;
+            });
         } else {
             reply.reject(ChannelOpenFailure::ConnectFailed).await;
         }

@@ -444,6 +444,7 @@ impl World {
                 let (machine, unit) = it.units[usize::from(index.0)];
                 let how = match service.check.kind() {
                     _ if service.check.direct().is_some() => How::Outside,
+                    _ if service.check.from_guest().is_some() => How::Port,
                     "systemd" => How::Systemd,
                     "tcp" => How::Port,
                     "nagios" => How::Plugin,

@@ -289,7 +289,11 @@ impl Site {
         let unit = |load: &str, active: &str, sub: &str| {
             Observation::Unit(UnitState { load: load.into(), active: active.into(), sub: sub.into() })
         };
-        let systemd = self.engine.definition().service(service).check.kind() == "systemd";
+        let check = &self.engine.definition().service(service).check;
+        if let Some(asked) = check.from_guest() {
+            return asked_of(self.guests[usize::from(service.0)].unit, asked.speaks_of_programs());
+        }
+        let systemd = check.kind() == "systemd";
         match (self.guests[usize::from(service.0)].unit, systemd) {
             (Unit::Running, true) => unit("loaded", "active", "running"),
             (Unit::Stopped, true) => unit("loaded", "inactive", "dead"),
@@ -312,20 +316,10 @@ impl Site {
         let program = definition.service(service).check.direct()?.speaks_of_programs();
         let host = &self.hosts[usize::from(assembly.0)];
         let silent = Observation::Silent("no answer by the deadline".into());
-        let unit = self.guests[usize::from(service.0)].unit;
         Some(match host.machine {
             _ if host.dark => silent,
             Machine::Frozen if !program => Observation::Connected,
-            Machine::Up => match unit {
-                Unit::Running if program => Observation::Expected("200".into()),
-                Unit::Running => Observation::Connected,
-                Unit::Activating if program => Observation::Warned("the certificate ends in 10 days".into()),
-                Unit::Odd if program => Observation::Unexpected("503".into()),
-                Unit::Masked if program => Observation::NotRunnable("the certificate is not trusted".into()),
-                Unit::NotFound => Observation::NotAsked("its name cannot be resolved".into()),
-                Unit::Hangs => silent,
-                _ => Observation::NotConnected("connection refused".into()),
-            },
+            Machine::Up => asked_of(self.guests[usize::from(service.0)].unit, program),
             _ => silent,
         })
     }
@@ -787,5 +781,19 @@ impl Site {
         }
         self.line(event.kind.as_str(), &text);
         self.events.push(event);
+    }
+}
+
+/// What a direct probe is answered, wherever it is made.
+fn asked_of(unit: Unit, program: bool) -> Observation {
+    match unit {
+        Unit::Running if program => Observation::Expected("200".into()),
+        Unit::Running => Observation::Connected,
+        Unit::Activating if program => Observation::Warned("the certificate ends in 10 days".into()),
+        Unit::Odd if program => Observation::Unexpected("503".into()),
+        Unit::Masked if program => Observation::NotRunnable("the certificate is not trusted".into()),
+        Unit::NotFound => Observation::NotAsked("its name cannot be resolved".into()),
+        Unit::Hangs => Observation::Silent("no answer by the deadline".into()),
+        _ => Observation::NotConnected("connection refused".into()),
     }
 }
