@@ -34,7 +34,8 @@ impl DirectProbes {
 
     /// What is asked at that host. What is the same as before keeps its connection.
     pub fn at(&mut self, target: Target, what: &Arc<Direct>, host: &Arc<str>) -> Arc<direct::Target> {
-        let same = |known: &&Known| Arc::ptr_eq(&known.what, what) && known.at.host() == host;
+        // One whose path refers to something is made anew each time.
+        let same = |known: &&Known| known.what == *what && known.at.host() == host;
         if let Some(known) = self.targets.get(&target).filter(same) {
             return Arc::clone(&known.at);
         }
@@ -65,15 +66,6 @@ impl DirectProbes {
     /// What was kept is let go: the definition has changed.
     pub fn forget(&mut self) {
         self.targets.clear();
-    }
-}
-
-/// What the guest's sshd connects for: a service's probe with `from = "guest"` of a kind that is direct otherwise.
-#[must_use]
-pub fn from_guest(definition: &Deployable, target: Target) -> Option<&Arc<Direct>> {
-    match target {
-        Target::Channel(_) => None,
-        Target::Service(service) => definition.service(service).check.from_guest(),
     }
 }
 

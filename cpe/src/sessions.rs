@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_monitor::ssh::{Answer, Endpoint, Identity, Probe, ProbeRequest, Session};
-use cpe_proto::definition::{Assembly, Deployable, Direct, HostOf, Machine, Monitor};
+use cpe_proto::definition::{Assembly, Check, Deployable, Direct, HostOf, Machine, Monitor};
 use cpe_proto::id::{AssemblyIndex, ProbeId};
 use cpe_proto::observation::{ChannelFailure, Observation};
 use cpe_proto::time::Timestamp;
@@ -157,17 +157,20 @@ impl Sessions {
         timeout: Duration,
         now: Timestamp,
     ) -> Option<Observation> {
-        if let Some(what) = direct::of(definition, target) {
-            return self.ask_directly(definition, probe, target, what, timeout, now);
-        }
-        let what = match direct::from_guest(definition, target) {
-            Some(asked) => self.host(asked).map_or_else(
+        let what = match what {
+            Ok(Probe::Check(Check::FromGuest(asked))) => self.host(&asked).map_or_else(
                 || Err("the address to ask at is not known yet".to_owned()),
-                |host| Ok(Probe::FromGuest(self.direct.at(target, asked, &host))),
+                |host| Ok(Probe::FromGuest(self.direct.at(target, &asked, &host))),
             ),
-            None => what,
+            what => what,
         };
         let what = match what {
+            Ok(Probe::Check(Check::Direct(asked))) => {
+                return self.ask_directly(definition, probe, target, &asked, timeout, now);
+            }
+            Ok(Probe::Channel) if let Some(asked) = direct::of(definition, target) => {
+                return self.ask_directly(definition, probe, target, asked, timeout, now);
+            }
             Ok(what) => what,
             Err(why) => return Some(Observation::NotAsked(why.into())),
         };

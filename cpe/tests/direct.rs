@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::routing::get;
 use cpe_sim::live::Machine;
@@ -103,6 +104,24 @@ fn a_page_that_is_asked_for_from_within_its_guest_goes_with_its_channel() {
     site.now(site.machine("web").start_sshd());
     site.wait_for("shop/web/blog", "healthy");
     assert_eq!(site.machine("web").counts().unit_starts, 1);
+}
+
+#[test]
+fn a_page_whose_path_names_another_machine_is_asked_for_where_that_is_now() {
+    let site = Site::start(&[], &["web", "db"], &["nginx.service", "php.service"]);
+    let db = site.machine("db").address().ip().to_string();
+    let of = move |Path(who): Path<String>| async move {
+        if who == db { (StatusCode::OK, "mine") } else { (StatusCode::NOT_FOUND, "not mine") }
+    };
+    let pages = Router::new().route("/of/{who}", get(of));
+    let (at, _server) = serve_at(site.machine("web").address().ip(), pages);
+    let url = |what: &str| format!("\"http://{{web.address}}:{}/of/{{db.{what}}}\"", at.port());
+    site.define("shop.toml", &shop(&url("address")));
+    site.wait("the definition is followed", || site.status()["deployables"][0]["name"].as_str().map(drop));
+    site.wait_for("shop/web/blog", "healthy");
+    site.define("shop.toml", &shop(&url("name")));
+    let failed = site.wait_for_event(|event| event["kind"] == "fault_isolated" && event["service"] == "blog");
+    assert!(failed["reason"].as_str().unwrap_or("").contains("/of/db: status 404"), "{failed}");
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use cpe_proto::decision::{Refusal, Value};
 use cpe_proto::definition::{
-    Attribute, Check, CommandLine, Deployable, Machine, Mode, ParameterName, Reference, Referring, Service,
+    Attribute, Check, CommandLine, Deployable, Direct, Machine, Mode, ParameterName, Reference, Referring,
+    Service,
 };
 use cpe_proto::document::Host;
 use cpe_proto::event::EventKind;
@@ -49,6 +50,15 @@ pub(crate) struct Setup {
     pub(crate) wait_until: Option<Timestamp>,
     /// A refusal that stands.
     pub(crate) refused: Option<Standing>,
+}
+
+/// What is asked for with `http` alone has a path.
+fn at_path(asked: &Arc<Direct>, path: &str) -> Result<Arc<Direct>, String> {
+    let Direct::Http(http) = &**asked else { return Ok(Arc::clone(asked)) };
+    let http = http
+        .at_path(path)
+        .map_err(|expected| format!("with its references it is no path, expected {expected}"))?;
+    Ok(Arc::new(Direct::Http(Box::new(http))))
 }
 
 impl Engine {
@@ -107,7 +117,16 @@ impl Engine {
     pub fn check(&self, service: ServiceIndex) -> Result<Check, String> {
         let service = self.definition().service(service);
         let Some(line) = &service.line else { return Ok(service.check.clone()) };
-        let line = CommandLine::parse(&self.fill(line)?)
+        let filled = self.fill(line)?;
+        if let Check::Direct(asked) | Check::FromGuest(asked) = &service.check {
+            let asked = at_path(asked, &filled)?;
+            return Ok(if service.check.direct().is_some() {
+                Check::Direct(asked)
+            } else {
+                Check::FromGuest(asked)
+            });
+        }
+        let line = CommandLine::parse(&filled)
             .map_err(|expected| format!("with its references it is no command line, expected {expected}"))?;
         Ok(match &service.check {
             Check::Nagios(_) => Check::Nagios(line),

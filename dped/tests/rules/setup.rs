@@ -1,6 +1,6 @@
 //! policy.md section 4, its last sentence: an assembly that comes back with another address, and who is told of it.
 
-use cpe_proto::definition::{Check, ParameterName};
+use cpe_proto::definition::{Check, Direct, ParameterName};
 use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::{InstanceState, Owner};
 use cpe_proto::rung::Rung;
@@ -310,6 +310,8 @@ const ASKED: &str = r#"
     parameters = { seed = "db={db.address} of {db.name}", size = "small" }
     services.ping = { command = "nc -z {db.address} 3306 && awk '{print $1}' /proc/uptime", restart = { systemd = "a.service" } }
     services.plugin = { nagios = "check_tcp -H \"{db.address}\" -p 3306", restart = { systemd = "a.service" } }
+    services.page = { http = "http://{web.address}/of/{db.address}?name={db.name}", restart = { systemd = "a.service" } }
+    services.inside = { http = "http://127.0.0.1/?of={db.address}", from = "guest", restart = { systemd = "a.service" } }
 "#;
 
 /// The infrastructure says where the database is.
@@ -322,6 +324,10 @@ fn say_address(site: &mut Site, address: &str) {
 fn asked(site: &Site, name: &str) -> Result<String, String> {
     match site.engine.check(site.service_index(name))? {
         Check::Command(line) | Check::Nagios(line) => Ok(line.as_str().to_owned()),
+        Check::Direct(asked) | Check::FromGuest(asked) => match &*asked {
+            Direct::Http(http) => Ok(http.url.path.to_string()),
+            other => panic!("{name} is probed as {other:?}"),
+        },
         other => panic!("{name} is probed as {other:?}"),
     }
 }
@@ -331,7 +337,9 @@ fn probes_and_machines_are_given_the_newest_address_and_nothing_while_there_is_n
     let mut site = Site::cold(ASKED);
     let web = site.engine.definition().assembly_named("web").expect("it is there");
     let unknown = "the address of db is not known yet";
-    assert_eq!(asked(&site, "web/ping"), Err(unknown.to_owned()));
+    for service in ["web/ping", "web/page", "web/inside"] {
+        assert_eq!(asked(&site, service), Err(unknown.to_owned()), "{service}");
+    }
     let (known, missing) = site.engine.made_with(web);
     assert_eq!(known.into_iter().collect::<Vec<_>>(), [("size".to_owned(), "small".to_owned())]);
     assert_eq!(missing.as_deref(), Some("parameter seed: the address of db is not known yet"));
@@ -340,6 +348,8 @@ fn probes_and_machines_are_given_the_newest_address_and_nothing_while_there_is_n
         let line = format!("nc -z {address} 3306 && awk '{{print $1}}' /proc/uptime");
         assert_eq!(asked(&site, "web/ping"), Ok(line));
         assert_eq!(asked(&site, "web/plugin"), Ok(format!("check_tcp -H \"{address}\" -p 3306")));
+        assert_eq!(asked(&site, "web/page"), Ok(format!("/of/{address}?name=db")));
+        assert_eq!(asked(&site, "web/inside"), Ok(format!("/?of={address}")));
         let (known, missing) = site.engine.made_with(web);
         assert_eq!((known["seed"].as_str(), missing), (&*format!("db={address} of db"), None));
     }
@@ -371,7 +381,7 @@ fn an_address_that_is_none_never_reaches_a_shell_or_an_infrastructure() {
         "~",
     ] {
         say_address(&mut site, hostile);
-        for service in ["web/ping", "web/plugin"] {
+        for service in ["web/ping", "web/plugin", "web/page", "web/inside"] {
             let said = asked(&site, service).expect_err(hostile);
             assert!(said.contains("expected an IP address or a host name"), "{hostile:?}: {said}");
             assert!(!said.contains('\n'), "{said}");

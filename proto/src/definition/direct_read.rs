@@ -52,7 +52,12 @@ pub(super) fn read_channel(table: &Table<'_>, own: Text<'_>) -> Option<Template>
         table.report().error(table.at_key("channel"), message);
         return None;
     };
-    read_direct(&channel, kind, &own_host(own))
+    let read = read_direct(&channel, kind, &own_host(own));
+    if matches!(&read, Some(Direct::Http(http)) if http.url.referring().is_some()) {
+        let message = "the path of a `channel` refers to something, expected a path as it is; only its host may refer, and the path of a service's `http`";
+        table.report().error(channel.at_key(kind), message);
+    }
+    read
 }
 
 /// The assembly of that name.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::direct::HostOf;
+use super::reference::Referring;
 use crate::document::{Host, HostPort};
 use crate::id::AssemblyIndex;
 
@@ -87,11 +88,40 @@ pub struct Url<A = AssemblyIndex> {
     pub host: HostOf<A>,
     /// The port: 80 and 443 where the address has none.
     pub port: u16,
-    /// From the first slash on, with the query.
+    /// From the first slash on, with the query; as it is written, where it refers to something.
     pub path: Arc<str>,
 }
 
 const EXPECTED: &str = "http://HOST[:PORT]/PATH, or https, where HOST is a name, an IP address or {ASSEMBLY.address}; without user, password or fragment";
+
+/// In bytes.
+const PATH_MAX: usize = 2048;
+
+/// RFC 3986: what may stand in a path and a query, without the fragment.
+fn is_path(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=%[]".contains(&byte);
+    text.len() <= PATH_MAX && text.bytes().all(plain)
+}
+
+impl<A: Clone> Http<A> {
+    /// The same, asked for at another path.
+    ///
+    /// # Errors
+    /// What is expected of a path.
+    pub fn at_path(&self, path: &str) -> Result<Self, String> {
+        if !is_path(path) {
+            return Err(format!("at most {PATH_MAX} bytes of what may stand in a path and a query"));
+        }
+        Ok(Self { url: Url { path: path.into(), ..self.url.clone() }, ..self.clone() })
+    }
+}
+
+impl<A> Url<A> {
+    /// What the path and the query refer to; none: to nothing.
+    pub(super) fn referring(&self) -> Option<Referring<Arc<str>>> {
+        Referring::parse(&self.path).ok().filter(|path| path.references().next().is_some())
+    }
+}
 
 impl Url<Arc<str>> {
     /// Parses an address whose host may be a reference.
@@ -107,9 +137,8 @@ impl Url<Arc<str>> {
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let default = if secure { 443 } else { 80 };
         let (host, port) = split_port(authority).unwrap_or((authority, default));
-        // RFC 3986: what may stand in a path and a query, without the fragment.
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?@!$&'()*+,;=%[]".contains(&byte);
-        if path.len() > 2048 || !path.bytes().all(plain) {
+        let shown = Referring::parse(path)?.render(|_| Some("")).unwrap_or_default();
+        if path.len() > PATH_MAX || !is_path(&shown) {
             return Err(EXPECTED.to_owned());
         }
         let path = if path.starts_with('/') { path.into() } else { format!("/{path}").into() };
@@ -273,7 +302,8 @@ mod tests {
             "http://web/\n",
             "http://{web.name}/",
             "http://{web.address}x/",
-            "http://web/{db.address}",
+            "http://web/{db.size}",
+            "http://web/{db}",
         ] {
             assert!(url(bad).starts_with("expected http://HOST"), "{bad}: {}", url(bad));
         }

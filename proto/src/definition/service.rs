@@ -8,8 +8,8 @@ use super::places::{KeyPlaces, written};
 use super::read::{check_name, limit, read_after};
 use super::schema::{PROBE, RESTART, SERVICE_KINDS};
 use super::{
-    Check, CommandLine, OcfAgent, ParameterName, ProbeSettings, ProcessName, ProgramPath, Referring, Restart,
-    ScriptName, UnitName,
+    Check, CommandLine, Direct, OcfAgent, ParameterName, ProbeSettings, ProcessName, ProgramPath, Referring,
+    Restart, ScriptName, UnitName,
 };
 use crate::document::{HostPort, Table, Text, joined};
 
@@ -69,6 +69,7 @@ enum From {
 pub(super) fn read_service<'t>(name: Text<'t>, table: &Table<'t>, home: Home<'t>) -> ServiceTemplate<'t> {
     check_name(table, name, "a service");
     let kind = find_kind(table);
+    let check_at = kind.map_or(table.at(), |kind| table.at_key(kind));
     let check = kind.and_then(|kind| read_check(table, kind, home));
     let given = table.table("restart", &RESTART).and_then(|restart| read_restart(&restart));
     for key in ["restart", "configure"] {
@@ -104,9 +105,9 @@ pub(super) fn read_service<'t>(name: Text<'t>, table: &Table<'t>, home: Home<'t>
     }
     ServiceTemplate {
         name,
+        line: kind.and_then(|kind| read_line(table, kind)).or_else(|| path_of(check.as_ref()?, check_at)),
         check,
-        check_at: kind.map_or(table.at(), |kind| table.at_key(kind)),
-        line: kind.and_then(|kind| read_line(table, kind)),
+        check_at,
         parameters,
         configure,
         restart: given.or(own),
@@ -188,6 +189,15 @@ fn read_check(table: &Table<'_>, kind: &str, home: Home<'_>) -> Option<CheckTemp
 fn read_line<'t>(table: &Table<'t>, kind: &str) -> Option<ReferringTemplate<'t>> {
     let text = matches!(kind, "command" | "nagios").then(|| table.text(kind)).flatten()?;
     read_referring(table, text).filter(|line| line.value.may_refer())
+}
+
+/// The path of an `http`, if it refers to something.
+fn path_of<'t>(check: &CheckTemplate, at: usize) -> Option<ReferringTemplate<'t>> {
+    let (CheckTemplate::Direct(Direct::Http(http)) | CheckTemplate::FromGuest(Direct::Http(http))) = check
+    else {
+        return None;
+    };
+    http.url.referring().map(|value| ReferringTemplate { text: Text { text: "", at }, value })
 }
 
 /// A text that may refer to something. What is wrong with it is reported.
