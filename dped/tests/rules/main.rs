@@ -11,6 +11,7 @@ mod gate;
 mod guard;
 mod hand;
 mod isolation;
+mod late_answer;
 mod observing;
 mod owner;
 mod phase;

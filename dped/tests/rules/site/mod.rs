@@ -146,6 +146,8 @@ pub(crate) struct Site {
     /// The next probe results are void.
     pub(crate) lagging: bool,
     pub(crate) latency: Duration,
+    /// How long an answer of the gate is under way.
+    pub(crate) gate_takes: Duration,
     /// What a failing channel has to say besides how it fails.
     pub(crate) details: Box<str>,
     /// What becomes of the next actions' outcomes.
@@ -161,7 +163,8 @@ pub(crate) struct Site {
     pub(crate) asked: usize,
     queue: BTreeMap<(Timestamp, u64), Happening>,
     sequence: u64,
-    leases: BTreeSet<ActionId>,
+    /// What the gate admitted and has not back.
+    pub(crate) leases: BTreeSet<ActionId>,
     open_acts: BTreeMap<AssemblyIndex, (ActionId, Timestamp)>,
     flights: BTreeMap<Target, ProbeId>,
     last_seen: BTreeMap<Target, (Timestamp, Seen)>,
@@ -268,6 +271,7 @@ impl Site {
             refuses: None,
             lagging: false,
             latency: seconds(0.01),
+            gate_takes: Duration::ZERO,
             details: "".into(),
             outcomes: Vec::new(),
             acts: Vec::new(),

@@ -465,7 +465,7 @@ impl Site {
         if answer == Answer::Admitted {
             self.leases.insert(request.action);
         }
-        self.push(self.now, Happening::Input(Input::Admission { action: request.action, answer, gates }));
+        self.later(self.gate_takes, Input::Admission { action: request.action, answer, gates });
     }
 
     fn act(&mut self, action: Action) {
