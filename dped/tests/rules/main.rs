@@ -1,6 +1,7 @@
 //! policy.md, rule by rule: each test names the rule or row that it holds. `site/` is the world that they happen in.
 
 mod bounds;
+mod climbing;
 mod counting;
 mod dependencies;
 mod elsewhere;
@@ -12,13 +13,17 @@ mod guard;
 mod hand;
 mod isolation;
 mod late_answer;
+mod notices;
 mod observing;
+mod ordered;
 mod owner;
 mod phase;
 mod power;
+mod reload;
 mod restart;
 mod setup;
 mod site;
 mod telling;
+mod verifying;
 mod whole;
 mod witness;

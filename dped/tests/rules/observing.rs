@@ -89,14 +89,25 @@ fn the_table_of_the_other_kinds_of_check() {
         services.nagios.nagios = "check_disk"
         services.ocf.ocf = "ocf:heartbeat:Dummy"
         services.lsb.lsb = "exim4"
+        services.http.http = "http://{web.address}/"
     "#,
     );
     let observations = [
         Observation::Exited(0, "".into()),
         Observation::Exited(1, "no".into()),
+        Observation::Exited(2, "".into()),
         Observation::Exited(3, "".into()),
+        Observation::Exited(4, "".into()),
+        Observation::Exited(5, "".into()),
+        Observation::Exited(6, "".into()),
+        Observation::Exited(7, "".into()),
+        Observation::Exited(8, "".into()),
+        Observation::Exited(9, "".into()),
         Observation::Exited(126, "permission denied".into()),
         Observation::Exited(127, "".into()),
+        Observation::Exited(190, "".into()),
+        Observation::Exited(191, "".into()),
+        Observation::NotAsked("its address is not known".into()),
         Observation::NotRunnable("sudo: a password is required".into()),
         Observation::Connected,
         Observation::NotConnected("refused".into()),

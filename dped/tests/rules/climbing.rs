@@ -1,0 +1,48 @@
+//! The choice of a rung (policy.md section 3) where a ladder is far along: what was left off is started, what was made elsewhere is not
+//! made there again. `counting.rs` and `elsewhere.rs` have how it gets there.
+
+use cpe_proto::decision::Verdict;
+use cpe_proto::definition::Data;
+use cpe_proto::infrastructure::{Capabilities, Operation};
+use cpe_proto::rung::Rung;
+use cpe_proto::snapshot::Beyond;
+use dped::ladder::{Bounds, Elsewhere, Ladder, Skip, choose, forbidden_elsewhere, left_off};
+
+fn everything() -> Capabilities {
+    Capabilities(Operation::ALL.into_iter().collect())
+}
+
+fn bounds(capabilities: &Capabilities) -> Bounds<'_> {
+    Bounds {
+        max_rung: Rung::Relocate,
+        data: Data::None,
+        capabilities: Some(capabilities),
+        climbs: true,
+        deployable: true,
+        relocate: Elsewhere::Given,
+    }
+}
+
+#[test]
+fn what_we_powered_off_and_is_off_is_only_started() {
+    let everything = everything();
+    let mut ladder = Ladder { climbed: true, rebooted: true, beyond: Beyond::LeftOff, ..Ladder::default() };
+    let choice = choose(&Verdict::Off, false, &ladder, bounds(&everything));
+    assert_eq!((choice.rung, choice.skipped), (Some(Rung::Start), vec![]));
+    assert!(!left_off(&Verdict::Hung, &ladder), "it runs");
+    ladder.attempted(Rung::Start);
+    assert_eq!(ladder.beyond, Beyond::Tried, "it was started");
+    assert!(!left_off(&Verdict::Off, &ladder), "somebody else has powered it off");
+    let choice = choose(&Verdict::Off, false, &ladder, bounds(&everything));
+    assert_eq!(choice.rung, Some(Rung::Rebuild));
+}
+
+#[test]
+fn a_machine_is_made_elsewhere_once_and_whether_its_own_scope_climbs_is_not_asked() {
+    let everything = everything();
+    let climbed = Ladder { climbed: true, rebooted: true, ..Ladder::default() };
+    let own = Bounds { climbs: false, ..bounds(&everything) };
+    assert_eq!(forbidden_elsewhere(&Verdict::Hung, &climbed, own), None);
+    let relocated = Ladder { relocated: true, ..climbed };
+    assert_eq!(forbidden_elsewhere(&Verdict::Hung, &relocated, own), Some(Skip::AlreadyTried));
+}
