@@ -25,5 +25,6 @@ mod setup;
 mod site;
 mod telling;
 mod verifying;
+mod waiting;
 mod whole;
 mod witness;

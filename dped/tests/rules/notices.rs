@@ -6,7 +6,7 @@ use cpe_proto::id::{IncidentId, Name};
 use dped::{IncidentKey, Notices};
 
 fn incident(number: u64) -> IncidentKey {
-    (Name::parse("shop").unwrap(), IncidentId(number))
+    (Name::parse("shop").expect("a name"), IncidentId(number))
 }
 
 #[test]

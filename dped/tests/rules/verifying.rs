@@ -34,7 +34,7 @@ fn end(site: &mut Site) -> (State, String) {
     let over = |site: &Site| !site.kinds(EventKind::RecoveryFinished).is_empty();
     site.until("it is over", 300.0, over);
     let event = site.kinds(EventKind::RecoveryFinished)[0];
-    (event.to.unwrap(), event.reason.to_string())
+    (event.to.expect("what it came to"), event.reason.to_string())
 }
 
 #[test]
