@@ -277,7 +277,7 @@ impl Controller {
         self.child.id()
     }
 
-    fn last_events(&self) -> String {
+    pub(crate) fn last_events(&self) -> String {
         let events = match self.events() {
             Ok(events) => events,
             Err(error) => return format!("and the events could not be read: {error:#}"),

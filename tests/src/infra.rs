@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::controller::Controller;
 use crate::site::Site;
+use crate::wait;
 
 /// One call of the infrastructure, as its program logged it.
 #[derive(Clone, Debug)]
@@ -60,6 +63,19 @@ impl Site {
         let calls = self.infra_calls()?;
         let deeds = calls.into_iter().filter(|call| call.did);
         Ok(deeds.map(|call| format!("{} {}", call.action, call.guest.unwrap_or_default())).collect())
+    }
+
+    /// Waits until exactly these actions were really done, in this order.
+    ///
+    /// # Errors
+    /// As [`Self::infra_calls`], or when the deadline has passed; the message shows what was done, and the last events of `cpe`.
+    pub fn wait_for_deeds(&self, cpe: &Controller, deeds: &[&str], deadline: Duration) -> Result<()> {
+        let done = wait::until(&format!("{deeds:?} to be done"), deadline, || {
+            Ok((self.infra_deeds()? == deeds).then_some(()))
+        });
+        wait::explained(done, || {
+            format!("done was {:?}; {}", self.infra_deeds().unwrap_or_default(), cpe.last_events())
+        })
     }
 
     /// Makes every further call go wrong in this way; `None` makes the infrastructure good again.

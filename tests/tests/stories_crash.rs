@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cpe_tests::definition::{SHOP, SHOP_ON_GUESTS, watched};
-use cpe_tests::{Controller, Guest, InfraFault, Site, story, wait};
+use cpe_tests::{Controller, Guest, InfraFault, story};
 
 const SOON: Duration = Duration::from_secs(60);
 /// For whole ladders.
@@ -78,7 +78,7 @@ fn killed_within_each_rung_of_a_machine_it_climbs_on_and_does_nothing_twice() ->
         web.demand("systemctl daemon-reload && systemctl stop app")?;
         let deeds = ["reboot-soft web", "reboot-hard web", "rebuild web", "stop web", "create web"];
         for done in [1, 2, 3, 4, 5] {
-            wait_for_deeds(site, &cpe, &deeds[..done])?;
+            site.wait_for_deeds(&cpe, &deeds[..done], LATER)?;
             cpe.crash()?;
             cpe = Controller::resume(site)?;
         }
@@ -89,16 +89,6 @@ fn killed_within_each_rung_of_a_machine_it_climbs_on_and_does_nothing_twice() ->
         assert_eq!((web.boots()?, web.unit_state("app")?), (5, "active".to_owned()));
         assert_eq!(site.told()?, [""; 0], "nobody was needed");
         Ok(())
-    })
-}
-
-fn wait_for_deeds(site: &Site, cpe: &Controller, deeds: &[&str]) -> Result<()> {
-    let done = wait::until(&format!("{deeds:?} to be done"), LATER, || {
-        Ok((site.infra_deeds()? == deeds).then_some(()))
-    });
-    done.map_err(|error| {
-        let events = cpe.demand(&["events"]).unwrap_or_default();
-        error.context(format!("done was {:?}\n{events}", site.infra_deeds().unwrap_or_default()))
     })
 }
 
