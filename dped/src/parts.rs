@@ -414,3 +414,16 @@ pub(crate) struct Step {
     /// The recovery of the whole deployable that it belongs to.
     pub(crate) part_of: Option<ActionId>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_lie_whole_intervals_away_from_the_phase_before_it_and_after_it() {
+        let at = |seconds| Timestamp::from_boot(Duration::from_secs(seconds));
+        let beyond = [30, 29, 27, 26, 25, 22, 31, 33, 34, 37]
+            .map(|it| beyond_turn(at(it), Duration::from_secs(4), at(30)).as_secs());
+        assert_eq!(beyond, [0, 3, 1, 0, 3, 0, 1, 3, 0, 3]);
+    }
+}

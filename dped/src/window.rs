@@ -48,12 +48,6 @@ impl Failures {
         Count { failure, of: window.failures, full }
     }
 
-    /// How many would count now.
-    #[must_use]
-    pub fn count(&self, window: Window, now: Timestamp) -> usize {
-        self.0.iter().filter(|failure| failure.age(now) <= window.within).count()
-    }
-
     /// Begins anew.
     pub fn clear(&mut self) {
         self.0 = Vec::new();

@@ -203,3 +203,22 @@ fn a_person_moves_it_where_the_definition_says_where_to_and_brings_it_home() {
     assert!(ordered(&mut site, Rung::Recreate).is_ok());
     assert_eq!((zone(&site), site.view().state), (None, State::Healthy), "home");
 }
+
+#[test]
+fn what_lives_where_the_definition_no_longer_sends_it_is_made_anew_where_it_is_defined_to_be() {
+    let mut site = Site::with(SHOP);
+    site.recover("db", Some(Rung::Relocate));
+    let db = site.assembly_index("db");
+    let domains =
+        |site: &Site| -> Vec<String> { site.engine.domains(db).iter().map(Name::to_string).collect() };
+    site.until("it is fenced", 60.0, |site| deeds(site).contains(&"fence db".to_owned()));
+    assert_eq!((zone(&site), domains(&site)), (None, vec!["az1".into(), "az2".into()]), "it goes there");
+    site.run(120.0);
+    assert_eq!((zone(&site).as_deref(), site.view().state), (Some("az2"), State::Healthy));
+    site.redefine(&SHOP.replace("az2", "az3"));
+    site.recover("db", Some(Rung::Recreate));
+    site.until("it is fenced again", 60.0, |site| deeds(site).ends_with(&["fence db".into()]));
+    assert_eq!(domains(&site), ["az1", "az2"], "nobody moves it to az3");
+    site.run(120.0);
+    assert_eq!((zone(&site), site.view().state), (None, State::Healthy));
+}

@@ -4,10 +4,10 @@
 use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
-use dped::Order;
+use dped::{Guard, GuardSettings, Order};
 
-use crate::site::words::pause_of;
-use crate::site::{Machine, Site, seconds};
+use crate::site::words::{deeds, pause_of};
+use crate::site::{Machine, Outcome, Site, seconds};
 
 const SHOP: &str = r#"
     name = "shop"
@@ -120,4 +120,35 @@ fn a_person_is_told_that_what_they_ordered_became_impossible_before_it_began() {
     site.cut("web", Some(ChannelFailure::TimedOut));
     nothing_is_begun(&mut site);
     assert_eq!(site.answer(order), Err("meanwhile it is not possible any more".into()));
+}
+
+#[test]
+fn a_restart_of_the_whole_does_not_begin_beside_what_began_elsewhere_while_its_answer_was_under_way() {
+    let scope = "assembly = { failures = 3, within = \"6h\" }";
+    let whole =
+        SHOP.replace(scope, &format!("{scope}\n    deployable = {{ failures = 2, within = \"1d\" }}"));
+    let mut site = Site::with(&whole);
+    site.guard = Guard::new(GuardSettings { in_flight_deployable: 2, ..GuardSettings::default() });
+    site.gate_takes = seconds(4.0);
+    let order = site.recover("web", Some(Rung::RestartDeployable));
+    site.gate_takes = seconds(0.0);
+    site.kill("db/pg");
+    site.run(4.5);
+    assert_eq!(deeds(&site), ["restart db/pg"], "{}", site.transcript());
+    assert_eq!(site.answer(order), Err("meanwhile it is not possible any more".into()));
+}
+
+#[test]
+fn an_answer_about_one_machines_power_is_not_taken_for_one_about_another() {
+    let mut site = Site::with(SHOP);
+    site.guard = Guard::new(GuardSettings { in_flight_deployable: 2, ..GuardSettings::default() });
+    site.outcomes = vec![Outcome::Late(seconds(0.0)), Outcome::Late(seconds(1.5))];
+    site.order(Order::PowerOff);
+    site.until("web's last stop", 10.0, |site| deeds(site).ends_with(&["stop web/nginx".into()]));
+    site.gate_takes = seconds(4.0);
+    site.run(0.5);
+    site.gate_takes = seconds(0.0);
+    site.until("one is powered off", 10.0, |site| site.acts.len() == 4);
+    assert_eq!(site.acts[3].1.assembly, site.assembly_index("db"), "{}", site.transcript());
+    site.until("both are", 60.0, |site| site.acts.len() == 5);
 }

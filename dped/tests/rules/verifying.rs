@@ -32,7 +32,7 @@ fn rebooted(mut site: Site) -> Site {
 /// Its end: what it came to, and why.
 fn end(site: &mut Site) -> (State, String) {
     let over = |site: &Site| !site.kinds(EventKind::RecoveryFinished).is_empty();
-    site.until("it is over", 300.0, over);
+    site.until("it is over", 1800.0, over);
     let event = site.kinds(EventKind::RecoveryFinished)[0];
     (event.to.expect("what it came to"), event.reason.to_string())
 }
@@ -135,4 +135,19 @@ fn a_machine_that_a_restart_of_the_whole_left_off_is_started() {
     site.acts.clear();
     site.until("it is started", 1800.0, |site| !site.acts.is_empty());
     assert_eq!(deeds(&site), ["start web"], "{}", site.transcript());
+}
+
+#[test]
+fn a_replacement_that_nobody_saw_made_and_that_answers_is_connected_to_anew() {
+    let replaced = SHOP.replace(
+        "address = \"192.0.2.1\"",
+        "address = \"192.0.2.1\"\n    data = \"none\"\n    max_rung = \"recreate\"",
+    );
+    let mut site = Site::with(&replaced);
+    site.recover("web", Some(Rung::Recreate));
+    site.until("it is made", 60.0, |site| deeds(site) == ["fence web", "recreate web"]);
+    site.outcomes = vec![Outcome::Unresolved];
+    site.reconnects = 0;
+    let (to, _) = end(&mut site);
+    assert_eq!((to, site.reconnects), (State::Healthy, 1), "{}", site.transcript());
 }
