@@ -222,3 +222,15 @@ fn what_lives_where_the_definition_no_longer_sends_it_is_made_anew_where_it_is_d
     site.run(120.0);
     assert_eq!((zone(&site), site.view().state), (None, State::Healthy));
 }
+
+#[test]
+fn one_whose_move_nobody_saw_end_and_that_is_off_is_not_started_where_it_was() {
+    let mut site = Site::with(SHOP);
+    site.recover("db", Some(Rung::Relocate));
+    site.until("it is made", 60.0, |site| made_elsewhere(site) == 1);
+    site.outcomes = vec![Outcome::Unresolved];
+    site.run(3.0);
+    site.machine("db", Machine::Off);
+    site.until("a person is told", 3600.0, |site| !site.notified().is_empty());
+    assert!(!deeds(&site).contains(&"start db".to_owned()), "{}", site.transcript());
+}

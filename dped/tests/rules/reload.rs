@@ -77,8 +77,9 @@ fn the_end_of_maintenance_of_one_machine_is_nothing_to_another() {
 #[test]
 fn a_pause_is_told_once_and_so_is_its_end() {
     let mut site = Site::with(SHOP);
-    for on in [true, true, false, false] {
+    for (on, told) in [(true, 1), (true, 1), (false, 2), (false, 2)] {
         site.pause(on);
+        assert_eq!(site.kinds(EventKind::BreakerChanged).len(), told);
     }
     assert_eq!(site.reasons(EventKind::BreakerChanged), ["paused: looking", "resumed: looking"]);
 }

@@ -83,7 +83,11 @@ fn another_service_that_dies_while_a_restart_is_verified_is_seen_at_once() {
     let mut site = Site::with(&slow);
     site.kill("web/nginx");
     site.until("it is restarted", 20.0, |site| deeds(site) == ["restart web/nginx"]);
-    site.run(5.0);
+    let cron = dped::Target::Service(site.service_index("web/cron"));
+    site.forget();
+    site.run(20.0);
+    let looks = site.probes.iter().filter(|(_, target)| *target == cron).count();
+    assert!((19..=21).contains(&looks), "at its own pace: {looks} looks in 20 intervals");
     site.kill("web/cron");
     site.until("it is told", 5.0, |site| site.state("web/cron") == State::Failed);
     assert_eq!(site.state("web/nginx"), State::Recovering);
