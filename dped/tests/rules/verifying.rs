@@ -100,10 +100,22 @@ fn a_restart_that_fails_while_paused_is_not_counted() {
     site.until("it is restarted", 20.0, |site| site.acts.len() == 1);
     site.pause(true);
     site.run(60.0);
+    site.mend("web/nginx");
+    site.until("a person mended it", 60.0, |site| site.state("web/nginx") == State::Healthy);
     site.pause(false);
+    site.kill("web/nginx");
     site.until("it is restarted again", 60.0, |site| site.acts.len() == 2);
     let why = &site.reasons(EventKind::RecoveryStarted)[1];
     assert!(why.contains("failure 2 of 3"), "{why}\n{}", site.transcript());
+}
+
+#[test]
+fn a_reboot_of_which_no_probe_said_anything_has_not_failed() {
+    let mut site = rebooted(Site::with(SHOP));
+    site.run(1.0);
+    site.lagging = true;
+    let (to, reason) = end(&mut site);
+    assert_eq!((to, &*reason), (State::Unknown, "no answer says whether it worked"), "{}", site.transcript());
 }
 
 #[test]
