@@ -277,7 +277,7 @@ impl Engine {
         match order {
             Order::Start => self.order_start(now),
             Order::Stop => self.order_stop(Desired::Stopped, now),
-            Order::PowerOff => self.order_stop(Desired::PoweredOff, now),
+            Order::PowerOff => self.order_power_off(now),
             Order::Maintenance { assembly, on, reason } => self.order_maintenance(assembly, on, &reason, now),
             Order::Pause { on, reason } => self.order_pause(on, &reason, now),
             Order::PartsPause { parts, on, reason } => self.order_parts_pause(parts, on, &reason, now),

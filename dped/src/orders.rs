@@ -51,6 +51,23 @@ impl Engine {
         }
     }
 
+    /// Ordered again it is tried at once, and of machines that were added meanwhile, too.
+    pub(crate) fn order_power_off(&mut self, now: Timestamp) {
+        if self.desired != Desired::PoweredOff {
+            return self.order_stop(Desired::PoweredOff, now);
+        }
+        for index in self.definition().assembly_indices() {
+            if self.assembly(index).power.is_some() {
+                continue;
+            }
+            // What runs there nobody has looked at.
+            for service in self.definition().services_of(index) {
+                self.change(service, HealthEvent::Started, "to be stopped by an order", now);
+            }
+        }
+        self.power_off(Desired::PoweredOff);
+    }
+
     /// `to`: stopped, or powered off after it.
     pub(crate) fn order_stop(&mut self, to: Desired, now: Timestamp) {
         let from = std::mem::replace(&mut self.desired, to);

@@ -287,3 +287,28 @@ fn a_service_that_is_not_known_to_be_stopped_any_more_is_stopped_before_its_mach
     assert_eq!(acts(&site).iter().position(|it| it == "stop nginx"), Some(0));
     assert!(site.acts.iter().any(|(_, it)| it.act == Act::Power(Switch::Off)));
 }
+
+#[test]
+fn a_machine_that_is_added_after_a_power_off_is_left_as_it_is_until_that_is_ordered_again() {
+    let mut site = powered_off();
+    let three = format!(
+        "{TWO_TIERS}    [assemblies.mail]\n    address = \"192.0.2.9\"\n    services.postfix.systemd = \"postfix.service\"\n"
+    );
+    site.redefine(&three);
+    site.forget();
+    site.run(600.0);
+    assert_eq!(acts(&site), Vec::<String>::new());
+    assert!(
+        site.reason("mail").starts_with("left as it is: it was added after the power-off"),
+        "{}",
+        site.reason("mail")
+    );
+    site.restart(30.0);
+    site.run(600.0);
+    assert_eq!(acts(&site), Vec::<String>::new());
+    site.order(Order::PowerOff);
+    site.until("all is off", 60.0, all_off);
+    assert_eq!(acts(&site), ["stop postfix", "Off mail"]);
+    site.order(Order::Start);
+    site.until("all is well", 300.0, |site| site.view().state == State::Healthy);
+}
