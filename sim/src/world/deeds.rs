@@ -18,6 +18,9 @@ use super::queue::{Deed, Item, Message, OnUnit, Operate};
 use super::setup::wanted;
 use super::{What, World};
 
+/// An intent is durable, and what it says is sent, this soon after it was decided.
+const SENT_WITHIN: Duration = Duration::from_secs(5);
+
 impl World {
     pub(super) fn act(&mut self, member: usize, action: Action) {
         if matches!(action.act, Act::Machine(Rung::Recreate | Rung::Relocate)) {
@@ -278,6 +281,7 @@ impl World {
         let now = self.now;
         let name = self.infrastructure_of(operate.member);
         let reachable = now >= self.infrastructures_cut;
+        let latest = self.latest(&operate);
         let Some(infrastructure) = name.and_then(|name| self.infrastructures.get_mut(&name)) else {
             let detail = "the deployable has no infrastructure".into();
             return self.answer_operation(now, &operate, ActionOutcome::Failed { detail });
@@ -312,12 +316,19 @@ impl World {
             Some(Fate::DoneLate(late)) => late,
             _ => Duration::ZERO,
         };
-        let done = now.after(infrastructure.takes(now)).after(late);
+        let done = now.after(infrastructure.takes(now)).after(late).min(latest);
         if done > until {
             let detail = "no answer in time".into();
             self.answer_operation(until, &operate, ActionOutcome::Unresolved { detail });
         }
         self.queue.push(done, Item::Operate(Box::new(operate)));
+    }
+
+    /// Nothing is done later than its definition says that it may be: the operator knows the slowest of his infrastructure.
+    fn latest(&self, operate: &Operate) -> Timestamp {
+        let timing = self.files[operate.member].1.as_ref().map(|it| it.timing).unwrap_or_default();
+        let after = timing.action_give_up.saturating_sub(timing.machine_action_timeout + SENT_WITHIN);
+        operate.until.after(after)
     }
 
     fn infrastructure_of(&self, member: usize) -> Option<Name> {
