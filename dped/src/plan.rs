@@ -19,6 +19,7 @@ use crate::engine::{About, Engine, Part};
 use crate::gate::ADMISSION_TIMEOUT;
 use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::ActionOutcome;
+use crate::ladder::Ladder;
 use crate::output::{Act, Action, Output, Request};
 use crate::parts::{Phase, Start, Step};
 
@@ -213,6 +214,10 @@ impl Engine {
         // What it was in is over; the assembly may still hold the incident.
         if self.definition().services_of(index).all(|it| self.service(it).state == State::Stopped) {
             self.close_all(index, "stopped by an order", now);
+            if let Some(trouble) = &mut self.assembly_mut(index).trouble {
+                // It may be kept, for what it knows of its machine.
+                (trouble.ladder, trouble.told_ended) = (Ladder::default(), false);
+            }
             for service in self.definition().services_of(index) {
                 self.service_mut(service).trouble = None;
             }

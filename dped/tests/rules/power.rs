@@ -312,3 +312,21 @@ fn a_machine_that_is_added_after_a_power_off_is_left_as_it_is_until_that_is_orde
     site.order(Order::Start);
     site.until("all is well", 300.0, |site| site.view().state == State::Healthy);
 }
+
+#[test]
+fn what_was_exhausted_and_anothers_before_a_power_off_is_told_anew_after_the_start() {
+    let mut site = Site::with(TWO_TIERS);
+    site.machine("web", Machine::Gone);
+    site.until("a person is told", 600.0, |site| site.state("web") == State::Exhausted);
+    site.host("web").owner = Owner::Another("elsewhere".into());
+    site.until("it is known whose it is", 60.0, |site| !site.kinds(EventKind::OwnerChanged).is_empty());
+    site.order(Order::PowerOff);
+    site.until("all counts as off", 300.0, |site| site.view().state == State::Stopped);
+    site.forget();
+    site.order(Order::Start);
+    site.run(60.0);
+    site.host("web").owner = Owner::OursOrNone;
+    site.until("a person is told again", 900.0, |site| {
+        site.notified().iter().any(|it| it.contains("web is exhausted"))
+    });
+}

@@ -559,7 +559,10 @@ impl World {
             machine.door_at(now),
             Some(ChannelFailure::HostKey | ChannelFailure::AuthenticationFailed)
         );
-        let reached = self.path_open(place) && now.since(machine.cut_until) > patience;
+        // One that is too slow says nothing in time.
+        let reached = self.path_open(place)
+            && now.since(machine.cut_until) > patience
+            && machine.slow_at(now).is_none();
         let refuses = key && reached && machine.fell.is_some_and(|fell| now.since(fell.at) > patience);
         let ordered = match request.verdict {
             // What says that the key is another one is not silent.
