@@ -408,6 +408,8 @@ impl Driver {
             Output::AskSurroundings(assembly) => self.tell_surroundings(assembly),
             Output::AskAdmission(request) => self.ask_admission(&request),
             Output::Act(action) => {
+                let give_up = self.engine.definition().timing.action_give_up;
+                self.shared.guard().begins(&self.name, action.action, give_up, clock::now());
                 let given = Given::of(&self.engine, action.act);
                 let work = Work { given, ..self.work(action.assembly) };
                 let session = self.sessions.session(action.assembly).cloned();

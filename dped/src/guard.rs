@@ -508,6 +508,11 @@ impl Guard {
         }
     }
 
+    /// What was admitted is begun now, or a second step of it: what nobody sees end is given up `give_up` after this.
+    pub fn begins(&mut self, key: &Name, action: ActionId, give_up: Duration, now: Timestamp) {
+        self.changed |= self.leases.begin(key, action, (self.settings.lease, give_up), now);
+    }
+
     /// A lease ends. One that is not there is no error: it expired, or was never granted.
     pub fn release(&mut self, key: &Name, action: ActionId, now: Timestamp) {
         self.changed |= self.leases.remove(key, action);

@@ -62,6 +62,20 @@ impl Leases {
         self.granted.insert((key.clone(), action), lease);
     }
 
+    /// True: it is one of these.
+    pub(super) fn begin(
+        &mut self,
+        key: &Name,
+        action: ActionId,
+        (lease, give_up): (Duration, Duration),
+        now: Timestamp,
+    ) -> bool {
+        let Some(granted) = self.granted.get_mut(&(key.clone(), action)) else { return false };
+        granted.until = granted.until.max(now.after(lease.max(give_up * 2)));
+        granted.give_up = now.after(give_up);
+        true
+    }
+
     /// True: it was there.
     pub(super) fn remove(&mut self, key: &Name, action: ActionId) -> bool {
         self.granted.remove(&(key.clone(), action)).is_some()

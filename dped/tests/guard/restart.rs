@@ -265,3 +265,18 @@ fn evidence_of_paths_and_of_ourselves_is_not_taken_up() {
     assert_eq!(yard.guard.path_proof("default", (&name("other"), AssemblyIndex(0)), now), None);
     assert_eq!(yard.ask("az1", 0, silent()).0, Answer::Refused(Refusal::Untrusted));
 }
+
+#[test]
+fn what_is_begun_long_after_it_was_admitted_is_given_up_after_its_beginning() {
+    // Others let go for it first, and then its definition is removed.
+    let mut yard = Yard::of(&[("az1", 10)]);
+    assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
+    yard.pass(600);
+    let (action, give_up, now) = (ActionId(yard.actions), Duration::from_secs(900), yard.now());
+    yard.guard.begins(&machine("az1", 0), action, give_up, now);
+    yard.guard.part(&machine("az1", 0));
+    yard.pass(899);
+    assert_eq!(yard.reboot("az1", 0), Answer::Refused(Refusal::Budget));
+    yard.pass(1);
+    assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
+}

@@ -1,6 +1,7 @@
 //! Actions, as `cpe/src/actions.rs` does them: the intent is durable first, then the deed, then what came of it. Operations of an
 //! infrastructure take time, and their answers can be lost, late or doubled. What they do to machines is here too.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cpe_proto::decision::Refusal;
@@ -23,6 +24,7 @@ const SENT_WITHIN: Duration = Duration::from_secs(5);
 
 impl World {
     pub(super) fn act(&mut self, member: usize, action: Action) {
+        self.guard_hears(member, &action);
         if matches!(action.act, Act::Machine(Rung::Recreate | Rung::Relocate)) {
             return self.act_create(member, action);
         }
@@ -329,6 +331,15 @@ impl World {
         let timing = self.files[operate.member].1.as_ref().map(|it| it.timing).unwrap_or_default();
         let after = timing.action_give_up.saturating_sub(timing.machine_action_timeout + SENT_WITHIN);
         operate.until.after(after)
+    }
+
+    /// As cpe: the guard hears when what it admitted is begun.
+    fn guard_hears(&mut self, member: usize, action: &Action) {
+        let now = self.boot_time();
+        let Some(it) = self.member(member) else { return };
+        let definition = Arc::clone(it.engine.definition());
+        let give_up = definition.timing.action_give_up;
+        self.process.guard.begins(&definition.name, action.action, give_up, now);
     }
 
     fn infrastructure_of(&self, member: usize) -> Option<Name> {

@@ -213,7 +213,8 @@ impl World {
         let Some(engine) = self.member(member) else { return };
         let Some(place) = engine.units.iter().position(|place| *place == (machine, unit)) else { return };
         let view = engine.engine.view();
-        let Some(seen) = view.services.get(place).map(|it| it.state) else { return };
+        // With an incident it was found, and is looked at anew after an action on it.
+        let Some((seen, None)) = view.services.get(place).map(|it| (it.state, it.incident)) else { return };
         if view.desired.runs() && matches!(seen, State::Healthy | State::Suspected) {
             let after = self.now.since(at).as_secs_f64();
             let what = format!("{}/{} died {after:.1} s ago, and is {seen}", body.label(), it.name);

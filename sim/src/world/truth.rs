@@ -137,7 +137,8 @@ impl Truth {
     }
 
     pub(super) fn ordered_by_hand(&mut self, member: usize, assembly: AssemblyIndex, now: Timestamp) {
-        self.by_hand.insert((member, assembly), now);
+        let until = self.by_hand.entry((member, assembly)).or_insert(now);
+        *until = now.max(*until);
     }
 
     /// An action is begun, or the creation that is its second step. False: it was before.

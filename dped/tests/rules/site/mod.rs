@@ -2,6 +2,7 @@
 //! delay. Tests say what happens (`kill`, `freeze`, `cut`) and what must follow. What an engine may never do is checked at each output.
 #![allow(dead_code)] // each test uses its part of the vocabulary
 
+mod asked;
 mod power;
 pub(crate) mod words;
 mod world;

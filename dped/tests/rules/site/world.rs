@@ -291,7 +291,7 @@ impl Site {
         };
         let check = &self.engine.definition().service(service).check;
         if let Some(asked) = check.from_guest() {
-            return asked_of(self.guests[usize::from(service.0)].unit, asked.speaks_of_programs());
+            return asked::of(self.guests[usize::from(service.0)].unit, asked.speaks_of_programs());
         }
         let systemd = check.kind() == "systemd";
         match (self.guests[usize::from(service.0)].unit, systemd) {
@@ -319,7 +319,7 @@ impl Site {
         Some(match host.machine {
             _ if host.dark => silent,
             Machine::Frozen if !program => Observation::Connected,
-            Machine::Up => asked_of(self.guests[usize::from(service.0)].unit, program),
+            Machine::Up => asked::of(self.guests[usize::from(service.0)].unit, program),
             _ => silent,
         })
     }
@@ -352,7 +352,12 @@ impl Site {
                 }
                 Output::AskSurroundings(index) => self.answer_surroundings(index),
                 Output::AskAdmission(request) => self.answer_admission(&request),
-                Output::Act(action) => self.act(action),
+                Output::Act(action) => {
+                    let definition = self.engine.definition();
+                    let (name, give_up) = (&definition.name, definition.timing.action_give_up);
+                    self.guard.begins(name, action.action, give_up, self.now);
+                    self.act(action);
+                }
                 Output::Release(action) => {
                     self.leases.remove(&action);
                     self.open_acts.retain(|_, (open, _)| *open != action);
@@ -781,19 +786,5 @@ impl Site {
         }
         self.line(event.kind.as_str(), &text);
         self.events.push(event);
-    }
-}
-
-/// What a direct probe is answered, wherever it is made.
-fn asked_of(unit: Unit, program: bool) -> Observation {
-    match unit {
-        Unit::Running if program => Observation::Expected("200".into()),
-        Unit::Running => Observation::Connected,
-        Unit::Activating if program => Observation::Warned("the certificate ends in 10 days".into()),
-        Unit::Odd if program => Observation::Unexpected("503".into()),
-        Unit::Masked if program => Observation::NotRunnable("the certificate is not trusted".into()),
-        Unit::NotFound => Observation::NotAsked("its name cannot be resolved".into()),
-        Unit::Hangs => Observation::Silent("no answer by the deadline".into()),
-        _ => Observation::NotConnected("connection refused".into()),
     }
 }
