@@ -144,8 +144,9 @@ impl World {
         let it = &mut self.machines[machine].units[unit];
         (it.broken, it.dies_after, it.flaps, it.slow, it.lie) = (false, None, None, None, None);
         (it.installed, it.hangs_until, it.enabled) = (Installed::Loaded, Timestamp::ZERO, true);
-        if runs {
-            it.start();
+        let life = it.life;
+        if runs && it.start() && it.life != life {
+            it.by_hand = Some(it.life);
         }
     }
 

@@ -243,6 +243,8 @@ pub struct Unit {
     pub(super) started: Option<Started>,
     /// What it is set up with.
     pub(super) set_up: SetUp,
+    /// The life that a person began by hand.
+    pub(super) by_hand: Option<u32>,
     /// Healthy, seen truly and reachable without a break since.
     pub(super) well_since: Option<Timestamp>,
     /// When it was well last.
@@ -286,6 +288,7 @@ impl Unit {
             warns_until: Timestamp::ZERO,
             started: None,
             set_up: SetUp::default(),
+            by_hand: None,
             well_since: None,
             fell: None,
         }

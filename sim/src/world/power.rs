@@ -26,7 +26,8 @@ impl World {
         self.set_desired(name, Desired::PoweredOff);
     }
 
-    /// Nothing is powered off under a service that it was to stop and that runs since the machine's last boot.
+    /// Nothing is powered off under a service that it was to stop and that runs since the machine's last boot. What a person starts by hand on
+    /// a machine that is ordered off is his.
     pub(super) fn judge_power(
         &self,
         member: usize,
@@ -40,7 +41,9 @@ impl World {
         }
         for service in definition.services_of(assembly) {
             let part = definition.service(service);
-            let runs = self.unit_of(member, service).is_some_and(|unit| unit.well_since.is_some());
+            let runs = self
+                .unit_of(member, service)
+                .is_some_and(|unit| unit.well_since.is_some() && unit.by_hand != Some(unit.life));
             if runs && part.restart.is_some() {
                 wrong.push(format!("{} runs on it", part.name));
             }
