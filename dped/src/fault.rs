@@ -243,11 +243,15 @@ impl Engine {
         if facts.as_ref().is_some_and(pends) {
             return;
         }
-        let known = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.verdict.as_ref());
-        if known.is_none_or(|(known, _)| *known != verdict) {
+        let wanted = facts.as_ref().is_some_and(|facts| self.acts_on(index, &verdict, facts));
+        let trouble = self.assembly_trouble(index);
+        // What was to be recovered may be left by now, because somebody ordered it meanwhile.
+        let left = matches!(verdict, Verdict::Off | Verdict::Gone) && trouble.wanted && !wanted;
+        let known = trouble.verdict.as_ref().is_some_and(|(known, _)| *known == verdict);
+        trouble.wanted = wanted;
+        if !known || left {
             self.conclude(index, &verdict, row, facts.as_ref(), now);
         }
-        let wanted = facts.as_ref().is_some_and(|facts| self.acts_on(index, &verdict, facts));
         let trouble = self.assembly_trouble(index);
         if wanted {
             // A dead channel outranks what a service of it had asked for.

@@ -57,12 +57,8 @@ impl Engine {
             return self.order_stop(Desired::PoweredOff, now);
         }
         for index in self.definition().assembly_indices() {
-            if self.assembly(index).power.is_some() {
-                continue;
-            }
-            // What runs there nobody has looked at.
-            for service in self.definition().services_of(index) {
-                self.change(service, HealthEvent::Started, "to be stopped by an order", now);
+            if self.assembly(index).power.is_none() {
+                self.stop_afresh(index, now);
             }
         }
         self.power_off(Desired::PoweredOff);

@@ -267,6 +267,8 @@ pub(crate) struct AssemblyTrouble {
     pub(crate) last_failed: Option<Timestamp>,
     pub(crate) verdict: Option<(Verdict, u8)>,
     pub(crate) verdict_since: Timestamp,
+    /// The verdict asked for the ladder.
+    pub(crate) wanted: bool,
     /// When the first failed probe of the channel ended.
     pub(crate) first_ended: Option<Timestamp>,
     /// Another one on the path answered then, after this channel's first failed probe had ended.

@@ -270,6 +270,10 @@ impl Engine {
         if freed && worked != Some(true) && !self.in_maintenance(index) {
             self.after_maintenance(index, now);
         }
+        if service.is_none() && !self.desired.runs() {
+            // What was stopped on it may run again since its boot.
+            self.stop_afresh(index, now);
+        }
     }
 
     pub(crate) fn end_of_service(

@@ -126,6 +126,31 @@ impl Engine {
             && !matches!(self.service(service).state, State::Stopped | State::Misconfigured)
     }
 
+    /// What lets go for that assembly: nothing on which something rests that we could not start again, should it end with it.
+    fn lets_go_for(&self, lead: AssemblyIndex) -> Vec<ServiceIndex> {
+        let comes_back = |other: ServiceIndex| {
+            let service = self.definition().service(other);
+            service.restart.is_some()
+                || service.assembly == lead
+                || self.service(other).state == State::Stopped
+        };
+        let affected = affected(self.definition(), lead);
+        let mut stays: Vec<ServiceIndex> = Vec::new();
+        loop {
+            let before = stays.len();
+            for it in &affected {
+                let free = |other| comes_back(other) && !stays.contains(&other);
+                if !stays.contains(it) && !self.each_dependent(*it, free) {
+                    stays.push(*it);
+                }
+            }
+            if before == stays.len() {
+                let lets_go = |it: &ServiceIndex| self.can_let_go(*it) && !stays.contains(it);
+                return affected.into_iter().filter(lets_go).collect();
+            }
+        }
+    }
+
     /// What is restarted with that assembly's machine now. Nothing else elsewhere can be recovering meanwhile.
     fn touched(&self, lead: AssemblyIndex) -> Vec<ServiceIndex> {
         let elsewhere = self.definition().assembly_indices().filter(|index| *index != lead);
@@ -148,8 +173,7 @@ impl Engine {
 
     /// It was admitted: what is affected lets go first.
     pub(crate) fn prepare(&mut self, index: AssemblyIndex, mut recovery: Box<Recovery>, now: Timestamp) {
-        let affected: Vec<_> =
-            affected(self.definition(), index).into_iter().filter(|it| self.can_let_go(*it)).collect();
+        let affected = self.lets_go_for(index);
         recovery.phase = Phase::Preparing { until: now.after(self.steps_take(affected.len(), index)) };
         self.assembly_mut(index).recovery = Some(recovery);
         for service in affected {

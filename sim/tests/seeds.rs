@@ -242,9 +242,11 @@ fn no_world_makes_it_worse_and_every_world_heals() {
         return;
     }
     let many = number("CPE_SEEDS").unwrap_or(if cfg!(debug_assertions) { 20 } else { WHOLE as u64 });
+    let from = number("CPE_SEEDS_FROM").unwrap_or(0);
     let first = kept::read(&kept::file());
     let known: BTreeSet<u64> = first.iter().copied().collect();
-    let seeds: Vec<u64> = first.into_iter().chain((0..many).filter(|seed| !known.contains(seed))).collect();
+    let seeds: Vec<u64> =
+        first.into_iter().chain((from..from + many).filter(|seed| !known.contains(seed))).collect();
     let mut sum = run(&seeds);
     for (class, name, times) in sum.coverage.all() {
         println!("{class:<16} {name:<36} {times}");

@@ -20,7 +20,7 @@ use crate::backoff;
 use crate::describe::span;
 use crate::engine::{About, Desired, Engine};
 use crate::gate::ADMISSION_TIMEOUT;
-use crate::health::ChannelHealth;
+use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::ActionOutcome;
 use crate::isolate::isolate;
 use crate::output::{Act, Action, Output, Request};
@@ -254,6 +254,15 @@ impl Engine {
         }
         let reason = power.why.clone();
         self.report(About::Assembly(index), EventKind::Ordered, now, |it| it.reason = reason);
+    }
+
+    /// What counts as stopped there is stopped once more, because nobody has looked at it since.
+    pub(crate) fn stop_afresh(&mut self, index: AssemblyIndex, now: Timestamp) {
+        for service in self.definition().services_of(index) {
+            if self.service(service).state == State::Stopped {
+                self.change(service, HealthEvent::Started, "to be stopped by an order", now);
+            }
+        }
     }
 
     /// It is off, whoever did it.

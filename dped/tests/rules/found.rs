@@ -8,6 +8,7 @@ use cpe_proto::state::State;
 use cpe_proto::infrastructure::InstanceState;
 use dped::{Act, Order};
 
+use crate::site::words::pause_of;
 use crate::site::{Machine, Outcome, Site, Unit, seconds};
 
 /// `failures` of the assembly scope; a service that nothing restarts, so that each failure of it is one of its machine.
@@ -347,4 +348,36 @@ fn the_old_instance_is_not_started_while_a_new_one_that_nobody_saw_made_may_stil
         let refused = site.answer(hand).unwrap_err();
         assert!(refused.contains("whose end nobody saw, may still be done for"), "{refused}");
     }
+}
+
+#[test]
+fn what_a_late_reboot_has_started_again_after_a_stop_is_stopped_again() {
+    let mut site = Site::with(&shop(2));
+    site.outcomes = vec![Outcome::Lost];
+    site.recover("web", Some(Rung::RebootHard));
+    site.until("it is rebooted", 30.0, |site| !site.acts.is_empty());
+    site.order(Order::Stop);
+    site.restart(30.0);
+    site.until("it is stopped", 300.0, |site| site.state("web/nginx") == State::Stopped);
+    // Only now the infrastructure does what it was asked for.
+    site.unit("web/nginx", Unit::Running);
+    site.acts.clear();
+    let stopped = |site: &Site| site.acts.iter().any(|(_, it)| matches!(it.act, Act::StopService(_)));
+    site.until("it is stopped again", 1800.0, stopped);
+}
+
+#[test]
+fn a_machine_that_somebody_stops_while_its_recovery_is_paused_is_told_as_stopped() {
+    let mut site = Site::with(&shop(2));
+    site.order(pause_of("web", true));
+    site.machine("web", Machine::Off);
+    site.until("it is off", 60.0, |site| site.state("web") == State::Failed);
+    site.run(600.0);
+    site.forget();
+    site.host("web").ordered = true;
+    site.until("a person is told", 120.0, |site| {
+        site.notified().iter().any(|it| it.contains("as somebody ordered"))
+    });
+    site.run(600.0);
+    assert_eq!(site.notified().len(), 1, "{:?}", site.notified());
 }

@@ -341,3 +341,17 @@ fn a_stop_while_others_let_go_says_that_nothing_was_done_to_the_machine() {
     assert_eq!(rung, as_a_whole);
     assert!(reason.starts_with("not begun: ") && reason.ends_with("; stopped by an order"), "{reason}");
 }
+
+#[test]
+fn what_something_rests_on_that_nobody_can_start_is_not_stopped_for_it() {
+    // Ended with nginx it would be down for good: a probe of a program that cpe has no way to start.
+    let watched = SHOP.replace(
+        "    services.static.systemd",
+        "    services.agent = { process = \"agent\", after = [\"nginx\"] }\n    services.static.systemd",
+    );
+    let mut site = broken(&watched);
+    site.until("db was restarted", 600.0, restarted_once);
+    let deeds = deeds(&site);
+    assert!(!deeds.iter().any(|it| it == "stop web/nginx" || it == "stop app/rails"), "{deeds:?}");
+    assert!(deeds.contains(&"stop app/jobs".to_owned()), "{deeds:?}");
+}

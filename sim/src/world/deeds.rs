@@ -19,6 +19,9 @@ use super::queue::{Deed, Item, Message, OnUnit, Operate};
 use super::setup::wanted;
 use super::{What, World};
 
+/// What rests on a lie is done this soon after it.
+const LIE_LASTS: Duration = Duration::from_secs(600);
+
 /// An intent is durable, and what it says is sent, this soon after it was decided.
 const SENT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -424,9 +427,14 @@ impl World {
     fn take_effect(&mut self, machine: usize, operation: Operation, fenced: bool) -> InstanceState {
         let it = &mut self.machines[machine];
         let (power, frozen) = (it.power, it.frozen);
+        // What an infrastructure says of itself that is off or gone cannot be known better.
+        let down = |(state, until)| {
+            matches!(state, InstanceState::Off | InstanceState::Gone) && self.now.since(until) <= LIE_LASTS
+        };
+        let lied = it.claims.is_some_and(down);
         match (operation, power) {
             // A person's word is believed.
-            (Operation::Create | Operation::Relocate, Power::On | Power::Booting) if !fenced => {
+            (Operation::Create | Operation::Relocate, Power::On | Power::Booting) if !fenced && !lied => {
                 let what = format!("a second instance of {} was made while the first one runs", it.label());
                 self.broken(what);
                 return InstanceState::Error;

@@ -222,7 +222,7 @@ impl World {
             MachineFault::Taken(lasts) => self.machines[machine].taken_until = self.until(lasts),
             MachineFault::StoppedByPerson if exists => self.stopped_by_person(machine, Power::Off),
             MachineFault::DeletedByPerson if exists => self.stopped_by_person(machine, Power::Gone),
-            MachineFault::Mended => self.mend_machine(machine),
+            MachineFault::Mended => self.mend_unless_made(machine),
             _ => {}
         }
     }
@@ -237,6 +237,16 @@ impl World {
         it.power_down(power);
         it.stopped_by = Some(if knows { Who::Known } else { Who::Unknown });
         it.stopped_at = Some(self.now);
+    }
+
+    /// Nobody makes by hand what is being made, or starts what is being started.
+    fn mend_unless_made(&mut self, machine: usize) {
+        let down = matches!(self.machines[machine].power, Power::Off | Power::Gone);
+        if down && self.is_acted_on(machine) {
+            self.machines[machine].never_boots = false;
+        } else {
+            self.mend_machine(machine);
+        }
     }
 
     /// Somebody sees to a machine.
@@ -356,13 +366,7 @@ impl World {
     pub fn mend(&mut self) {
         self.say(What::Happened("somebody sees to all that is not well".to_owned()));
         for machine in 0..self.machines.len() {
-            // Nobody makes by hand what is being made.
-            let down = matches!(self.machines[machine].power, Power::Off | Power::Gone);
-            if down && self.is_acted_on(machine) {
-                self.machines[machine].never_boots = false;
-            } else {
-                self.mend_machine(machine);
-            }
+            self.mend_unless_made(machine);
             for unit in 0..self.machines[machine].units.len() {
                 self.mend_unit(machine, unit);
             }
