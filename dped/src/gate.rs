@@ -145,11 +145,8 @@ impl Engine {
                 &mut trouble.refused
             }
         };
-        let Some(standing) = refused.as_mut().filter(|standing| standing.refusal == refusal) else {
-            *refused = Some(Standing::new(refusal, now));
-            return false;
-        };
-        if standing.again(patience, now) {
+        let (known, tells) = refused.get_or_insert(Standing::new(now)).again(refusal, patience, now);
+        if tells {
             let message = format!(
                 "{}: recovery is refused for {}: {refusal}",
                 self.name_of(part.into()),
@@ -161,7 +158,7 @@ impl Engine {
             };
             self.output(Output::Notify { incident, message: message.into() });
         }
-        true
+        known
     }
 
     pub(crate) fn tell_refusal(

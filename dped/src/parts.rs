@@ -160,27 +160,37 @@ pub(crate) enum Demand {
     Attempt,
 }
 
-/// A refusal that stands: told once, then counted.
+/// What is refused on and on, be it for one reason or for several in turn: each is told once, then counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
-    pub(crate) refusal: Refusal,
-    /// How often it was given.
+    /// The refusals that were given, as bits by their order.
+    given: u16,
+    /// How often it was refused.
     pub(crate) times: u32,
-    pub(crate) since: Timestamp,
+    since: Timestamp,
     /// A person was told.
-    pub(crate) told: bool,
+    told: bool,
 }
 
 impl Standing {
-    pub(crate) const fn new(refusal: Refusal, now: Timestamp) -> Self {
-        Self { refusal, times: 1, since: now, told: false }
+    pub(crate) const fn new(now: Timestamp) -> Self {
+        Self { given: 0, times: 0, since: now, told: false }
     }
 
-    /// Once more. True, once: it has stood so long that a person must know. What an operator ordered himself is not told to him.
-    pub(crate) fn again(&mut self, patience: Duration, now: Timestamp) -> bool {
+    /// It is refused once more. Whether it was for this reason before, and, once, whether a person must know of it by now. What an
+    /// operator ordered himself is not told to him.
+    pub(crate) fn again(&mut self, refusal: Refusal, patience: Duration, now: Timestamp) -> (bool, bool) {
         self.times = self.times.saturating_add(1);
-        let ordered = matches!(self.refusal, Refusal::Maintenance | Refusal::Paused | Refusal::ObserveMode);
-        !ordered && now.since(self.since) >= patience && !std::mem::replace(&mut self.told, true)
+        let bit = 1 << refusal as u16;
+        let known = self.given & bit != 0;
+        self.given |= bit;
+        let ordered = matches!(refusal, Refusal::Maintenance | Refusal::Paused | Refusal::ObserveMode);
+        if ordered {
+            (self.since, self.told) = (now, false);
+        }
+        let tells = !ordered && now.since(self.since) >= patience && !self.told;
+        self.told |= tells;
+        (known, tells)
     }
 }
 

@@ -274,14 +274,14 @@ impl Engine {
         let Some(setup) = &mut self.service_mut(service).setup else { return };
         setup.wait_until = Some(again);
         let incident = setup.incident;
-        if let Some(standing) = setup.refused.as_mut().filter(|standing| standing.refusal == refusal) {
-            if standing.again(patience, now) {
-                let message = format!("{name}: reconfiguration is refused for {}: {refusal}", span(patience));
-                self.output(Output::Notify { incident, message: message.into() });
-            }
+        let (known, tells) = setup.refused.get_or_insert(Standing::new(now)).again(refusal, patience, now);
+        if tells {
+            let message = format!("{name}: reconfiguration is refused for {}: {refusal}", span(patience));
+            self.output(Output::Notify { incident, message: message.into() });
+        }
+        if known {
             return;
         }
-        setup.refused = Some(Standing::new(refusal, now));
         let deciding = gates.last().map_or(String::new(), |gate| format!(": {} {}", gate.name, gate.value));
         let reason = format!("reconfigure: {refusal}{deciding}");
         self.report(About::Service(service), EventKind::RecoveryRefused, now, |it| {

@@ -429,6 +429,23 @@ fn a_verification_without_an_answer_counts_nothing() {
 }
 
 #[test]
+fn what_is_refused_for_one_reason_and_another_in_turn_is_told_to_a_person_once() {
+    // Others take the budget whenever it has room, and its own deployable is busy meanwhile.
+    let mut site = Site::with(WEB);
+    site.kill("web/nginx");
+    for _ in 0..60 {
+        for refusal in [Refusal::Budget, Refusal::InFlight] {
+            site.refuses = Some(refusal);
+            site.run(15.0);
+        }
+    }
+    let said = site.notified();
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with("shop/web/nginx: recovery is refused for 5 min: "), "{said:?}");
+    assert_eq!(site.refusals(), [Refusal::Budget, Refusal::InFlight], "each is recorded once");
+}
+
+#[test]
 fn a_refusal_that_stands_for_long_is_told_to_a_person_once() {
     let mut site = Site::with(WEB);
     site.guard.set_journal_writable(false);

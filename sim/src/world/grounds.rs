@@ -20,6 +20,9 @@ use super::machine::{Fell, Machine, Running};
 /// What was ill this long before the guard's window may still count: it was seen later.
 const SEEN_LATER: Duration = Duration::from_secs(120);
 
+/// A probe that finds it ill may have begun so much earlier.
+const FIRST_PROBE: Duration = Duration::from_millis(100);
+
 /// What is done once in an incident.
 #[derive(Debug, Default)]
 pub(super) struct Once {
@@ -62,7 +65,7 @@ impl World {
         let fell = fell.filter(|fell| fell.after > patience)?;
         let ill = self.now.since(fell.at);
         let takes = probe.confirm_interval * (probe.failure_threshold.get() - 1);
-        (ill < takes)
+        (ill + FIRST_PROBE < takes)
             .then(|| format!("it has been ill for {:.2} s, and nobody confirmed it", ill.as_secs_f64()))
     }
 
