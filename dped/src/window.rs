@@ -99,4 +99,12 @@ mod tests {
     fn exactly_the_window_apart_is_within_it() {
         assert_eq!(counts(&[0, 5, 10]), [1, 2, 0]);
     }
+    #[test]
+    fn what_begins_anew_has_counted_nothing() {
+        let window = Window { failures: NonZeroU32::new(3).unwrap(), within: Duration::from_secs(1) };
+        let mut failures = Failures::default();
+        failures.add(window, Timestamp::ZERO);
+        failures.clear();
+        assert_eq!(failures.add(window, Timestamp::ZERO).failure, 1);
+    }
 }

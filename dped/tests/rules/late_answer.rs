@@ -7,7 +7,7 @@ use cpe_proto::state::State;
 use dped::{Guard, GuardSettings, Order};
 
 use crate::site::words::{deeds, pause_of};
-use crate::site::{Machine, Outcome, Site, seconds};
+use crate::site::{Machine, Site, seconds};
 
 const SHOP: &str = r#"
     name = "shop"
@@ -139,16 +139,13 @@ fn a_restart_of_the_whole_does_not_begin_beside_what_began_elsewhere_while_its_a
 }
 
 #[test]
-fn an_answer_about_one_machines_power_is_not_taken_for_one_about_another() {
-    let mut site = Site::with(SHOP);
+fn an_answer_about_one_restart_is_not_taken_for_one_about_another() {
+    let mut site = slow();
     site.guard = Guard::new(GuardSettings { in_flight_deployable: 2, ..GuardSettings::default() });
-    site.outcomes = vec![Outcome::Late(seconds(0.0)), Outcome::Late(seconds(1.5))];
-    site.order(Order::PowerOff);
-    site.until("web's last stop", 10.0, |site| deeds(site).ends_with(&["stop web/nginx".into()]));
-    site.gate_takes = seconds(4.0);
-    site.run(0.5);
+    site.kill("web/nginx");
+    asked(&mut site);
     site.gate_takes = seconds(0.0);
-    site.until("one is powered off", 10.0, |site| site.acts.len() == 4);
-    assert_eq!(site.acts[3].1.assembly, site.assembly_index("db"), "{}", site.transcript());
-    site.until("both are", 60.0, |site| site.acts.len() == 5);
+    site.kill("db/pg");
+    site.until("one is restarted", 10.0, |site| !site.acts.is_empty());
+    assert_eq!(deeds(&site), ["restart db/pg"], "{}", site.transcript());
 }

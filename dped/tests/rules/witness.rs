@@ -248,25 +248,3 @@ fn a_definition_in_which_assemblies_have_moved_keeps_what_is_known_of_services_p
     site.redefine(&text.replace("address}/", "address}/other"));
     assert_eq!(site.state("web/blog"), State::Starting);
 }
-
-#[test]
-fn a_witness_that_takes_its_time_speaks_until_its_next_word() {
-    let mut site = Site::with(&shop(HTTP));
-    site.latency = crate::site::seconds(1.9);
-    site.cut("web", Some(ChannelFailure::TimedOut));
-    site.run(600.0);
-    let told = site.reasons(EventKind::FaultIsolated);
-    assert!(told.len() == 1 && told[0].starts_with("channel_fault: "), "{told:?}");
-    assert_eq!(site.rungs(), []);
-}
-
-#[test]
-fn a_word_from_before_the_outage_is_none_about_it() {
-    let slow = format!("{HTTP}\n    probe = {{ interval = \"10s\", timeout = \"10s\" }}");
-    let mut site = Site::with(&shop(&slow).replace("timeout = \"2s\"", "timeout = \"500ms\""));
-    site.run(10.0);
-    site.freeze("web");
-    site.until("it is rebooted", 120.0, |site| !site.rungs().is_empty());
-    let told = site.reasons(EventKind::FaultIsolated);
-    assert!(told.len() == 1 && told[0].starts_with("hung: "), "{told:?}");
-}
