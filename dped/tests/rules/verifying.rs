@@ -162,6 +162,7 @@ fn a_replacement_that_nobody_saw_made_and_that_answers_is_connected_to_anew() {
     let mut site = Site::with(&replaced);
     site.recover("web", Some(Rung::Recreate));
     site.until("it is made", 60.0, |site| deeds(site) == ["fence web", "recreate web"]);
+    assert!(site.acts.iter().all(|(_, act)| !act.fenced), "nobody said that it is down: that is verified");
     site.outcomes = vec![Outcome::Unresolved];
     site.reconnects = 0;
     let (to, _) = end(&mut site);

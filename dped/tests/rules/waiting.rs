@@ -96,14 +96,14 @@ fn nothing_that_has_passed_wakes_the_engine() {
 fn a_path_that_answered_before_this_outage_proves_nothing_of_it() {
     let mut site = Site::with(&SHOP.replace("\"2s\", timeout", "\"10s\", timeout"));
     site.canary = false;
-    site.cut("web", Some(ChannelFailure::TimedOut));
-    site.until("its first failure", 20.0, |site| site.state("web") == State::Suspected);
-    site.cut("web", None);
-    site.until("it answers", 20.0, |site| site.state("web") == State::Healthy);
+    site.cut("db", Some(ChannelFailure::TimedOut));
+    site.until("its first failure", 20.0, |site| site.state("db") == State::Suspected);
+    site.cut("db", None);
+    site.until("it answers", 20.0, |site| site.state("db") == State::Healthy);
     site.run(60.0);
-    let db = Target::Channel(site.assembly_index("db"));
+    let web = Target::Channel(site.assembly_index("web"));
     site.forget();
-    site.until("the other one answers", 20.0, |site| site.probes.iter().any(|(_, target)| *target == db));
+    site.until("the other one answers", 20.0, |site| site.probes.iter().any(|(_, target)| *target == web));
     site.run(0.1);
     for name in ["web", "db"] {
         site.freeze(name);
