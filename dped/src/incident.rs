@@ -9,7 +9,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
 use crate::describe;
-use crate::engine::{About, Desired, Engine};
+use crate::engine::{About, Engine};
 use crate::health::ChannelHealth;
 use crate::ladder::Ladder;
 use crate::parts::{Cause, Demand, Phase, Start};
@@ -263,7 +263,7 @@ impl Engine {
         if let Some(said) = self.power_said(index) {
             return said;
         }
-        if self.desired == Desired::PoweredOff && part.power.is_none() {
+        if self.is_left_on(index) {
             return "left as it is: it was added after the power-off, which can be ordered again".to_owned();
         }
         if part.state == State::Healthy || part.state == State::Stopped {

@@ -13,7 +13,7 @@ use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 
 use crate::engine::{About, Desired, Engine, fresh_service};
-use crate::health::HealthEvent;
+use crate::health::{ChannelHealth, HealthEvent};
 use crate::input::PartName;
 use crate::output::{Act, Output};
 use crate::parts::{Cause, Demand, Phase, Start};
@@ -51,17 +51,28 @@ impl Engine {
         }
     }
 
-    /// Ordered again it is tried at once, and of machines that were added meanwhile, too.
+    /// Ordered again it is tried at once, and of machines that were added meanwhile, too. After a plain stop, what answers is stopped once
+    /// more: somebody may have started a service since, and a reload may have added one.
     pub(crate) fn order_power_off(&mut self, now: Timestamp) {
-        if self.desired != Desired::PoweredOff {
-            return self.order_stop(Desired::PoweredOff, now);
-        }
+        let before = self.desired;
+        let say_at = now.after(self.definition().timing.unreachable_notify);
         for index in self.definition().assembly_indices() {
-            if self.assembly(index).power.is_none() {
-                self.stop_afresh(index, now);
+            let part = self.assembly(index);
+            let answers = part.channel == ChannelHealth::Healthy && part.foreign.is_none();
+            let again = before == Desired::Stopped && answers;
+            if !again && !self.is_left_on(index) {
+                continue;
+            }
+            self.stop_afresh(index, now);
+            // What a person holds back himself is not told to him.
+            if self.held_back(index).is_none() {
+                self.assembly_trouble(index).say_at = Some(say_at);
             }
         }
-        self.power_off(Desired::PoweredOff);
+        match before {
+            Desired::PoweredOff => self.power_off(Desired::PoweredOff),
+            Desired::Running | Desired::Stopped => self.order_stop(Desired::PoweredOff, now),
+        }
     }
 
     /// `to`: stopped, or powered off after it.
@@ -306,9 +317,14 @@ impl Engine {
             self.report_drift(&old, index, now);
             if fresh_assemblies[usize::from(index.0)] {
                 self.begin_assembly(index, now);
+                self.tell_left_on(index, now);
             }
             for service in new.services_of(index) {
-                if fresh_services[usize::from(service.0)] && self.desired.runs() {
+                if !fresh_services[usize::from(service.0)] {
+                    continue;
+                }
+                self.stop_before_off(service);
+                if self.desired.runs() {
                     self.service_trouble(service).start = Start::Wanted;
                 }
             }

@@ -8,7 +8,8 @@ mod switch;
 use std::time::Duration;
 
 use cpe_proto::decision::Refusal;
-use cpe_proto::id::{ActionId, AssemblyIndex};
+use cpe_proto::event::EventKind;
+use cpe_proto::id::{ActionId, AssemblyIndex, ServiceIndex};
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::snapshot::{PowerFlight, PowerGoal, PowerSnapshot, Switch};
 use cpe_proto::state::State;
@@ -101,6 +102,37 @@ impl Engine {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// It came to what was powered off: nobody was asked about it, so that nothing is done to it.
+    pub(crate) fn is_left_on(&self, index: AssemblyIndex) -> bool {
+        self.desired == Desired::PoweredOff && self.assembly(index).power.is_none()
+    }
+
+    /// A new assembly that is left as it is is told.
+    pub(crate) fn tell_left_on(&mut self, index: AssemblyIndex, now: Timestamp) {
+        if !self.is_left_on(index) {
+            return;
+        }
+        let shop = &self.definition().name;
+        let reason = format!(
+            "came to what is powered off, and is left as it is; `cpe stop --power-off {shop}` powers it off, too"
+        );
+        if !self.in_maintenance(index) {
+            let message = format!("{} {reason}", self.name_of(About::Assembly(index)));
+            self.output(Output::Notify { incident: None, message: message.into() });
+        }
+        self.report(About::Assembly(index), EventKind::DefinitionLoaded, now, |it| it.reason = reason.into());
+    }
+
+    /// A service of a machine that is still to be powered off is not known to be stopped: it is stopped before.
+    pub(crate) fn stop_before_off(&mut self, service: ServiceIndex) {
+        let power = &self.assembly(self.definition().service(service).assembly).power;
+        if self.desired == Desired::PoweredOff
+            && power.as_ref().is_some_and(|power| power.goal != PowerGoal::Off)
+        {
+            self.service_mut(service).state = State::Unknown;
         }
     }
 

@@ -100,6 +100,9 @@ impl Engine {
                         engine.tell_ours(index, "it is another machine now", now);
                     }
                     engine.begin_assembly(index, now);
+                    if ordered == Desired::PoweredOff {
+                        engine.tell_left_on(index, now);
+                    }
                 }
             }
         }
@@ -317,6 +320,10 @@ impl Engine {
             (trouble.drift, trouble.reason) =
                 (true, "the infrastructure has not said yet whether it has an instance".into());
         }
+        if let Some(power) = &kept.power {
+            let age = power.flight.as_ref().map_or(Duration::ZERO, |it| resumed.age(it.age));
+            self.restore_power(index, power, age, resumed.now);
+        }
         for service in definition.services_of(index) {
             let part = definition.service(service);
             let subject = subject(&part.check);
@@ -326,7 +333,7 @@ impl Engine {
                 None if self.desired.runs() => {
                     self.service_trouble(service).start = Start::Wanted;
                 }
-                None => {}
+                None => self.stop_before_off(service),
             }
         }
         if let Some(past) = &kept.past {
@@ -338,10 +345,6 @@ impl Engine {
         }
         if let Some(step) = &kept.step {
             self.restore_step(index, step, resumed);
-        }
-        if let Some(power) = &kept.power {
-            let age = power.flight.as_ref().map_or(Duration::ZERO, |it| resumed.age(it.age));
-            self.restore_power(index, power, age, resumed.now);
         }
         self.assume_state(index);
     }

@@ -200,7 +200,7 @@ fn another_controllers_machine_is_left_on_and_told() {
     site.forget();
     site.order(Order::PowerOff);
     site.run(900.0);
-    assert_eq!(acts(&site), ["Off db"]);
+    assert_eq!(acts(&site), ["stop mariadb", "Off db"]);
     assert_eq!(site.notified(), ["shop/web is not powered off yet: not_owner; it is tried on"]);
 }
 
@@ -329,4 +329,108 @@ fn what_was_exhausted_and_anothers_before_a_power_off_is_told_anew_after_the_sta
     site.until("a person is told again", 900.0, |site| {
         site.notified().iter().any(|it| it.contains("web is exhausted"))
     });
+}
+
+/// Another machine, that nobody was asked about when the rest was powered off.
+fn with_cache() -> String {
+    format!(
+        "{TWO_TIERS}\n[assemblies.cache]\naddress = \"192.0.2.9\"\nservices.redis.systemd = \"redis.service\"\n"
+    )
+}
+
+fn with_cron() -> String {
+    let cron = "[assemblies.db.services.cron]\nsystemd = \"cron.service\"\n[assemblies.web]";
+    TWO_TIERS.replace("[assemblies.web]", cron)
+}
+
+const LEFT: &str = "shop/cache came to what is powered off, and is left as it is; \
+                    `cpe stop --power-off shop` powers it off, too";
+
+#[test]
+fn a_machine_that_a_reload_adds_to_what_is_powered_off_is_left_as_it_is_and_told_once() {
+    let mut site = powered_off();
+    site.forget();
+    site.redefine(&with_cache());
+    site.run(600.0);
+    site.restart(5.0);
+    site.run(600.0);
+    assert_eq!((acts(&site), site.notified()), (vec![], vec![LEFT]), "{}", site.transcript());
+    assert_eq!(site.host("cache").machine, Machine::Up);
+}
+
+#[test]
+fn a_machine_that_was_added_while_cpe_was_down_is_told_as_well() {
+    let mut site = powered_off();
+    let before = site.written.clone();
+    site.redefine(&with_cache());
+    site.forget();
+    // What an engine that did not hear of it had written down.
+    site.written = before;
+    site.restart(5.0);
+    site.run(600.0);
+    assert_eq!((acts(&site), site.notified()), (vec![], vec![LEFT]), "{}", site.transcript());
+}
+
+#[test]
+fn a_start_takes_a_machine_that_was_added_as_it_finds_it() {
+    let mut site = powered_off();
+    site.redefine(&with_cache());
+    site.run(60.0);
+    site.forget();
+    site.order(Order::Start);
+    site.until("all is well", 180.0, |site| site.view().state == State::Healthy);
+    assert_eq!(acts(&site), ["On db", "On web"]);
+}
+
+#[test]
+fn a_service_that_is_added_to_a_machine_that_is_still_on_is_stopped_before_it_is_off() {
+    for while_down in [false, true] {
+        let mut site = Site::with(TWO_TIERS);
+        site.maintenance(true);
+        site.order(Order::PowerOff);
+        site.run(30.0);
+        let before = site.written.clone();
+        site.redefine(&with_cron());
+        if while_down {
+            site.written = before;
+            site.restart(5.0);
+        }
+        site.run(30.0);
+        site.forget();
+        site.maintenance(false);
+        site.until("all is off", 120.0, all_off);
+        assert!(acts(&site).contains(&"stop cron".to_owned()), "{:?}", acts(&site));
+    }
+}
+
+#[test]
+fn a_machine_that_was_off_when_it_was_added_is_told_once_and_counts_as_off_once_that_is_ordered() {
+    let mut site = powered_off();
+    site.forget();
+    site.redefine(&with_cache());
+    site.machine("cache", Machine::Off);
+    site.run(1800.0);
+    assert_eq!((acts(&site), site.notified()), (vec![], vec![LEFT]), "{}", site.transcript());
+    site.order(Order::PowerOff);
+    site.until("all is off", 120.0, all_off);
+    assert_eq!((acts(&site), site.notified()), (vec![], vec![LEFT]), "{}", site.transcript());
+}
+
+#[test]
+fn what_runs_again_or_anew_since_a_plain_stop_is_stopped_before_its_machine_is_off() {
+    let mut site = Site::with(TWO_TIERS);
+    site.order(Order::Stop);
+    site.until("all is stopped", 60.0, |site| site.view().state == State::Stopped);
+    // Somebody started one by hand, and a reload added another.
+    site.unit("db/mariadb", Unit::Running);
+    site.redefine(&with_cron());
+    site.run(30.0);
+    site.forget();
+    site.order(Order::PowerOff);
+    site.until("all is off", 120.0, all_off);
+    assert!(site.notified().is_empty(), "{:?}", site.notified());
+    let acts = acts(&site);
+    for stop in ["stop mariadb", "stop cron"] {
+        assert!(acts.contains(&stop.to_owned()), "{acts:?}");
+    }
 }
