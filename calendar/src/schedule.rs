@@ -8,7 +8,7 @@ use std::fmt;
 use cpe_proto::definition::Deployable;
 use cpe_proto::id::{AssemblyIndex, Name};
 
-use crate::Calendar;
+use crate::{Calendar, Occurrence};
 
 /// No window is longer (`cpe_proto::definition`), in milliseconds: what was ended before that is of no occurrence that lasts.
 const WINDOW_MAX: u64 = 7 * 24 * 3600 * 1000;
@@ -59,7 +59,7 @@ pub struct Begun {
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
     of: BTreeMap<Name, Scheduled>,
-    /// The ends of the occurrences that were ordered, or that a person ended.
+    /// The ends of the occurrences that were ordered.
     begun: BTreeMap<Place, u64>,
     /// The ends of those of which an engine knows from its start, and which were not ordered yet.
     known: BTreeMap<Place, u64>,
@@ -106,15 +106,6 @@ impl Schedule {
             Some(Window { calendar, places, reason: window.reason.clone() })
         });
         let windows: Vec<Window> = windows.collect();
-        for Window { calendar, places, .. } in &windows {
-            for (place, _) in places {
-                let ended = self.ended.get(place).and_then(|at| calendar.at(*at));
-                if let Some(over) = ended.map(|occurrence| occurrence.to).filter(|to| *to > now) {
-                    let until = self.begun.entry(place.clone()).or_default();
-                    *until = over.max(*until);
-                }
-            }
-        }
         if windows.is_empty() {
             self.of.remove(name);
         } else {
@@ -137,7 +128,7 @@ impl Schedule {
         for Window { calendar, places, .. } in &scheduled.windows {
             let Some(occurrence) = calendar.at(now) else { continue };
             for (place, index) in places {
-                if self.begun.get(place).is_none_or(|until| *until < occurrence.to) {
+                if !is_over(&self.ended, place, occurrence) && !self.is_ordered(place, occurrence) {
                     let until = self.known.entry(place.clone()).or_default();
                     *until = occurrence.to.max(*until);
                     found.push(*index);
@@ -152,7 +143,7 @@ impl Schedule {
         let set_back = now < self.looked;
         self.looked = now;
         self.begun.retain(|_, until| *until > now);
-        let mut found: BTreeMap<Place, Begun> = BTreeMap::new();
+        let mut found: BTreeMap<Place, (Occurrence, &str)> = BTreeMap::new();
         for scheduled in self.of.values_mut().filter(|it| set_back || it.due <= now) {
             scheduled.due = u64::MAX;
             for Window { calendar, places, reason } in &scheduled.windows {
@@ -161,17 +152,25 @@ impl Schedule {
                 if next.from > now {
                     continue;
                 }
-                for (place, _) in places {
-                    let begun = Begun { place: place.clone(), until: next.to, reason: reason.clone() };
-                    let known = found.entry(place.clone()).or_insert_with(|| begun.clone());
-                    if known.until < next.to {
-                        *known = begun;
+                for (place, _) in places.iter().filter(|(place, _)| !is_over(&self.ended, place, next)) {
+                    let last = found.entry(place.clone()).or_insert((next, reason));
+                    if last.0.to < next.to {
+                        *last = (next, reason);
                     }
                 }
             }
         }
-        found.retain(|place, begun| self.begun.get(place).is_none_or(|until| *until < begun.until));
-        found.into_values().collect()
+        let found = found.into_iter().map(|(place, (it, reason))| (place, it, reason.to_owned()));
+        let found: Vec<_> = found.collect();
+        let anew = found.into_iter().filter(|(place, it, _)| !self.is_ordered(place, *it));
+        anew.map(|(place, it, reason)| Begun { place, until: it.to, reason }).collect()
+    }
+
+    /// Whether it is part of what was ordered. One that begins after a person has ended a longer one is not.
+    fn is_ordered(&self, place: &Place, occurrence: Occurrence) -> bool {
+        let Some(until) = self.begun.get(place) else { return false };
+        let after = self.ended.get(place).is_some_and(|at| *at < occurrence.from);
+        *until == occurrence.to || *until > occurrence.to && !after
     }
 
     /// An occurrence was ordered, and is not ordered once more. Where it could not be, it is due again.
@@ -214,13 +213,12 @@ impl Schedule {
         }
         self.ended.retain(|_, at| at.saturating_add(WINDOW_MAX) > now);
         self.ended.insert(place.clone(), now);
-        let Some(scheduled) = self.of.get(&place.deployable) else { return };
-        let of = scheduled.windows.iter().filter(|it| it.places.iter().any(|(known, _)| known == place));
-        for occurrence in of.filter_map(|it| it.calendar.at(now)) {
-            let until = self.begun.entry(place.clone()).or_default();
-            *until = occurrence.to.max(*until);
-        }
     }
+}
+
+/// Whether a person has ended the maintenance of a place within this.
+fn is_over(ended: &BTreeMap<Place, u64>, place: &Place, occurrence: Occurrence) -> bool {
+    ended.get(place).is_some_and(|at| (occurrence.from..occurrence.to).contains(at))
 }
 
 #[cfg(test)]
@@ -323,6 +321,26 @@ mod tests {
         schedule.set(&shop, at("02:45:00"));
         assert_eq!(ordered(&mut schedule, "02:45:00"), Vec::<String>::new(), "nor is a file that was away");
         assert_eq!(schedule.due(at("02:00:00") + DAY).len(), 1);
+    }
+
+    #[test]
+    fn one_that_begins_after_a_person_has_ended_a_longer_one_is_a_window_of_its_own() {
+        let nested = SHOP.replace(
+            "        from = \"03:00\"\n        for = \"2h\"\n        assemblies = [\"web*\"]\n",
+            "        from = \"03:00\"\n        for = \"30m\"\n",
+        );
+        let shop = Deployable::parse("shop.toml", &nested).unwrap();
+        let mut schedule = Schedule::default();
+        schedule.set(&shop, at("01:00:00"));
+        assert_eq!(ordered(&mut schedule, "02:00:00"), ["shop"]);
+        let place = Place::parse("shop").unwrap();
+        schedule.ended(&place, true, at("02:30:00"));
+        assert_eq!(ordered(&mut schedule, "02:59:59"), Vec::<String>::new());
+        assert_eq!(schedule.lasts(&place, at("03:00:00")).map(|it| it.until), Some(at("03:30:00")));
+        assert_eq!(ordered(&mut schedule, "03:00:00"), ["shop"]);
+        assert_eq!(ordered(&mut schedule, "03:00:01"), Vec::<String>::new());
+        schedule.ended(&place, false, at("03:30:00"));
+        assert_eq!(ordered(&mut schedule, "03:30:00"), Vec::<String>::new(), "the longer one stays ended");
     }
 
     #[test]
