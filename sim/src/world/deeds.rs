@@ -362,8 +362,10 @@ impl World {
         let waits = operate.life == self.process.life && self.now <= operate.until;
         if !waits {
             self.truth.done_unseen(operate.member, operate.action);
-            // Of a disk that is made anew when nobody waits for it any more nothing tells.
-            self.machines[operate.machine].units.iter_mut().for_each(|unit| unit.set_up.fresh = false);
+            // Of a disk that is made anew when nobody waits for it any more nothing tells, and it may be set up to be sure.
+            for unit in &mut self.machines[operate.machine].units {
+                (unit.set_up.fresh, unit.set_up.by) = (false, None);
+            }
             return;
         }
         self.machines[operate.machine].booted_by = Some((operate.member, operate.action));
