@@ -297,7 +297,10 @@ impl Engine {
             }
         };
         let part_of = step.part_of;
+        // What it is a step of may be over by now: then it is asked for again, for itself.
+        let stale = part_of.is_some() && self.part_of(service) != part_of;
         if !wanted
+            || stale
             || self.service_held_back(service).is_some() && part_of.is_none()
             || self.foreign(index).is_some()
             || self.assembly(index).channel != ChannelHealth::Healthy

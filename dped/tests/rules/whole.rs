@@ -1,6 +1,7 @@
 //! The deployable's scope (policy.md section 3): the ladder of a machine has ended, so its deployable is restarted around it. What depends
 //! on it lets go before and comes back after it, in order; no other machine is touched; what was taken is given back, whatever comes of it.
 
+use cpe_proto::decision::Refusal;
 use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::{Capabilities, Operation};
 use cpe_proto::rung::Rung;
@@ -354,4 +355,34 @@ fn what_something_rests_on_that_nobody_can_start_is_not_stopped_for_it() {
     let deeds = deeds(&site);
     assert!(!deeds.iter().any(|it| it == "stop web/nginx" || it == "stop app/rails"), "{deeds:?}");
     assert!(deeds.contains(&"stop app/jobs".to_owned()), "{deeds:?}");
+}
+
+#[test]
+fn a_start_that_is_admitted_when_the_restart_that_it_was_a_step_of_is_over_is_asked_for_anew() {
+    // What let go cannot be started for the whole of its time, and the gate answers late.
+    let ending = |free_at: Option<f64>| {
+        let mut site = broken(SHOP);
+        site.until("db is restarted", 600.0, restarted_once);
+        site.mend("db/pg");
+        site.refuses = Some(Refusal::Journal);
+        let begun = site.now;
+        if let Some(free_at) = free_at {
+            site.run(free_at);
+            (site.refuses, site.gate_takes) = (None, seconds(4.0));
+        }
+        let over = |site: &Site| {
+            let told = site.kinds(EventKind::RecoveryFinished);
+            told.iter().any(|event| event.rung == Some(Rung::RestartDeployable))
+        };
+        site.until("it is over", 900.0, over);
+        let (over, acts) = (site.now.since(begun).as_secs_f64(), site.acts.len());
+        site.run(60.0);
+        let stale = site.acts[acts..].iter().any(|(_, action)| action.part_of.is_some());
+        assert!(!stale, "free at {free_at:?}\n{}", site.transcript());
+        over
+    };
+    let over = ending(None);
+    for early in 1..16 {
+        ending(Some(over - f64::from(early) * 0.5));
+    }
 }

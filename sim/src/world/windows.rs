@@ -213,8 +213,10 @@ impl World {
     fn ill_since(&self, definition: &Deployable, action: &Action, at: Timestamp) -> bool {
         let name = (definition.name.clone(), definition.assembly(action.assembly).name.clone());
         let Some(machine) = self.places.get(&name).map(|place| &self.machines[*place]) else { return false };
+        let slow = machine.slow.is_some_and(|(_, until)| until > at);
         let ill = |unit: &Unit| {
-            let shown = unit.lie.is_some_and(|(_, until)| until > at)
+            let shown = slow
+                || unit.lie.is_some_and(|(_, until)| until > at)
                 || unit.flaps.is_some_and(|(_, until)| until > at)
                 || unit.slow.is_some_and(|(_, until)| until > at);
             unit.well_since.is_none() && unit.fell.is_some_and(|fell| fell.at <= at) && !shown
