@@ -171,6 +171,15 @@ impl Engine {
         of_assembly == Some(incident) || of_services.any(|open| open == incident)
     }
 
+    pub(crate) fn is_open(&self, incident: IncidentId) -> bool {
+        self.definition().assembly_indices().any(|index| {
+            let own = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.incident);
+            let services = self.definition().services_of(index);
+            let of = |service| self.service(service).trouble.as_ref().and_then(|trouble| trouble.incident);
+            own == Some(incident) || services.into_iter().any(|service| of(service) == Some(incident))
+        })
+    }
+
     /// Closes every incident of an assembly because of an order.
     pub(crate) fn close_all(&mut self, index: AssemblyIndex, reason: &str, now: Timestamp) {
         let mut open: Vec<(About, IncidentId)> = Vec::new();

@@ -277,6 +277,8 @@ impl Engine {
         let (known, tells) = setup.refused.get_or_insert(Standing::new(now)).again(refusal, patience, now);
         if tells {
             let message = format!("{name}: reconfiguration is refused for {}: {refusal}", span(patience));
+            // It may outlast the incident that it comes from, which is over then.
+            let incident = incident.filter(|it| self.is_open(*it));
             self.output(Output::Notify { incident, message: message.into() });
         }
         if known {

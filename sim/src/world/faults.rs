@@ -334,7 +334,7 @@ impl World {
     /// All faults end, or all but those of units that no restart mends. What is down stays down, and what cpe could not mend is left to it.
     pub fn calm(&mut self, left: Left) {
         self.say(What::Happened("all faults end".to_owned()));
-        let zero = Timestamp::ZERO;
+        let (zero, now) = (Timestamp::ZERO, self.now);
         (self.machines_cut, self.canaries_cut, self.infrastructures_cut) = (zero, zero, zero);
         (self.journal.unwritable_until, self.process.lag, self.process.dies) = (zero, None, None);
         for member in self.process.members.iter_mut().flatten() {
@@ -348,7 +348,12 @@ impl World {
             machine.host_dead_until = zero;
             machine.taken_until = zero;
             for unit in &mut machine.units {
-                (unit.dies_after, unit.flaps, unit.slow, unit.lie) = (None, None, None, None);
+                // What ended only now was not seen truly before.
+                let over = |until: Timestamp| until.min(now);
+                unit.dies_after = None;
+                unit.flaps = unit.flaps.map(|(every, until)| (every, over(until)));
+                unit.slow = unit.slow.map(|(by, until)| (by, over(until)));
+                unit.lie = unit.lie.map(|(lie, until)| (lie, over(until)));
                 unit.broken &= left == Left::Broken;
                 (unit.hangs_until, unit.warns_until) = (zero, zero);
             }
