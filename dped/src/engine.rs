@@ -286,7 +286,7 @@ impl Engine {
             Order::DomainPause { domains, on: false } => {
                 self.paused_domains.retain(|it| !domains.contains(it));
             }
-            Order::Retry { assembly } => self.order_retry(assembly, now),
+            Order::Retry { assembly } => self.order_retry(assembly),
             Order::Recover(wanted) => self.order_recover(wanted, now),
             Order::ConfirmFenced { order, assembly, by } => self.confirm_fenced(order, assembly, &by, now),
             Order::Look { assembly } => self.order_look(assembly, now),

@@ -229,13 +229,12 @@ impl Engine {
         }
     }
 
-    pub(crate) fn order_retry(&mut self, assembly: Option<AssemblyIndex>, now: Timestamp) {
+    pub(crate) fn order_retry(&mut self, assembly: Option<AssemblyIndex>) {
         self.failures.clear();
         for index in self.definition().assembly_indices() {
             if assembly.is_some_and(|only| only != index) {
                 continue;
             }
-            let _ = now;
             if let Some(trouble) = &mut self.assembly_mut(index).trouble {
                 trouble.ladder = Default::default();
                 trouble.told_ended = false;

@@ -483,10 +483,8 @@ impl Site {
     }
 
     pub(crate) fn crash_loop(&mut self, name: &str, dies_after: f64) {
-        let now = self.now;
         let guest = self.guest(name);
         (guest.unit, guest.dies_after, guest.dies_at) = (Unit::Failed, Some(seconds(dies_after)), None);
-        let _ = now;
     }
 
     pub(crate) fn break_for_good(&mut self, name: &str) {
