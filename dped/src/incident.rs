@@ -172,12 +172,7 @@ impl Engine {
     }
 
     pub(crate) fn is_open(&self, incident: IncidentId) -> bool {
-        self.definition().assembly_indices().any(|index| {
-            let own = self.assembly(index).trouble.as_ref().and_then(|trouble| trouble.incident);
-            let services = self.definition().services_of(index);
-            let of = |service| self.service(service).trouble.as_ref().and_then(|trouble| trouble.incident);
-            own == Some(incident) || services.into_iter().any(|service| of(service) == Some(incident))
-        })
+        self.definition().assembly_indices().any(|index| self.incident_held(index, incident))
     }
 
     /// Closes every incident of an assembly because of an order.

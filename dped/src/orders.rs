@@ -1,9 +1,8 @@
 //! What operators order: start, stop, maintenance, pause, retry; and a changed definition.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use std::borrow::Cow;
 
 use cpe_proto::definition::{Assembly, Deployable, Machine};
 use cpe_proto::event::EventKind;

@@ -7,6 +7,7 @@ use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use dped::{Order, Wait};
 
+use crate::site::words::refused;
 use crate::site::{Machine, Site, seconds};
 
 const WEB: &str = r#"
@@ -30,12 +31,6 @@ const WEB: &str = r#"
     [assemblies.db.services.pg]
     systemd = "pg.service"
 "#;
-
-#[track_caller]
-fn refused(site: &Site, order: u64, words: &str) {
-    let said = site.answer(order).expect_err("it is refused");
-    assert!(said.contains(words), "{said}");
-}
 
 #[test]
 fn a_person_restarts_what_is_healthy_and_it_is_told_as_an_incident_of_its_own() {

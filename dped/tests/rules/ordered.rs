@@ -10,7 +10,7 @@ use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use dped::{Guard, GuardSettings, Order};
 
-use crate::site::words::pause_of;
+use crate::site::words::{pause_of, refused};
 use crate::site::{Site, seconds};
 
 const SHOP: &str = r#"
@@ -31,12 +31,6 @@ const SHOP: &str = r#"
     address = "192.0.2.2"
     services.pg.systemd = "pg.service"
 "#;
-
-#[track_caller]
-fn refused(site: &Site, order: u64, words: &str) {
-    let said = site.answer(order).expect_err("it is refused");
-    assert!(said.contains(words), "{said}");
-}
 
 #[test]
 fn a_rung_of_a_service_is_not_for_a_machine_and_a_machine_without_infrastructure_has_none() {

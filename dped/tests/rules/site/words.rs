@@ -30,3 +30,10 @@ pub(crate) fn part(name: &str) -> BTreeSet<PartName> {
 pub(crate) fn pause_of(name: &str, on: bool) -> Order {
     Order::PartsPause { parts: part(name), on, reason: "looking (by ann)".into() }
 }
+
+/// An order by hand that is refused says this.
+#[track_caller]
+pub(crate) fn refused(site: &Site, order: u64, words: &str) {
+    let said = site.answer(order).expect_err("it is refused");
+    assert!(said.contains(words), "{said}");
+}
