@@ -1,6 +1,7 @@
 //! Thousands of worlds drawn from seeds, each an hour long and then until it is healed: real engines and the real guard under every fault
-//! that there is. `cargo test --release -p cpe-sim --test seeds`; `CPE_SEEDS=N` sets how many, `CPE_SEED=K` lives one, prints it, and makes
-//! it small if it fails. What fails is added to `sim/seeds/kept.txt` (`seeds/kept.rs`), and lived first from then on.
+//! that there is. `cargo test --release -p cpe-sim --test seeds`; `CPE_SEEDS=N` sets how many, `CPE_SEEDS_FROM=M` from which on, `CPE_SEED=K`
+//! lives one, prints it, and makes it small if it fails. What fails is added to `sim/seeds/kept.txt` (`seeds/kept.rs`), and lived first from
+//! then on.
 
 #[path = "seeds/kept.rs"]
 mod kept;
