@@ -201,14 +201,26 @@ impl Controller {
         Ok(found[field].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Waits until `cpe status` gives this state.
+    /// Waits until `cpe status` gives this state, and its events tell of it: they are durable a moment later.
     ///
     /// # Errors
     /// When the command fails, or the deadline has passed; the message shows the last events.
     pub fn wait_for_state(&self, name: &str, state: &str, deadline: Duration) -> Result<()> {
         let what = format!("{name} to be {state}");
-        let found = wait::until(&what, deadline, || Ok((self.state_of(name)? == state).then_some(())));
+        let found = wait::until(&what, deadline, || {
+            let is_so = self.state_of(name)? == state && self.is_told(name, state)?;
+            Ok(is_so.then_some(()))
+        });
         wait::explained(found, || self.last_events())
+    }
+
+    /// Whether the newest change of its state that is told of, if any, is one into this.
+    fn is_told(&self, name: &str, state: &str) -> Result<bool> {
+        let (deployable, part) = name.split_once('/').unwrap_or((name, ""));
+        let of = |event: &&Event| {
+            event.is("state_changed") && event.word("deployable") == deployable && event.subject() == part
+        };
+        Ok(self.events()?.iter().rfind(of).is_none_or(|event| event.became(state)))
     }
 
     /// All events so far, oldest first.
