@@ -214,6 +214,16 @@ impl Controller {
         wait::explained(found, || self.last_events())
     }
 
+    /// The same of `cpe status` alone, where no event can be durable.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for_state`].
+    pub fn wait_for_status(&self, name: &str, state: &str, deadline: Duration) -> Result<()> {
+        let what = format!("{name} to be {state}");
+        let found = wait::until(&what, deadline, || Ok((self.state_of(name)? == state).then_some(())));
+        wait::explained(found, || self.last_events())
+    }
+
     /// Whether the newest change of its state that is told of, if any, is one into this.
     fn is_told(&self, name: &str, state: &str) -> Result<bool> {
         let (deployable, part) = name.split_once('/').unwrap_or((name, ""));

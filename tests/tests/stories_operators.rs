@@ -142,7 +142,7 @@ fn while_the_journal_cannot_be_written_nothing_is_done_and_then_it_is() -> Resul
 
         disk.fill()?;
         web.stop_unit("app")?;
-        cpe.wait_for_state("shop/web/app", "failed", SOON)?;
+        cpe.wait_for_status("shop/web/app", "failed", SOON)?;
         wait::until("the journal to be the reason of a refusal", SOON, || {
             let metrics = cpe.metrics()?;
             let unwritable = metrics.lines().any(|line| line == "cpe_journal_writable 0");
