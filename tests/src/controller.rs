@@ -206,12 +206,7 @@ impl Controller {
     /// # Errors
     /// When the command fails, or the deadline has passed; the message shows the last events.
     pub fn wait_for_state(&self, name: &str, state: &str, deadline: Duration) -> Result<()> {
-        let what = format!("{name} to be {state}");
-        let found = wait::until(&what, deadline, || {
-            let is_so = self.state_of(name)? == state && self.is_told(name, state)?;
-            Ok(is_so.then_some(()))
-        });
-        wait::explained(found, || self.last_events())
+        self.wait_until_it_is(name, state, deadline, || self.is_told(name, state))
     }
 
     /// The same of `cpe status` alone, where no event can be durable.
@@ -219,8 +214,19 @@ impl Controller {
     /// # Errors
     /// As [`Self::wait_for_state`].
     pub fn wait_for_status(&self, name: &str, state: &str, deadline: Duration) -> Result<()> {
+        self.wait_until_it_is(name, state, deadline, || Ok(true))
+    }
+
+    fn wait_until_it_is(
+        &self,
+        name: &str,
+        state: &str,
+        deadline: Duration,
+        also: impl Fn() -> Result<bool>,
+    ) -> Result<()> {
         let what = format!("{name} to be {state}");
-        let found = wait::until(&what, deadline, || Ok((self.state_of(name)? == state).then_some(())));
+        let found =
+            wait::until(&what, deadline, || Ok((self.state_of(name)? == state && also()?).then_some(())));
         wait::explained(found, || self.last_events())
     }
 

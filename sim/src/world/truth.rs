@@ -563,7 +563,7 @@ impl World {
         // One that is too slow says nothing in time.
         let reached = self.path_open(place)
             && now.since(machine.cut_until) > patience
-            && machine.slow.is_none_or(|(_, until)| now.since(until) > patience && until <= now);
+            && machine.slow.is_none_or(|(_, until)| now.since(until) > patience);
         let refuses = key && reached && machine.fell.is_some_and(|fell| now.since(fell.at) > patience);
         let ordered = match request.verdict {
             // What says that the key is another one is not silent.
