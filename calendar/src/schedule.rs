@@ -128,7 +128,9 @@ impl Schedule {
         for Window { calendar, places, .. } in &scheduled.windows {
             let Some(occurrence) = calendar.at(now) else { continue };
             for (place, index) in places {
-                if !is_over(&self.ended, place, occurrence) && !self.is_ordered(place, occurrence) {
+                if !is_over(&self.ended, place, occurrence)
+                    && !is_ordered(&self.begun, &self.ended, place, occurrence)
+                {
                     let until = self.known.entry(place.clone()).or_default();
                     *until = occurrence.to.max(*until);
                     found.push(*index);
@@ -160,17 +162,13 @@ impl Schedule {
                 }
             }
         }
-        let found = found.into_iter().map(|(place, (it, reason))| (place, it, reason.to_owned()));
-        let found: Vec<_> = found.collect();
-        let anew = found.into_iter().filter(|(place, it, _)| !self.is_ordered(place, *it));
-        anew.map(|(place, it, reason)| Begun { place, until: it.to, reason }).collect()
-    }
-
-    /// Whether it is part of what was ordered. One that begins after a person has ended a longer one is not.
-    fn is_ordered(&self, place: &Place, occurrence: Occurrence) -> bool {
-        let Some(until) = self.begun.get(place) else { return false };
-        let after = self.ended.get(place).is_some_and(|at| *at < occurrence.from);
-        *until == occurrence.to || *until > occurrence.to && !after
+        found.retain(|place, (it, _)| !is_ordered(&self.begun, &self.ended, place, *it));
+        let begun = |(place, (it, reason)): (Place, (Occurrence, &str))| Begun {
+            place,
+            until: it.to,
+            reason: reason.to_owned(),
+        };
+        found.into_iter().map(begun).collect()
     }
 
     /// An occurrence was ordered, and is not ordered once more. Where it could not be, it is due again.
@@ -214,6 +212,18 @@ impl Schedule {
         self.ended.retain(|_, at| at.saturating_add(WINDOW_MAX) > now);
         self.ended.insert(place.clone(), now);
     }
+}
+
+/// Whether it is part of what was ordered. One that begins after a person has ended a longer one is not.
+fn is_ordered(
+    begun: &BTreeMap<Place, u64>,
+    ended: &BTreeMap<Place, u64>,
+    place: &Place,
+    occurrence: Occurrence,
+) -> bool {
+    let Some(until) = begun.get(place) else { return false };
+    let after = ended.get(place).is_some_and(|at| *at < occurrence.from);
+    *until == occurrence.to || *until > occurrence.to && !after
 }
 
 /// Whether a person has ended the maintenance of a place within this.

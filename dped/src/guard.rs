@@ -497,7 +497,7 @@ impl Guard {
             assembly: request.assembly,
             infrastructure: place.infrastructure.clone(),
             domains: place.domains.into(),
-            until: now.after(self.settings.lease.max(request.give_up * 2)),
+            until: lease::ends(self.settings.lease, request.give_up, now),
             give_up: now.after(request.give_up),
             astray: false,
         };

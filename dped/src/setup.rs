@@ -118,20 +118,16 @@ impl Engine {
         let service = self.definition().service(service);
         let Some(line) = &service.line else { return Ok(service.check.clone()) };
         let filled = self.fill(line)?;
-        if let Check::Direct(asked) | Check::FromGuest(asked) = &service.check {
-            let asked = at_path(asked, &filled)?;
-            return Ok(if service.check.direct().is_some() {
-                Check::Direct(asked)
-            } else {
-                Check::FromGuest(asked)
-            });
+        let line = || {
+            CommandLine::parse(&filled)
+                .map_err(|expected| format!("with its references it is no command line, expected {expected}"))
+        };
+        match &service.check {
+            Check::Direct(asked) => at_path(asked, &filled).map(Check::Direct),
+            Check::FromGuest(asked) => at_path(asked, &filled).map(Check::FromGuest),
+            Check::Nagios(_) => line().map(Check::Nagios),
+            _ => line().map(Check::Command),
         }
-        let line = CommandLine::parse(&filled)
-            .map_err(|expected| format!("with its references it is no command line, expected {expected}"))?;
-        Ok(match &service.check {
-            Check::Nagios(_) => Check::Nagios(line),
-            _ => Check::Command(line),
-        })
     }
 
     /// What an assembly is made with now.

@@ -19,6 +19,11 @@ pub(super) struct Lease {
     pub(super) astray: bool,
 }
 
+/// When one ends that nobody gives back: not before twice the time in which its action is given up.
+pub(super) fn ends(lease: Duration, give_up: Duration, now: Timestamp) -> Timestamp {
+    now.after(lease.max(give_up * 2))
+}
+
 /// What becomes of a lease over a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
@@ -71,7 +76,7 @@ impl Leases {
         now: Timestamp,
     ) -> bool {
         let Some(granted) = self.granted.get_mut(&(key.clone(), action)) else { return false };
-        granted.until = granted.until.max(now.after(lease.max(give_up * 2)));
+        granted.until = granted.until.max(ends(lease, give_up, now));
         granted.give_up = now.after(give_up);
         true
     }
