@@ -87,7 +87,7 @@ pub fn add_guard_waits(status: &mut DeployableStatus, definition: &Deployable, g
         }
         let place =
             Place { infrastructure: definition.infrastructure.clone(), domains: &assembly.failure_domains };
-        let waits = guard.waits(&place).into_iter();
+        let waits = guard.waits(&place, told.state == State::Exhausted).into_iter();
         told.waits
             .extend(waits.map(|(what, until)| Waiting { what: what.into(), until: clock::wall_of(until) }));
     }

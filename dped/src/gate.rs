@@ -32,6 +32,8 @@ pub(crate) struct Plea {
     pub(crate) gates: Vec<Value>,
     pub(crate) age: Duration,
     pub(crate) age_max: Duration,
+    /// It is one of the attempts every `retry_after`.
+    pub(crate) dated_retry: bool,
 }
 
 impl Engine {
@@ -78,7 +80,7 @@ impl Engine {
         let action = self.action_id();
         let decision = self.decision(index, action, &plea, Answer::Admitted, now);
         let phase = Phase::Asked { until: now.after(ADMISSION_TIMEOUT) };
-        let Plea { rung, service, incident, verdict, facts, age, age_max, .. } = plea;
+        let Plea { rung, service, incident, verdict, facts, age, age_max, dated_retry, .. } = plea;
         let recovery = Recovery {
             action,
             rung,
@@ -105,6 +107,7 @@ impl Engine {
             evidence_age_max: age_max,
             give_up: self.definition().timing.action_give_up,
             part_of: None,
+            dated_retry,
         }));
     }
 
@@ -133,19 +136,20 @@ impl Engine {
         };
         let again = Some(now.after(self.pace(index)));
         let patience = self.definition().timing.unreachable_notify;
-        let refused = match part {
+        let (refused, exhausted) = match part {
             Part::Assembly(index) => {
                 let trouble = self.assembly_trouble(index);
                 trouble.wait_until = again;
-                &mut trouble.refused
+                (&mut trouble.refused, trouble.ladder.given_up)
             }
             Part::Service(service) => {
                 let trouble = self.service_trouble(service);
                 trouble.wait_until = again;
-                &mut trouble.refused
+                (&mut trouble.refused, trouble.ladder.given_up)
             }
         };
-        let (known, tells) = refused.get_or_insert(Standing::new(now)).again(refusal, patience, now);
+        let (known, tells) =
+            refused.get_or_insert(Standing::new(now)).again(refusal, exhausted, patience, now);
         if tells {
             let message = format!(
                 "{}: recovery is refused for {}: {refusal}",

@@ -117,6 +117,14 @@ impl Default for GuardSettings {
     }
 }
 
+impl GuardSettings {
+    /// How many machine rungs may be spent when another begins. Dated retries leave half to first attempts: however much is exhausted, what
+    /// has just failed does not wait for it. Where first attempts wait, each place that comes free is theirs.
+    pub(crate) const fn machine_rungs_for(&self, dated_retry: bool) -> usize {
+        if dated_retry { self.machine_rungs.div_ceil(2) } else { self.machine_rungs }
+    }
+}
+
 /// Where an action would be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place<'a> {
@@ -273,20 +281,25 @@ impl Guard {
         self.holds.held(domains).cloned()
     }
 
-    /// What of its limits stands against a machine rung there now and ends by itself: each as a clause, with when that is at the latest.
+    /// What of its limits stands against a machine rung there now, or against the dated retry of one, and ends by itself: each as a clause,
+    /// with when that is at the latest.
     #[must_use]
-    pub fn waits(&self, place: &Place<'_>) -> Vec<(String, Timestamp)> {
+    pub fn waits(&self, place: &Place<'_>, dated_retry: bool) -> Vec<(String, Timestamp)> {
         let closed = self.holds.over(place.domains).filter_map(|(scope, breaker)| match breaker.room() {
             Room::Closed(until) => Some((format!("{scope} is held"), until)),
             Room::Yes(..) | Room::Full(..) => None,
         });
         let mut waits: Vec<_> = closed.collect();
         let spent = place.infrastructure.as_ref().and_then(|name| {
-            let (limit, within) = (self.settings.machine_rungs, self.settings.machine_rungs_within);
-            let oldest = self.leases.oldest_machine_rung(name, limit)?;
-            let what =
+            let (settings, within) = (&self.settings, self.settings.machine_rungs_within);
+            let limit = settings.machine_rungs_for(dated_retry);
+            let frees = self.leases.machine_rung_that_frees(name, limit)?;
+            let mut what =
                 format!("{limit} machine actions in {} on infrastructure {name} are spent", span(within));
-            Some((what, oldest.after(within)))
+            if limit < settings.machine_rungs {
+                what.push_str(", the others are for first attempts");
+            }
+            Some((what, frees.after(within)))
         });
         waits.extend(spent);
         waits
@@ -475,11 +488,12 @@ impl Guard {
             }
             let machine = request.rung.is_some_and(|rung| rung > Rung::RestartService);
             let within = span(settings.machine_rungs_within);
+            let of = if request.dated_retry { " of dated retries" } else { "" };
             if machine
                 && spent(
-                    format!("machine rungs in {within}, infrastructure {name}"),
+                    format!("machine rungs{of} in {within}, infrastructure {name}"),
                     self.leases.machine_rungs(name),
-                    settings.machine_rungs,
+                    settings.machine_rungs_for(request.dated_retry),
                 )
             {
                 return true;

@@ -263,6 +263,7 @@ impl Engine {
             // The order itself is what the action rests on.
             age: Duration::ZERO,
             age_max: self.fresh_for(index),
+            dated_retry: false,
         }
     }
 

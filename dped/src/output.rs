@@ -98,6 +98,8 @@ pub struct Request {
     pub give_up: Duration,
     /// The recovery of the whole deployable that it is a step of: with that one's lease it is admitted, too.
     pub part_of: Option<ActionId>,
+    /// What is exhausted is tried once more (`retry_after`): others' first attempts go before it.
+    pub dated_retry: bool,
 }
 
 /// An admitted action.

@@ -178,17 +178,24 @@ impl Standing {
     }
 
     /// It is refused once more. Whether it was for this reason before, and, once, whether a person must know of it by now. What an
-    /// operator ordered himself is not told to him.
-    pub(crate) fn again(&mut self, refusal: Refusal, patience: Duration, now: Timestamp) -> (bool, bool) {
+    /// operator ordered himself is not told to him, nor that a dated retry waits: that it is exhausted was told.
+    pub(crate) fn again(
+        &mut self,
+        refusal: Refusal,
+        exhausted: bool,
+        patience: Duration,
+        now: Timestamp,
+    ) -> (bool, bool) {
         self.times = self.times.saturating_add(1);
         let bit = 1 << refusal as u16;
         let known = self.given & bit != 0;
         self.given |= bit;
         let ordered = matches!(refusal, Refusal::Maintenance | Refusal::Paused | Refusal::ObserveMode);
-        if ordered {
+        let no_news = ordered || exhausted;
+        if no_news {
             (self.since, self.told) = (now, false);
         }
-        let tells = !ordered && now.since(self.since) >= patience && !self.told;
+        let tells = !no_news && now.since(self.since) >= patience && !self.told;
         self.told |= tells;
         (known, tells)
     }

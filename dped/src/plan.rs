@@ -250,6 +250,7 @@ impl Engine {
             evidence_age_max: self.fresh_for(index),
             give_up: self.definition().timing.action_give_up,
             part_of,
+            dated_retry: false,
         }));
     }
 

@@ -144,6 +144,7 @@ impl Engine {
         let facts = self.facts_of_service(assembly, now);
         let interval = self.definition().service(index).probe.interval;
         let trouble = self.service_trouble(index);
+        let dated_retry = trouble.ladder.given_up;
         let age = trouble.last_failed.map_or(Duration::MAX, |at| now.since(at));
         let evidence = vec![
             value("probe", describe::confirmed(&trouble.reason, trouble.confirmed_by)),
@@ -164,6 +165,7 @@ impl Engine {
             gates: self.own_gates(assembly, Some(index)),
             age,
             age_max: interval * 2,
+            dated_retry,
         }
     }
 
@@ -357,7 +359,7 @@ impl Engine {
         let opened = self.open_assembly_incident(index, now);
         let fresh_for = self.fresh_for(index);
         let trouble = self.assembly_trouble(index);
-        let incident = opened.unwrap_or(IncidentId(0));
+        let (incident, dated_retry) = (opened.unwrap_or(IncidentId(0)), trouble.ladder.given_up);
         let (seen, at, age_max) = match trouble.cause {
             Cause::Channel => (trouble.reason.to_string(), trouble.last_failed, fresh_for),
             Cause::Escalated(service) => {
@@ -403,6 +405,7 @@ impl Engine {
             gates: self.own_gates(index, None),
             age,
             age_max,
+            dated_retry,
         }
     }
 }

@@ -270,7 +270,8 @@ impl Engine {
         let Some(setup) = &mut self.service_mut(service).setup else { return };
         setup.wait_until = Some(again);
         let incident = setup.incident;
-        let (known, tells) = setup.refused.get_or_insert(Standing::new(now)).again(refusal, patience, now);
+        let (known, tells) =
+            setup.refused.get_or_insert(Standing::new(now)).again(refusal, false, patience, now);
         if tells {
             let message = format!("{name}: reconfiguration is refused for {}: {refusal}", span(patience));
             // It may outlast the incident that it comes from, which is over then.

@@ -7,7 +7,8 @@
 //!   A service that waits for another machine is no part of that, and may begin the ladder anew when its time has come.
 //! * Others can fill the budget of a domain, an infrastructure or the fleet only if there are as many other deployables there; then that
 //!   many of their actions are under way at a time.
-//! * As long as the budget of machine actions is spent, so many were begun within its window.
+//! * As long as the budget of machine actions is spent, so many were begun within its window. First attempts have all of it, as soon as
+//!   one waits; dated retries, of which each machine needs one, the part that they may use.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,12 +61,14 @@ struct Work {
     /// How long they take, one after the other.
     takes: Duration,
     machine_rungs: u32,
+    /// Of how many machines these are.
+    machines: u32,
     ladders: Vec<OwnLadder>,
 }
 
 impl Work {
     fn of(it: &Managed<'_>) -> Self {
-        let mut work = Self { takes: Duration::ZERO, machine_rungs: 0, ladders: Vec::new() };
+        let mut work = Self { takes: Duration::ZERO, machine_rungs: 0, machines: 0, ladders: Vec::new() };
         for index in it.definition.assembly_indices() {
             work.add(it, index);
         }
@@ -86,6 +89,7 @@ impl Work {
         let rounds = 1 + u32::from(definition.services_of(index).any(|it| waits_elsewhere(definition, it)));
         let rungs = u32::try_from(rungs).unwrap_or(u32::MAX).saturating_mul(rounds);
         self.machine_rungs = self.machine_rungs.saturating_add(rungs);
+        self.machines = self.machines.saturating_add(rungs.min(1));
         self.takes += machine * rounds;
         let times = if rungs > 0 { 2 } else { 1 };
         for ladder in &services {
@@ -177,16 +181,20 @@ fn domains(definition: &Deployable) -> std::collections::BTreeSet<&Name> {
 
 /// How long machine actions wait for their budget.
 fn windows(all: &[Managed<'_>], works: &[Work], guard: &GuardSettings) -> Duration {
-    let mut rungs: BTreeMap<&Name, u32> = BTreeMap::new();
+    let mut sums: BTreeMap<&Name, (u32, u32)> = BTreeMap::new();
     for (it, work) in all.iter().zip(works) {
         if let Some(infrastructure) = &it.definition.infrastructure {
-            let sum = rungs.entry(infrastructure).or_default();
-            *sum = sum.saturating_add(work.machine_rungs);
+            let (rungs, machines) = sums.entry(infrastructure).or_default();
+            *rungs = rungs.saturating_add(work.machine_rungs);
+            *machines = machines.saturating_add(work.machines);
         }
     }
     // What was spent before the last fault ended is spent for one window more.
-    let windows = rungs.into_values().max().map_or(0, |most| most.div_ceil(limit(guard.machine_rungs)));
-    guard.machine_rungs_within * windows
+    let windows = |(rungs, machines): (u32, u32)| {
+        let first_attempts = rungs.div_ceil(limit(guard.machine_rungs_for(false)));
+        first_attempts.saturating_add(machines.div_ceil(limit(guard.machine_rungs_for(true))))
+    };
+    guard.machine_rungs_within * sums.into_values().map(windows).max().unwrap_or(0)
 }
 
 fn limit(most: usize) -> u32 {

@@ -141,10 +141,10 @@ impl Leases {
         self.granted.values().filter(|lease| lease.infrastructure.as_ref() == Some(name)).count()
     }
 
-    /// The oldest that counts, if as many as that are spent.
-    pub(super) fn oldest_machine_rung(&self, infrastructure: &Name, limit: usize) -> Option<Timestamp> {
-        let times = self.machine_rungs.get(infrastructure).filter(|times| times.len() >= limit)?;
-        times.front().copied()
+    /// The one after which fewer than that many count, if as many are spent.
+    pub(super) fn machine_rung_that_frees(&self, infrastructure: &Name, limit: usize) -> Option<Timestamp> {
+        let times = self.machine_rungs.get(infrastructure)?;
+        times.get(times.len().checked_sub(limit)?).copied()
     }
 
     pub(super) fn machine_rungs(&self, infrastructure: &Name) -> usize {

@@ -126,24 +126,28 @@ fn what_a_machine_waits_for_is_said_with_its_end() {
     let mut yard = Yard::of(&[("az1", 40), ("az2", 40)]);
     let domains = [name("az1")];
     let place = Place { infrastructure: Some(name("prod")), domains: &domains };
-    assert_eq!(yard.guard.waits(&place), []);
+    assert_eq!(yard.guard.waits(&place, false), []);
     for index in 0..9 {
         yard.repaired("az2", index);
         yard.pass(1);
     }
-    assert_eq!(yard.guard.waits(&place), [], "one is left of the budget");
+    assert_eq!(yard.guard.waits(&place, false), [], "one is left of the budget");
     yard.repaired("az2", 9);
     yard.lose("az1", 0..10);
     let until = |seconds: u64| yard.now().after(Duration::from_secs(seconds));
     assert_eq!(
-        yard.guard.waits(&place),
+        yard.guard.waits(&place, false),
         [
             ("failure domain az1 is held".to_owned(), until(120)),
             ("10 machine actions in 10 min on infrastructure prod are spent".to_owned(), until(591)),
         ]
     );
+    let [_, (retries, frees)] = &yard.guard.waits(&place, true)[..] else { panic!("it waits for both") };
+    let said =
+        "5 machine actions in 10 min on infrastructure prod are spent, the others are for first attempts";
+    assert_eq!((retries.as_str(), *frees), (said, until(596)), "then four are left of ten");
     yard.pass(120);
-    assert_eq!(yard.guard.waits(&place).len(), 1, "a slow start is no wait with an end");
+    assert_eq!(yard.guard.waits(&place, false).len(), 1, "a slow start is no wait with an end");
 }
 
 #[test]

@@ -140,6 +140,7 @@ fn silent() -> Request {
         },
         evidence_age: Duration::from_secs(1),
         part_of: None,
+        dated_retry: false,
         evidence_age_max: Duration::from_secs(4),
         give_up: Duration::from_secs(900),
     }

@@ -1,9 +1,13 @@
 //! policy.md section 3: counting, climbing, back-off, caps, and the end of the ladder.
 
+use cpe_proto::decision::{ChannelFact, Facts, Refusal, Verdict};
 use cpe_proto::event::EventKind;
+use cpe_proto::id::{ActionId, AssemblyIndex, Name};
+use cpe_proto::infrastructure::InstanceState;
+use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung::{RebootHard, RebootSoft, Rebuild, Recreate, RestartService};
 use cpe_proto::state::State;
-use dped::Order;
+use dped::{Guard, GuardSettings, Order, Place, Request};
 use expect_test::expect_file;
 
 use crate::site::{Machine, Site, seconds};
@@ -85,7 +89,7 @@ fn data_local_forbids_rebuild_and_recreate_with_a_record() {
         climbs: true,
     };
     let ladder = dped::ladder::Ladder { climbed: true, rebooted: true, ..Default::default() };
-    let choice = dped::ladder::choose(&cpe_proto::decision::Verdict::Hung, false, &ladder, data);
+    let choice = dped::ladder::choose(&Verdict::Hung, false, &ladder, data);
     let local = dped::ladder::Skip::LocalData;
     assert_eq!((choice.rung, choice.skipped), (None, vec![(Rebuild, local), (Recreate, local)]));
 }
@@ -141,6 +145,55 @@ fn exhausted_is_one_notification_then_one_lowest_rung_attempt_every_retry_after_
     assert_eq!(site.state("web/nginx"), State::Exhausted);
     site.guest("web/nginx").broken = false;
     site.until("a dated retry works", 1900.0, |site| site.state("web/nginx") == State::Healthy);
+}
+
+#[test]
+fn the_dated_retries_of_exhausted_machines_leave_room_for_a_first_attempt_and_wait_in_silence() {
+    let mut site = Site::with(&shop("max_rung = \"reboot-hard\"", ""));
+    site.host("web").boot = seconds(1e6);
+    site.freeze("web");
+    site.until("the ladder ended", 7200.0, |site| site.state("web") == State::Exhausted);
+    site.forget();
+    let budget = GuardSettings { machine_rungs_within: seconds(86_400.0), ..GuardSettings::default() };
+    site.guard = Guard::new(budget);
+    retries_of_others(&mut site);
+    site.run(2.0 * 3600.0);
+    assert_eq!(site.refusals(), [Refusal::Budget], "others' retries have had their half");
+    assert_eq!(site.rungs(), []);
+    assert_eq!(site.notified(), [""; 0], "that it is exhausted was told");
+    site.recover("web", Some(RebootHard));
+    site.until("a person's order is no retry", 60.0, |site| site.rungs() == [RebootHard]);
+}
+
+/// Other machines of the same infrastructure are exhausted, too, and tried again as far as the guard lets them.
+fn retries_of_others(site: &mut Site) {
+    let place = Place { infrastructure: site.engine.definition().infrastructure.clone(), domains: &[] };
+    for number in 0..6 {
+        let Ok(other) = Name::parse(&format!("other-{number}")) else { panic!("a name") };
+        let retry = Request {
+            action: ActionId(number),
+            rung: Some(RebootHard),
+            assembly: AssemblyIndex(0),
+            service: None,
+            verdict: Verdict::Hung,
+            facts: Facts {
+                self_trusted: true,
+                held_domain: None,
+                instance: Some(InstanceState::Active),
+                ordered: false,
+                channel: ChannelFact::Dead(ChannelFailure::TimedOut),
+                live_witness: false,
+                path_proven: true,
+            },
+            evidence_age: seconds(0.0),
+            evidence_age_max: seconds(4.0),
+            give_up: seconds(900.0),
+            part_of: None,
+            dated_retry: true,
+        };
+        site.guard.ask(&other, &retry, &place, site.now);
+        site.guard.release(&other, retry.action, site.now);
+    }
 }
 
 #[test]
@@ -243,9 +296,9 @@ fn an_escalated_service_that_runs_again_calls_the_reboot_off() {
     let mut site = Site::with(&shop(CAPPED, ""));
     site.break_for_good("web/nginx");
     site.until("two restarts", 60.0, |site| site.rungs().len() == 2);
-    site.refuses = Some(cpe_proto::decision::Refusal::Budget);
+    site.refuses = Some(Refusal::Budget);
     site.run(30.0);
-    assert_eq!(site.refusals().last(), Some(&cpe_proto::decision::Refusal::Budget));
+    assert_eq!(site.refusals().last(), Some(&Refusal::Budget));
     site.mend("web/nginx");
     site.run(10.0);
     site.refuses = None;

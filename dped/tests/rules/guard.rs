@@ -85,6 +85,40 @@ fn ten_machine_rungs_in_ten_minutes_per_infrastructure() {
 }
 
 #[test]
+fn what_has_just_failed_does_not_wait_for_what_is_exhausted() {
+    // Twenty machines are exhausted, and their retries are due; then another one fails.
+    let mut guard = Guard::new(GuardSettings::default());
+    let place = Place { infrastructure: Some(name("prod")), domains: &[] };
+    let mut reboot = |index: u64, dated_retry: bool, second: u64| {
+        let (key, asked) = (name(&format!("shop-{index}")), request(index, Some(Rung::RebootHard)));
+        let answer = guard.ask(&key, &Request { dated_retry, ..asked }, &place, at(second));
+        guard.release(&key, ActionId(index), at(second));
+        answer
+    };
+    for index in 0..5 {
+        assert_eq!(reboot(index, true, index).0, Answer::Admitted);
+    }
+    let (answer, gates) = reboot(5, true, 20);
+    assert_eq!(answer, Answer::Refused(Refusal::Budget), "half of ten are for first attempts");
+    let last = gates.last().map(|gate| format!("{} {}", gate.name, gate.value));
+    assert_eq!(last.as_deref(), Some("machine rungs of dated retries in 10 min, infrastructure prod 5 of 5"));
+    for index in 20..25 {
+        assert_eq!(reboot(index, false, 30).0, Answer::Admitted);
+    }
+    assert_eq!(reboot(25, false, 31).0, Answer::Refused(Refusal::Budget));
+    assert_eq!(reboot(5, true, 600).0, Answer::Refused(Refusal::Budget), "first attempts go before it");
+    assert_eq!(reboot(25, false, 600).0, Answer::Admitted);
+}
+
+#[test]
+fn where_there_is_room_for_one_machine_action_a_dated_retry_may_have_it() {
+    let mut guard = Guard::new(GuardSettings { machine_rungs: 1, ..GuardSettings::default() });
+    let place = Place { infrastructure: Some(name("prod")), domains: &[] };
+    let retry = Request { dated_retry: true, ..request(1, Some(Rung::RebootHard)) };
+    assert_eq!(guard.ask(&name("shop"), &retry, &place, at(0)).0, Answer::Admitted);
+}
+
+#[test]
 fn a_lease_that_is_never_released_expires() {
     let mut guard = Guard::new(GuardSettings::default());
     assert_eq!(ask(&mut guard, "shop", 1, Some(Rung::RestartService), 0), Answer::Admitted);
@@ -182,6 +216,7 @@ fn request(action: u64, rung: Option<Rung>) -> Request {
         },
         evidence_age: Duration::from_secs(1),
         part_of: None,
+        dated_retry: false,
         evidence_age_max: Duration::from_secs(4),
         give_up: Duration::from_secs(900),
     }

@@ -292,7 +292,7 @@ fn the_guard_says_when_what_it_holds_or_has_spent_is_free_again() {
     let mut site = Site::with(WEB);
     let infrastructure = site.engine.definition().infrastructure.clone();
     let place = |infrastructure| dped::Place { infrastructure, domains: &[] };
-    assert_eq!(site.guard.waits(&place(infrastructure.clone())), []);
+    assert_eq!(site.guard.waits(&place(infrastructure.clone()), false), []);
     let begun = site.now;
     for _ in 0..10 {
         let order = site.recover("web", Some(Rung::RebootSoft));
@@ -301,7 +301,7 @@ fn the_guard_says_when_what_it_holds_or_has_spent_is_free_again() {
     }
     let order = site.recover("web", Some(Rung::RebootSoft));
     refused(&site, order, "budget: machine rungs in 10 min");
-    let waits = site.guard.waits(&place(infrastructure));
+    let waits = site.guard.waits(&place(infrastructure), false);
     let [(what, until)] = &waits[..] else { panic!("{waits:?}") };
     assert_eq!(what, "10 machine actions in 10 min on infrastructure prod are spent");
     assert!(until.since(begun) >= seconds(600.0) && until.since(begun) < seconds(602.0));
