@@ -33,6 +33,24 @@ const WEB: &str = r#"
 "#;
 
 #[test]
+fn an_incident_does_not_end_under_an_order_whose_answer_is_under_way() {
+    let mut site = Site::with(WEB);
+    site.kill("web/nginx");
+    site.until("it runs again", 60.0, |site| {
+        site.rungs().len() == 1 && site.state("web/nginx") == State::Healthy
+    });
+    // It is closed after 15 s of passes, in a moment; the gate takes its time.
+    site.run(8.0);
+    assert_eq!(site.kinds(EventKind::IncidentClosed).len(), 0);
+    site.gate_takes = seconds(4.0);
+    site.recover("web/nginx", None);
+    site.until("it is restarted", 5.0, |site| site.rungs().len() == 2);
+    assert_eq!(site.kinds(EventKind::IncidentClosed).len(), 0, "{}", site.transcript());
+    let begun = site.kinds(EventKind::RecoveryStarted);
+    assert_eq!(begun[0].incident, begun[1].incident);
+}
+
+#[test]
 fn a_person_restarts_what_is_healthy_and_it_is_told_as_an_incident_of_its_own() {
     let mut site = Site::with(WEB);
     let order = site.recover("web/nginx", None);

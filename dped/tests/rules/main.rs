@@ -11,6 +11,7 @@ mod found;
 mod gate;
 mod guard;
 mod hand;
+mod inputs;
 mod isolation;
 mod late_answer;
 mod notices;

@@ -36,6 +36,13 @@ fn its_end_is_told_to_who_was_told_of_it_and_did_not_know() {
 }
 
 #[test]
+fn what_an_earlier_process_told_and_what_a_person_knew_then_is_known_to_the_next_one() {
+    let mut notices = Notices::taken_up(BTreeSet::from([incident(1)]), BTreeSet::from([incident(2)]));
+    assert!(notices.is_acknowledged(&incident(2)) && !notices.tell(incident(2)));
+    assert!(notices.close(&incident(1)), "its end is told");
+}
+
+#[test]
 fn so_many_are_remembered_and_no_more() {
     let mut notices = Notices::default();
     (0..10_000).for_each(|number| assert!(notices.tell(incident(number))));

@@ -33,6 +33,25 @@ const SHOP: &str = r#"
 "#;
 
 #[test]
+fn a_stop_ends_each_open_incident_once() {
+    // Two services have one each, and a machine has one with its service, for which it was rebooted in vain.
+    let mut site = Site::with(SHOP);
+    site.break_for_good("web/nginx");
+    site.until("its machine is rebooted for it", 600.0, |site| site.rungs().contains(&Rung::RebootSoft));
+    site.kill("db/pg");
+    site.until("both are open", 600.0, |site| {
+        site.kinds(EventKind::IncidentOpened).len() == 2 && site.state("web/nginx") == State::Failed
+    });
+    site.order(Order::Stop);
+    site.run(60.0);
+    let mut closed: Vec<_> = site.kinds(EventKind::IncidentClosed).iter().map(|it| it.incident).collect();
+    let mut opened: Vec<_> = site.kinds(EventKind::IncidentOpened).iter().map(|it| it.incident).collect();
+    closed.sort_unstable();
+    opened.sort_unstable();
+    assert_eq!(closed, opened, "{}", site.transcript());
+}
+
+#[test]
 fn a_rung_of_a_service_is_not_for_a_machine_and_a_machine_without_infrastructure_has_none() {
     let mut site = Site::with(SHOP);
     let order = site.recover("web", Some(Rung::RestartService));
