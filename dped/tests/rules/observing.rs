@@ -382,3 +382,11 @@ fn a_probe_that_began_before_evidence_was_voided_says_nothing_when_it_ends() {
     );
     site.until("a fresh probe says so", 30.0, |site| site.state("web/nginx") == State::Suspected);
 }
+
+#[test]
+fn what_no_recovery_can_help_is_told_to_a_person_as_soon_as_it_is_seen() {
+    let mut site = Site::with(WEB);
+    site.unit("web/nginx", Unit::Masked);
+    site.until("it is seen", 5.0, |site| site.state("web/nginx") == State::Misconfigured);
+    assert_eq!(site.notified().len(), 1, "{}", site.transcript());
+}

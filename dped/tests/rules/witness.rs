@@ -6,6 +6,8 @@ use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 
+use dped::Target;
+
 use crate::site::{Machine, Site, Unit};
 
 /// A web server that is probed in the guest and from outside, beside a machine that proves the path.
@@ -247,4 +249,52 @@ fn a_definition_in_which_assemblies_have_moved_keeps_what_is_known_of_services_p
     // Another page is another service.
     site.redefine(&text.replace("address}/", "address}/other"));
     assert_eq!(site.state("web/blog"), State::Starting);
+}
+
+#[test]
+fn a_way_that_cannot_be_tried_when_cpe_starts_is_waited_for_as_long_as_a_machine_may_take_to_start() {
+    let mut site = Site::cold(&shop(HTTP));
+    site.cut("db", Some(ChannelFailure::NotTried));
+    site.run(55.0);
+    assert_eq!(site.state("db"), State::Starting, "startup_grace");
+    site.until("it is not known", 10.0, |site| site.state("db") == State::Unknown);
+}
+
+#[test]
+fn what_was_seen_before_gets_old_with_failure_threshold_probes_that_could_not_be_sent() {
+    let patient = shop(HTTP)
+        .replace("address = \"192.0.2.2\"", "address = \"192.0.2.2\"\nprobe = { failure_threshold = 20 }");
+    let mut site = Site::with(&patient);
+    site.cut("db", Some(ChannelFailure::NotTried));
+    site.run(8.0);
+    assert_eq!(site.state("db"), State::Healthy, "twenty, 500 ms apart");
+    site.until("it is not known", 5.0, |site| site.state("db") == State::Unknown);
+}
+
+#[test]
+fn a_witness_is_asked_as_soon_as_the_channel_beside_it_misses() {
+    let mut site = Site::with(&shop(&format!("{HTTP}\nprobe = {{ interval = \"1m\" }}")));
+    let blog = Target::Service(site.service_index("web/blog"));
+    let asked = |site: &Site| site.probes.iter().filter(|(_, target)| *target == blog).count();
+    site.until("its own turn has come", 90.0, |site| asked(site) > 0);
+    site.run(5.0);
+    site.forget();
+    site.cut("web", Some(ChannelFailure::Refused));
+    site.until("it is asked out of its turn", 10.0, |site| asked(site) > 0);
+    let channel = Target::Channel(site.assembly_index("web"));
+    let missed = site.probes.iter().filter(|(_, target)| *target == channel).count();
+    assert_eq!(missed, 1, "the first one");
+}
+
+#[test]
+fn what_waited_for_its_channel_waits_for_it_no_more_when_it_is_back() {
+    let mut site = Site::with(&shop(HTTP));
+    site.cut("web", Some(ChannelFailure::Refused));
+    site.break_for_good("web/blog");
+    site.until("it waits", 300.0, |site| {
+        site.state("web/nginx") == State::Unknown && site.reason("web/blog").contains("waits for its channel")
+    });
+    site.cut("web", None);
+    site.until("it is back", 60.0, |site| site.state("web/nginx") == State::Healthy);
+    assert!(!site.reason("web/blog").contains("waits for its channel"), "{}", site.reason("web/blog"));
 }
