@@ -1,6 +1,6 @@
 //! What a person orders by hand goes through the same gate (policy.md sections 3, 6 and 7): what his word stands for, and what it does not.
 
-use cpe_proto::decision::{Answer, Refusal};
+use cpe_proto::decision::{Answer, Refusal, Verdict};
 use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::InstanceState;
 use cpe_proto::rung::Rung;
@@ -8,7 +8,7 @@ use cpe_proto::state::State;
 use dped::{Order, Wait};
 
 use crate::site::words::refused;
-use crate::site::{Machine, Site, seconds};
+use crate::site::{Machine, Site, Unit, seconds};
 
 const WEB: &str = r#"
     name = "shop"
@@ -279,17 +279,49 @@ fn what_answers_in_any_way_cannot_be_confirmed_down() {
     assert!(site.confirm_fenced("db").unwrap_err().contains("above max_rung"));
 }
 
+/// What it waits for, and for how many seconds more.
+fn waits(site: &Site, name: &str) -> Vec<(Wait, u64)> {
+    let view = site.view();
+    let waits = match name.contains('/') {
+        true => view.services[usize::from(site.service_index(name).0)].waits.clone(),
+        false => view.assemblies[usize::from(site.assembly_index(name).0)].waits.clone(),
+    };
+    waits.into_iter().map(|it| (it.what, it.until.since(site.now).as_secs())).collect()
+}
+
+#[test]
+fn a_machine_says_what_it_waits_for_from_its_start_to_the_end_of_its_ladder() {
+    let mut site = Site::cold(WEB);
+    site.host("db").boot = seconds(1e6);
+    site.freeze("db");
+    assert_eq!(waits(&site, "db"), [(Wait::Grace, 60)]);
+    site.until("it is rebooted", 300.0, |site| site.rungs() == [Rung::RebootHard]);
+    assert!(matches!(waits(&site, "db")[..], [(Wait::Outcome, _)]), "{:?}", waits(&site, "db"));
+    site.until("its ladder has ended", 3600.0, |site| site.state("db") == State::Exhausted);
+    assert!(matches!(waits(&site, "db")[..], [(Wait::Retry, _)]), "{:?}", waits(&site, "db"));
+    let verdict = site.engine.isolated(site.assembly_index("db"));
+    assert_eq!(verdict, Some((&Verdict::Hung, 11)));
+    assert_eq!(waits(&site, "web"), [], "and what is healthy waits for nothing");
+}
+
+#[test]
+fn a_service_that_is_started_says_how_long_it_may_take() {
+    let mut site = Site::cold(WEB);
+    site.unit("web/nginx", Unit::Stopped);
+    site.guest("web/nginx").broken = true;
+    site.until("it was started", 60.0, |site| site.acts.len() == 1 && !site.in_flight());
+    assert!(
+        matches!(waits(&site, "web/nginx")[..], [(Wait::Grace, 1..=60)]),
+        "{:?}",
+        waits(&site, "web/nginx")
+    );
+    site.until("it has failed", 120.0, |site| site.state("web/nginx") == State::Failed);
+    assert!(waits(&site, "web/nginx").iter().all(|(what, _)| *what != Wait::Grace));
+}
+
 #[test]
 fn each_wait_says_until_when_it_lasts() {
     let mut site = Site::with(WEB);
-    let waits = |site: &Site, name: &str| -> Vec<(Wait, u64)> {
-        let view = site.view();
-        let waits = match name.contains('/') {
-            true => view.services[usize::from(site.service_index(name).0)].waits.clone(),
-            false => view.assemblies[usize::from(site.assembly_index(name).0)].waits.clone(),
-        };
-        waits.into_iter().map(|it| (it.what, it.until.since(site.now).as_secs())).collect()
-    };
     assert_eq!(waits(&site, "web/nginx"), []);
     site.break_for_good("db/pg");
     site.until("a second attempt waits", 60.0, |site| {

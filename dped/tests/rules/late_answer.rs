@@ -7,7 +7,7 @@ use cpe_proto::state::State;
 use dped::{Guard, GuardSettings, Order};
 
 use crate::site::words::{deeds, pause_of};
-use crate::site::{Machine, Site, seconds};
+use crate::site::{Machine, Site, Unit, seconds};
 
 const SHOP: &str = r#"
     name = "shop"
@@ -148,4 +148,38 @@ fn an_answer_about_one_restart_is_not_taken_for_one_about_another() {
     site.kill("db/pg");
     site.until("one is restarted", 10.0, |site| !site.acts.is_empty());
     assert_eq!(deeds(&site), ["restart db/pg"], "{}", site.transcript());
+}
+
+/// One of its units does not run, and its start is asked for.
+fn starting() -> Site {
+    let mut site = Site::cold(SHOP);
+    site.unit("web/nginx", Unit::Stopped);
+    site.gate_takes = seconds(4.0);
+    asked(&mut site);
+    site
+}
+
+#[test]
+fn a_start_that_was_asked_for_before_a_stop_a_pause_or_the_end_of_its_channel_is_not_done() {
+    let mut site = starting();
+    site.order(Order::Stop);
+    site.run(60.0);
+    assert!(!deeds(&site).contains(&"start web/nginx".to_owned()), "{}", site.transcript());
+    let mut site = starting();
+    site.order(pause_of("web/nginx", true));
+    nothing_is_begun(&mut site);
+    let mut site = starting();
+    site.cut("web", Some(ChannelFailure::TimedOut));
+    nothing_is_begun(&mut site);
+}
+
+#[test]
+fn a_stop_that_was_asked_for_before_a_start_is_not_done() {
+    let mut site = slow();
+    site.order(Order::Stop);
+    asked(&mut site);
+    site.order(Order::Start);
+    nothing_is_begun(&mut site);
+    site.run(60.0);
+    assert_eq!(deeds(&site), Vec::<String>::new(), "all of it runs");
 }

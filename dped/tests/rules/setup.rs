@@ -1,11 +1,12 @@
 //! policy.md section 4, its last sentence: an assembly that comes back with another address, and who is told of it.
 
+use cpe_proto::decision::Refusal;
 use cpe_proto::definition::{Check, Direct, ParameterName};
 use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::{InstanceState, Owner};
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
-use dped::{Act, Input, Parameters};
+use dped::{Act, Input, Order, Parameters};
 
 use crate::site::{Machine, Outcome, Site, Unit, seconds};
 
@@ -389,4 +390,76 @@ fn an_address_that_is_none_never_reaches_a_shell_or_an_infrastructure() {
         let (known, missing) = site.engine.made_with(web);
         assert!(!known.contains_key("seed") && missing.is_some(), "{hostile:?}");
     }
+}
+
+#[test]
+fn a_reconfiguration_that_was_asked_for_before_a_stop_is_not_done() {
+    let mut site = site(SHOP);
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("it is recreated", 300.0, |site| steps(site) == ["recreate"]);
+    site.gate_takes = seconds(4.0);
+    let db = site.service_index("db/mariadb");
+    site.until("the database is well", 120.0, |site| {
+        site.view().services[usize::from(db.0)].state == State::Healthy
+    });
+    site.until("the gate has admitted", 120.0, |site| !site.leases.is_empty());
+    site.order(Order::Stop);
+    site.run(120.0);
+    assert_eq!(steps(&site), ["recreate"], "{}", site.transcript());
+    assert_eq!(site.view().state, State::Stopped);
+}
+
+#[test]
+fn a_reconfiguration_that_the_gate_refuses_is_told_as_one() {
+    let mut site = site(SHOP);
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("it is recreated", 300.0, |site| steps(site) == ["recreate"]);
+    site.refuses = Some(Refusal::Budget);
+    site.until("it is refused", 300.0, |site| !site.kinds(EventKind::RecoveryRefused).is_empty());
+    assert_eq!(site.reasons(EventKind::RecoveryRefused)[0], "reconfigure: budget");
+}
+
+#[test]
+fn after_a_retry_a_reconfiguration_that_was_given_up_is_tried_at_once() {
+    let mut site = site(SHOP);
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("it is recreated", 300.0, |site| steps(site) == ["recreate"]);
+    site.until("it is healthy", 300.0, |site| site.state("db") == State::Healthy);
+    site.outcomes = vec![Outcome::Fails; 3];
+    let told = |site: &Site| site.notified().iter().any(|it| it.contains("could not be reconfigured"));
+    site.until("a person is told", 300.0, told);
+    site.until("the other is reconfigured", 120.0, |site| steps(site).len() == 5);
+    site.run(30.0);
+    assert_eq!(steps(&site).len(), 5, "not before retry_after, though the other one worked");
+    site.order(Order::Retry { assembly: None });
+    site.until("it is tried", 10.0, |site| steps(site).len() == 6);
+}
+
+#[test]
+fn it_is_known_what_a_service_runs_with_and_how_it_is_probed_now() {
+    let mut site = site(&SHOP.replace(
+        "services.static.systemd = \"static.service\"",
+        r#"services.static.http = "http://192.0.2.3/{db.name}"
+    services.inside = { http = "http://127.0.0.1/{db.name}", from = "guest" }
+    services.plugin.nagios = "check_tcp -H {db.address}"
+    services.script.command = "probe {db.address}""#,
+    ));
+    let check = |site: &Site, name: &str| site.engine.check(site.service_index(name));
+    let path = |asked: &Direct| match asked {
+        Direct::Http(http) => http.url.path.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(check(&site, "web/static"), Ok(Check::Direct(asked)) if path(&asked) == "/db"));
+    assert!(matches!(check(&site, "web/inside"), Ok(Check::FromGuest(asked)) if path(&asked) == "/db"));
+    assert!(matches!(check(&site, "web/plugin"), Ok(Check::Nagios(_))));
+    assert!(matches!(check(&site, "web/script"), Ok(Check::Command(_))));
+    let app = site.service_index("app/app");
+    let runs_with = |site: &Site| site.engine.parameters(app);
+    assert_eq!(runs_with(&site), parameters(&[("db", "10.0.0.1"), ("mode", "fast")]));
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("it is recreated", 300.0, |site| steps(site) == ["recreate"]);
+    assert_eq!(runs_with(&site), parameters(&[("db", "10.0.0.1"), ("mode", "fast")]), "still");
+    site.until("it is told", 300.0, |site| steps(site).len() > 1);
+    site.run(10.0);
+    assert_eq!(runs_with(&site), parameters(&[("db", "10.0.0.2"), ("mode", "fast")]));
 }
