@@ -109,6 +109,92 @@ fn where_it_does_not_help_what_let_go_comes_back_and_the_second_failure_ends_the
 }
 
 #[test]
+fn what_cannot_be_stopped_is_tried_three_times_with_a_pause_and_then_not_waited_for() {
+    let mut site = broken(SHOP);
+    site.outcomes = vec![Outcome::Fails; 5];
+    site.until("the machine is restarted", 300.0, restarted_once);
+    assert_eq!(
+        deeds(&site),
+        [
+            "stop app/jobs",
+            "stop web/nginx",
+            "stop app/jobs",
+            "stop web/nginx",
+            "stop app/jobs",
+            "stop web/nginx",
+            "stop app/rails",
+            "restart-deployable db"
+        ],
+        "jobs would not go three times, nginx went in the end"
+    );
+    let after = |index: usize| site.acts[index].0.since(site.acts[index - 2].0);
+    assert!(after(2) >= seconds(0.9) && after(4) >= seconds(1.8), "{}", site.transcript());
+    let lead = site.acts[7].1.incident;
+    assert!(lead.is_some() && site.acts.iter().all(|(_, action)| action.incident == lead), "one incident");
+}
+
+#[test]
+fn it_is_over_when_what_let_go_is_back_or_has_been_waited_for() {
+    let mut site = broken(SHOP);
+    site.until("the machine is restarted", 300.0, restarted_once);
+    site.mend("db/pg");
+    let over = |site: &Site| {
+        let ends = site.kinds(EventKind::RecoveryFinished);
+        ends.iter().any(|it| it.rung == Some(Rung::RestartDeployable))
+    };
+    site.until("it is over", 300.0, over);
+    assert_eq!(deeds(&site).last().map(String::as_str), Some("start web/nginx"), "{}", site.transcript());
+    assert_eq!(site.state("web/nginx"), State::Healthy);
+}
+
+#[test]
+fn a_restart_that_did_not_help_is_told_as_failed_when_what_let_go_is_back() {
+    let mut site = broken(SHOP);
+    site.until("a person is told", 900.0, |site| !site.notified().is_empty());
+    let ends = site.kinds(EventKind::RecoveryFinished);
+    let end = ends.iter().find(|it| it.rung == Some(Rung::RestartDeployable));
+    assert_eq!(end.and_then(|it| it.to), Some(State::Failed), "{}", site.transcript());
+}
+
+#[test]
+fn it_reaches_what_is_after_a_machine_of_which_a_part_let_go_and_nothing_that_rests_elsewhere() {
+    let more = SHOP.replace(
+        "static.service\"",
+        "static.service\"\n    services.feed = { systemd = \"feed.service\", after = [\"mail/postfix\"] }",
+    ) + r#"
+    [assemblies.cdn]
+    address = "192.0.2.5"
+    after = ["web"]
+    services.varnish.systemd = "varnish.service"
+    [assemblies.news]
+    address = "192.0.2.6"
+    after = ["mail"]
+    services.mailman.systemd = "mailman.service"
+"#;
+    let mut site = broken(&more);
+    site.until("the machine is restarted", 300.0, restarted_once);
+    let mut stopped = deeds(&site);
+    stopped.sort_unstable();
+    assert_eq!(
+        stopped,
+        ["restart-deployable db", "stop app/jobs", "stop app/rails", "stop cdn/varnish", "stop web/nginx"]
+    );
+}
+
+#[test]
+fn what_let_go_for_a_machine_that_is_defined_no_more_is_started_again() {
+    let mut site = broken(SHOP);
+    site.until("two have let go", 60.0, |site| deeds(site).len() == 2 && !site.in_flight());
+    let (before, after) = SHOP.split_once("    [assemblies.db]").unwrap_or_default();
+    let (_, after) = after.split_once("    [assemblies.app]").unwrap_or_default();
+    site.redefine(&format!("{before}    [assemblies.app]{}", after.replace("after = [\"db\"]", "")));
+    site.until("all of it runs", 120.0, |site| site.view().state == State::Healthy);
+    let mut started: Vec<String> = deeds(&site).into_iter().filter(|it| it.starts_with("start")).collect();
+    started.sort_unstable();
+    assert_eq!(started, ["start app/jobs", "start web/nginx"], "{}", site.transcript());
+}
+
+#[test]
 fn a_machine_that_does_not_come_back_takes_nothing_with_it() {
     let mut site = broken(SHOP);
     site.host("db").boot = seconds(1e6);
