@@ -25,6 +25,7 @@ mod restart;
 mod setup;
 mod site;
 mod telling;
+mod twice;
 mod verifying;
 mod waiting;
 mod whole;
