@@ -7,12 +7,12 @@ use std::time::Duration;
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{ActionId, IncidentId};
 use cpe_proto::rung::Rung;
-use cpe_proto::snapshot::{Past, Snapshot, Stage};
+use cpe_proto::snapshot::{AssemblySnapshot, AstraySnapshot, Past, Snapshot, Stage, WholeStage};
 use cpe_proto::state::State;
 use dped::{Engine, Order, Seed};
 
 use crate::site::words::pause_of;
-use crate::site::{Outcome, Site, seconds};
+use crate::site::{Outcome, Site, Unit, seconds};
 
 const SHOP: &str = r#"
     name = "shop"
@@ -79,8 +79,25 @@ fn is_read_as_written(site: &mut Site, span: u32, story: impl Fn(&mut Site, u32)
         let written = site.engine.snapshot(site.now);
         let once = again(site, &written);
         assert_eq!(once, again(site, &once), "at {}\n{}", site.now, site.transcript());
+        for (before, after) in written.assemblies.iter().zip(&once.assemblies) {
+            may_still_be_done(before, after);
+        }
         assert_eq!(assumed(once), assumed(written), "at {}\n{}", site.now, site.transcript());
     }
+}
+
+/// What is in flight at a machine when cpe ends may be done for `action_give_up` (15 min) after it was begun.
+fn may_still_be_done(before: &AssemblySnapshot, after: &AssemblySnapshot) {
+    let in_flight =
+        before.recovery.iter().filter(|it| it.service.is_none() && it.whole == WholeStage::Machine);
+    let in_flight = in_flight.filter(|it| before.astray.iter().all(|known| known.action != it.action));
+    let mut expected = before.astray.clone();
+    expected.extend(in_flight.map(|it| AstraySnapshot {
+        action: it.action,
+        makes: it.rung.replaces() && it.stage != Some(Stage::Fencing),
+        left: seconds(900.0).saturating_sub(it.age.into()).into(),
+    }));
+    assert_eq!(after.astray, expected);
 }
 
 fn site() -> Site {
@@ -159,4 +176,60 @@ fn while_what_let_go_for_a_restart_that_came_to_nothing_is_given_back() {
         "{}",
         site.transcript()
     );
+}
+
+#[test]
+fn a_restart_of_cpe_brings_no_retry_of_what_is_exhausted_before_its_time() {
+    let mut site = site();
+    site.host("db").boot = seconds(1e6);
+    site.freeze("db");
+    site.until("its ladder has ended", 7200.0, |site| site.state("db") == State::Exhausted);
+    site.until("a retry has failed", 1200.0, |site| {
+        !site.in_flight() && site.state("db") == State::Exhausted
+    });
+    let tried = site.acts.len();
+    site.restart(10.0);
+    site.run(300.0);
+    assert_eq!(site.acts.len(), tried, "{}", site.transcript());
+    site.until("it is tried", 900.0, |site| site.acts.len() > tried);
+}
+
+#[test]
+fn what_is_in_flight_when_cpe_ends_counts_as_an_attempt_of_what_it_was_for_and_of_nothing_else() {
+    let mut site = site();
+    site.kill("app/rails");
+    site.unit("app/jobs", Unit::Failed);
+    site.outcomes = vec![Outcome::Lost];
+    site.until("one is under way", 10.0, |site| site.acts.len() == 1);
+    let written = site.engine.snapshot(site.now);
+    let attempts = |service: usize| {
+        let past = written.assemblies[1].services[service].past.as_ref();
+        past.map(|past| (past.ladder.rung, past.ladder.attempts))
+    };
+    assert_eq!(attempts(0), Some((Some(Rung::RestartService), 1)));
+    assert_eq!(attempts(1), Some((None, 0)));
+}
+
+#[test]
+fn a_stop_under_way_is_written_down_as_one() {
+    let mut site = site();
+    site.outcomes = vec![Outcome::Lost];
+    site.order(Order::Stop);
+    site.until("one is being stopped", 10.0, |site| site.acts.len() == 1);
+    let written = site.engine.snapshot(site.now);
+    let step = written.assemblies[1].step.as_ref();
+    assert_eq!(step.map(|step| step.towards), Some(cpe_proto::snapshot::Desired::Stopped));
+}
+
+#[test]
+fn what_was_being_started_when_cpe_ended_has_what_is_left_of_its_grace() {
+    let mut site = Site::cold(SHOP);
+    site.host("db").address = Some("10.0.0.1".into());
+    site.unit("app/jobs", Unit::Failed);
+    site.guest("app/jobs").broken = true;
+    site.until("it was started", 60.0, |site| site.acts.len() == 1 && !site.in_flight());
+    site.restart(2.0);
+    site.run(15.0);
+    assert_eq!(site.kinds(EventKind::IncidentOpened).len(), 0, "{}", site.transcript());
+    site.until("it has failed", 30.0, |site| site.state("app/jobs") == State::Failed);
 }
