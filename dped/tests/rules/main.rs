@@ -20,6 +20,7 @@ mod ordered;
 mod owner;
 mod phase;
 mod power;
+mod power_late;
 mod reload;
 mod restart;
 mod setup;

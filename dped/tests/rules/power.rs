@@ -9,7 +9,7 @@ use dped::{Act, Desired, Order, Switch};
 
 use super::site::{Machine, Outcome, Site, Unit};
 
-const TWO_TIERS: &str = r#"
+pub(crate) const TWO_TIERS: &str = r#"
     name = "shop"
     infrastructure = "prod"
     probe = { interval = "2s" }
@@ -28,7 +28,7 @@ const TWO_TIERS: &str = r#"
 "#;
 
 /// What was begun, in order.
-fn acts(site: &Site) -> Vec<String> {
+pub(crate) fn acts(site: &Site) -> Vec<String> {
     let definition = site.engine.definition();
     let said = |act: Act, machine: &str| match act {
         Act::Power(switch) => format!("{switch:?} {machine}"),
@@ -42,12 +42,12 @@ fn acts(site: &Site) -> Vec<String> {
         .collect()
 }
 
-fn all_off(site: &Site) -> bool {
+pub(crate) fn all_off(site: &Site) -> bool {
     site.hosts.iter().all(|host| host.machine == Machine::Off)
         && site.view().assemblies.iter().all(|it| &*it.reason == "powered off")
 }
 
-fn powered_off() -> Site {
+pub(crate) fn powered_off() -> Site {
     let mut site = Site::with(TWO_TIERS);
     site.order(Order::PowerOff);
     site.until("all is off", 60.0, all_off);
