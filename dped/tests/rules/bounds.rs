@@ -120,6 +120,78 @@ fn what_definitions_come_to_at_worst_is_written_down() {
     expect_file!["../tables/bounds.txt"].assert_eq(&text);
 }
 
+/// One of many shops: a shop server that waits for its database, on two machines of one zone and one infrastructure.
+fn one_of_many(number: usize, timing: &str, machine: &str) -> Deployable {
+    parsed(&format!(
+        r#"
+        name = "shop-{number}"
+        infrastructure = "prod"
+        {timing}
+        {CLIMBS}
+        deployable = {{ failures = 3, within = "1d" }}
+        relocate = {{ zone = "az2" }}
+        [assemblies.db]
+        address = "192.0.2.1"
+        failure_domains = ["az1"]
+        {machine}
+        services.pg.systemd = "pg.service"
+        [assemblies.web]
+        address = "192.0.2.2"
+        failure_domains = ["az1"]
+        {machine}
+        services.nginx = {{ systemd = "nginx.service", after = ["db/pg"] }}
+        services.cron = {{ systemd = "cron.service", after = ["nginx"] }}
+    "#
+    ))
+}
+
+#[test]
+fn what_a_zone_of_many_deployables_comes_to_at_worst_is_written_down() {
+    let guard = GuardSettings::default();
+    let mut text = String::new();
+    for (what, count, timing, machine, evacuated) in [
+        ("sixty shops", 60, "", "data = \"none\"\nmax_rung = \"relocate\"", false),
+        (
+            "sixty shops in a zone that can be evacuated",
+            60,
+            "",
+            "data = \"none\"\nmax_rung = \"relocate\"",
+            true,
+        ),
+        ("six shops", 6, "", "", false),
+        (
+            "a shop whose infrastructure is slow",
+            1,
+            "timing = { action_give_up = \"3h\", machine_action_timeout = \"1h\", retry_after = \"4h\" }",
+            "",
+            false,
+        ),
+    ] {
+        let all: Vec<Deployable> = (0..count).map(|number| one_of_many(number, timing, machine)).collect();
+        // Without canaries its peers prove the path.
+        let answers = |it: &Deployable| bounds::answers_every(&it.assemblies[0].probe);
+        let assumed = |it: &Deployable| Assumptions::of(it, Some(answers(it)));
+        let managed: Vec<_> =
+            all.iter().map(|it| Managed { definition: it, assumed: assumed(it), evacuated }).collect();
+        let healed = bounds::healed(&managed, &guard);
+        text.push_str(&format!("{what}\n  healed: {}\n", span(healed.total())));
+        for (summand, _, of) in healed.summands() {
+            text.push_str(&format!("    {summand}: {}\n", span(of)));
+        }
+        let rates: Vec<Rates> = all.iter().map(|it| bounds::rates(it, &assumed(it), &guard)).collect();
+        text.push_str(&format!("  in any {}, one: {}\n", span(RATE_WINDOW), told(&rates[0])));
+        text.push_str(&format!("  all: {}\n", told(&bounds::together(&rates, &guard))));
+        let Some(hung) = bounds::hung_machine(&all[0], AssemblyIndex(0), &assumed(&all[0])) else { continue };
+        for rung in Rung::ALL {
+            if let Some(by) = hung.repaired_by(rung) {
+                text.push_str(&format!("  a hung database is repaired by {rung} within {}\n", span(by)));
+            }
+        }
+        text.push_str(&format!("  or exhausted within {}\n", span(hung.exhausted)));
+    }
+    expect_file!["../tables/bounds-zone.txt"].assert_eq(&text);
+}
+
 #[test]
 fn a_fault_is_found_within_its_bound_whenever_it_happens() {
     for (what, text) in cases() {
@@ -351,6 +423,9 @@ fn timers_that_contradict_each_other_are_found_and_those_that_do_not_are_left() 
         ),
         ("stable_for = \"10m\"", "[escalation]\nservice = { failures = 1, within = \"5m\" }"),
         ("", "[escalation]\ndeployable = { failures = 3, within = \"10m\" }"),
+        ("", "[escalation]\ndeployable = { failures = 1, within = \"1s\" }"),
+        ("", "[escalation]\nassembly = { failures = 1, within = \"1s\" }"),
+        ("", "timing = { retry_after = \"2m\" }"),
         ("", "[escalation]\nrelocate = { zone = \"az2\" }"),
     ] {
         text.push_str(&format!("{probe} {}\n", more.replace('\n', " ").trim()));
