@@ -10,7 +10,8 @@ use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use cpe_proto::time::Timestamp;
 use dped::audit::{
-    Auditor, DecisionRecord, Finding, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX, Records, audit,
+    Auditor, DecisionRecord, Finding, Hold, HoldKind, IncidentRecord, Notified, OPEN_MAX, Record, Records,
+    audit,
 };
 
 const MINUTE: u64 = 60_000;
@@ -227,6 +228,52 @@ fn rule_3_a_new_instance_is_made_only_after_the_old_one_was_said_to_be_down() {
     records.intents[0].created = Some(time + 50);
     records.events.push(event(20, time + 40, EventKind::Fenced, "the old instance is off", Some(2)));
     assert_eq!(audit(&records), []);
+}
+
+#[test]
+fn a_creation_that_was_begun_twice_is_found() {
+    let mut records = night();
+    let time = records.intents[0].time;
+    records.intents[0].created = Some(time + 50);
+    records.events.push(event(20, time + 40, EventKind::Fenced, "the old instance is off", Some(2)));
+    let mut auditor = looked_at(&records, |_| {});
+    auditor.add(Record::Created(&name("shop"), ActionId(2), time + 60));
+    auditor.end();
+    let found: Vec<_> = auditor.findings().into_iter().map(|it| (it.rule, it.what)).collect();
+    assert_eq!(found, [(4, "action 2 began 2 creations".to_owned())]);
+}
+
+/// What is found of a step at 9 min, on a machine that another controller has marked at 7 min.
+fn on_a_foreign_machine(act: &str, meanwhile: impl FnOnce(&mut Records)) -> Vec<String> {
+    let mut records = night();
+    let mut marked = event(20, 7 * MINUTE, EventKind::OwnerChanged, "foreign: controller east", None);
+    marked.event.service = None;
+    records.events.push(marked);
+    records.intents.push(step(9 * MINUTE, act));
+    meanwhile(&mut records);
+    audit(&records).into_iter().map(|it| it.what).collect()
+}
+
+#[test]
+fn rule_2_a_step_on_another_controllers_machine() {
+    let mut ours = event(21, 8 * MINUTE, EventKind::OwnerChanged, "ours: it was given back", None);
+    ours.event.service = None;
+    let removed = |of: &str| {
+        let mut record = event(21, 8 * MINUTE, EventKind::DefinitionLoaded, "removed", None);
+        (record.deployable, record.event.assembly, record.event.service) = (Some(name(of)), None, None);
+        record
+    };
+    let found = ["start-service of shop/web was begun while it was another controller's"];
+    assert_eq!(on_a_foreign_machine("start-service", |_| {}), found);
+    assert_eq!(on_a_foreign_machine("start-service", |records| records.events.push(ours)), [""; 0]);
+    let managed_no_more =
+        on_a_foreign_machine("start-service", |records| records.events.push(removed("shop")));
+    assert_eq!(managed_no_more, [""; 0], "nobody looks any more");
+    let another = on_a_foreign_machine("start-service", |records| records.events.push(removed("shop-2")));
+    assert_eq!(another, found);
+    let mut records = night();
+    records.intents.insert(0, step(4 * MINUTE, "start-service"));
+    assert_eq!(audit(&records), [], "a step of a start is not held back by maintenance");
 }
 
 #[test]
@@ -689,7 +736,7 @@ fn looked_at(records: &Records, before: impl FnOnce(&mut Auditor)) -> Auditor {
 #[test]
 fn records_are_looked_at_in_the_order_of_their_times() {
     let records = night();
-    let times: Vec<u64> = records.in_order().iter().map(dped::audit::Record::time).collect();
+    let times: Vec<u64> = records.in_order().iter().map(Record::time).collect();
     assert!(times.is_sorted(), "{times:?}");
     assert_eq!((times.first(), times.last()), (Some(&(MINUTE - 100)), Some(&(8 * MINUTE))));
 }

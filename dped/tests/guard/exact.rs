@@ -103,7 +103,23 @@ fn a_pause_of_everything_is_known() {
     assert!(!yard.guard.paused());
     yard.guard.set_paused(true);
     assert!(yard.guard.paused());
-    assert_eq!(yard.reboot("az1", 0), Answer::Refused(Refusal::Paused));
+    let (answer, gates) = yard.ask("az1", 0, silent());
+    assert_eq!(answer, Answer::Refused(Refusal::Paused));
+    assert_eq!((&*gates[0].name, &*gates[0].value), ("fleet", "paused"));
+}
+
+#[test]
+fn that_something_is_begun_is_written_down() {
+    let mut yard = Yard::of(&[("az1", 10)]);
+    assert_eq!(yard.reboot("az1", 0), Answer::Admitted);
+    let (now, action) = (yard.now(), ActionId(1));
+    let begins = |yard: &mut Yard, of: usize| {
+        yard.guard.begins(&machine("az1", of), action, Duration::from_secs(900), now);
+        wrote(yard)
+    };
+    assert!(wrote(&mut yard));
+    assert!(begins(&mut yard, 0));
+    assert!(!begins(&mut yard, 1), "it holds no lease");
 }
 
 #[test]

@@ -111,6 +111,29 @@ fn what_has_just_failed_does_not_wait_for_what_is_exhausted() {
 }
 
 #[test]
+fn a_step_of_a_recovery_that_holds_no_lease_has_no_place_beside_another_action() {
+    let mut guard = Guard::new(GuardSettings::default());
+    assert_eq!(ask(&mut guard, "shop", 1, Some(Rung::RestartService), 0), Answer::Admitted);
+    let place = Place { infrastructure: Some(name("prod")), domains: &[] };
+    let mut step = |whole: u64| {
+        let assembly = AssemblyIndex(1);
+        let step = Request { assembly, part_of: Some(ActionId(whole)), ..request(2, None) };
+        guard.ask(&name("shop"), &step, &place, at(1)).0
+    };
+    assert_eq!(step(7), Answer::Refused(Refusal::Budget));
+    assert_eq!(step(1), Answer::Admitted, "that one has the deployable's place");
+}
+
+#[test]
+fn what_nobody_carries_on_is_in_flight_also_when_another_engine_of_its_deployable_goes() {
+    let mut guard = Guard::new(GuardSettings::default());
+    assert_eq!(ask(&mut guard, "shop", 1, Some(Rung::RebootHard), 0), Answer::Admitted);
+    guard.part(&name("shop"));
+    guard.revoke(&name("shop"), |_| false, at(10));
+    assert_eq!(guard.in_flight(), 1, "nobody saw it end");
+}
+
+#[test]
 fn where_there_is_room_for_one_machine_action_a_dated_retry_may_have_it() {
     let mut guard = Guard::new(GuardSettings { machine_rungs: 1, ..GuardSettings::default() });
     let place = Place { infrastructure: Some(name("prod")), domains: &[] };
