@@ -1,8 +1,8 @@
 //! policy.md section 6: "one action at the shared point if an adapter can (evacuate a dead hypervisor)".
 
-use cpe_proto::decision::{Answer, Refusal};
+use cpe_proto::decision::{Answer, ChannelFact, Facts, Refusal};
 use cpe_proto::id::{ActionId, AssemblyIndex};
-use dped::{ActionOutcome, HealthClass};
+use dped::{ActionOutcome, HealthClass, Request};
 
 use super::{HELD, Yard, machine, name, silent, unit_down};
 use HealthClass::{Excluded, Healthy, Left};
@@ -216,4 +216,32 @@ fn a_restart_before_it_hears_the_engines_anew() {
     assert_eq!(yard.evacuated, []);
     yard.speak(0..5);
     assert_eq!(yard.evacuated.first().map(|it| it.members.len()), Some(5));
+}
+
+#[test]
+fn a_machine_that_answers_is_no_part_of_an_evacuation_whatever_is_wanted_for_it() {
+    let mut yard = dead();
+    let facts = Facts { channel: ChannelFact::Healthy, ..silent().facts };
+    assert_eq!(yard.ask("hv7", 4, Request { facts, ..silent() }).0, HELD);
+    yard.speak(0..4);
+    yard.pass(31);
+    assert_eq!(yard.evacuated.first().map(|it| it.members.len()), Some(4));
+}
+
+#[test]
+fn what_was_evacuated_in_vain_is_not_evacuated_again_by_the_next_process() {
+    let mut yard = dead();
+    yard.speak(0..5);
+    yard.came_of_it(&ActionOutcome::Failed { detail: "no host has room".into() });
+    assert_eq!(yard.reboot("hv7", 0), Answer::Admitted, "the slow start");
+    yard.ends("hv7", 0, false);
+    let evacuated = yard.evacuated.len();
+    yard.restart(5);
+    yard.guard.shared_point(name("hv7"), name("prod"));
+    yard.looks("hv7", 0..0, 0..5);
+    for _ in 0..70 {
+        (0..5).for_each(|index| drop(yard.reboot("hv7", index)));
+        yard.pass(30);
+    }
+    assert_eq!(yard.evacuated.len(), evacuated, "{:?}", yard.said);
 }

@@ -159,6 +159,7 @@ fn what_a_zone_of_many_deployables_comes_to_at_worst_is_written_down() {
             true,
         ),
         ("six shops", 6, "", "", false),
+        ("two shops", 2, "", "", false),
         (
             "a shop whose infrastructure is slow",
             1,
@@ -180,6 +181,9 @@ fn what_a_zone_of_many_deployables_comes_to_at_worst_is_written_down() {
         }
         let rates: Vec<Rates> = all.iter().map(|it| bounds::rates(it, &assumed(it), &guard)).collect();
         text.push_str(&format!("  in any {}, one: {}\n", span(RATE_WINDOW), told(&rates[0])));
+        let unbounded = GuardSettings { machine_rungs: 100_000, ..guard };
+        let most = bounds::rates(&all[0], &assumed(&all[0]), &unbounded);
+        text.push_str(&format!("  one, without the guard's budget: {}\n", told(&most)));
         text.push_str(&format!("  all: {}\n", told(&bounds::together(&rates, &guard))));
         let Some(hung) = bounds::hung_machine(&all[0], AssemblyIndex(0), &assumed(&all[0])) else { continue };
         for rung in Rung::ALL {
@@ -426,6 +430,11 @@ fn timers_that_contradict_each_other_are_found_and_those_that_do_not_are_left() 
         ("", "[escalation]\ndeployable = { failures = 1, within = \"1s\" }"),
         ("", "[escalation]\nassembly = { failures = 1, within = \"1s\" }"),
         ("", "timing = { retry_after = \"2m\" }"),
+        ("", "[escalation]\ndeployable = { failures = 2, within = \"1d\" }"),
+        (
+            "stable_for = \"1s\"",
+            "timing = { retry_after = \"5s\" }\n[escalation]\nservice = { failures = 8, within = \"1h\" }",
+        ),
         ("", "[escalation]\nrelocate = { zone = \"az2\" }"),
     ] {
         text.push_str(&format!("{probe} {}\n", more.replace('\n', " ").trim()));

@@ -1,12 +1,15 @@
 //! The choice of a rung (policy.md section 3) where a ladder is far along: what was left off is started, what was made elsewhere is not
 //! made there again. `counting.rs` and `elsewhere.rs` have how it gets there.
 
-use cpe_proto::decision::Verdict;
+use cpe_proto::decision::{Refusal, Verdict};
 use cpe_proto::definition::Data;
-use cpe_proto::infrastructure::{Capabilities, Operation};
+use cpe_proto::event::EventKind;
+use cpe_proto::infrastructure::{Capabilities, InstanceState, Operation};
 use cpe_proto::rung::Rung;
 use cpe_proto::snapshot::Beyond;
 use dped::ladder::{Bounds, Elsewhere, Ladder, Skip, choose, forbidden_elsewhere, left_off};
+
+use crate::site::{Site, seconds};
 
 fn everything() -> Capabilities {
     Capabilities(Operation::ALL.into_iter().collect())
@@ -45,4 +48,35 @@ fn a_machine_is_made_elsewhere_once_and_whether_its_own_scope_climbs_is_not_aske
     assert_eq!(forbidden_elsewhere(&Verdict::Hung, &climbed, own), None);
     let relocated = Ladder { relocated: true, ..climbed };
     assert_eq!(forbidden_elsewhere(&Verdict::Hung, &relocated, own), Some(Skip::AlreadyTried));
+}
+
+const ALONE: &str = r#"
+    name = "shop"
+    infrastructure = "prod"
+    probe = { interval = "2s", timeout = "2s" }
+    [escalation]
+    assembly = { failures = 2, within = "6h" }
+    [assemblies.web]
+    address = "192.0.2.1"
+    data = "none"
+    max_rung = "recreate"
+    services.nginx.systemd = "nginx.service"
+"#;
+
+#[test]
+fn a_rebuild_needs_a_proven_path_of_its_own_however_well_proven_it_was_at_the_reboot() {
+    let mut site = Site::with(ALONE);
+    site.host("web").boot = seconds(1e6);
+    site.claims("web", InstanceState::Error);
+    site.freeze("web");
+    site.until("it is rebooted", 300.0, |site| site.rungs().len() == 1);
+    // Everybody else on the path falls silent, too.
+    site.canary = false;
+    site.run(3600.0);
+    assert!(!site.rungs().contains(&Rung::Rebuild), "{}", site.transcript());
+    assert!(site.refusals().contains(&Refusal::Evidence), "{}", site.transcript());
+    site.canary = true;
+    site.until("it is rebuilt", 600.0, |site| site.rungs().contains(&Rung::Rebuild));
+    let escalated = site.reasons(EventKind::Escalated);
+    assert_eq!(escalated, ["failure 2 of 2 in 6 h: escalates to rebuild"]);
 }

@@ -100,3 +100,15 @@ fn an_admission_that_never_comes_is_asked_for_again() {
     site.deaf = false;
     site.until("it is restarted", 60.0, |site| site.acts.len() == 1);
 }
+
+#[test]
+fn a_start_waits_until_a_restart_on_its_machine_is_verified() {
+    let mut site = Site::with(SHOP);
+    site.kill("db/mariadb");
+    site.until("it was restarted", 30.0, |site| site.acts.len() == 1 && !site.in_flight());
+    let cron = "[assemblies.db.services.cron]\n    systemd = \"cron.service\"\n    probe = { failure_threshold = 1 }";
+    site.redefine(&SHOP.replace("[assemblies.web]", &format!("{cron}\n    [assemblies.web]")));
+    site.unit("db/cron", Unit::Stopped);
+    site.until("cron is started", 60.0, |site| site.acts.len() == 2);
+    assert_eq!(site.kinds(EventKind::RecoveryFinished).len(), 1, "{}", site.transcript());
+}

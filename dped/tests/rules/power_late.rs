@@ -119,3 +119,25 @@ fn the_outcome_of_one_action_is_not_taken_for_that_of_another() {
     let stops = acts(&site).iter().filter(|it| it.starts_with("stop")).count();
     assert_eq!(stops, 6, "none is stopped once more\n{}", site.transcript());
 }
+
+#[test]
+fn a_power_off_under_way_is_written_down_as_one() {
+    let mut site = about_to_be_off();
+    site.outcomes = vec![Outcome::Late(seconds(20.0))];
+    site.until("web is being powered off", 60.0, |site| acts(site).contains(&"Off web".to_owned()));
+    let written = site.engine.snapshot(site.now);
+    let flights = written.assemblies.iter().filter_map(|it| it.power.as_ref()?.flight.as_ref());
+    assert_eq!(flights.map(|it| it.switch).collect::<Vec<_>>(), [dped::Switch::Off]);
+}
+
+#[test]
+fn what_was_powered_off_is_not_taken_to_be_on_while_its_infrastructure_does_not_say() {
+    let mut site = powered_off();
+    site.claims("db", InstanceState::Unknown);
+    site.order(Order::Start);
+    site.run(60.0);
+    assert!(site.reason("db").contains("waits for its infrastructure to say"), "{}", site.reason("db"));
+    site.host("db").claims = None;
+    site.until("everything is healthy", 300.0, |site| site.view().state == State::Healthy);
+    assert!(acts(&site).contains(&"On db".to_owned()), "{}", site.transcript());
+}

@@ -8,7 +8,7 @@ use cpe_proto::state::State;
 use dped::Order;
 
 use crate::site::words::deeds;
-use crate::site::{Machine, Site, seconds};
+use crate::site::{Machine, Outcome, Site, seconds};
 
 const SHOP: &str = r#"
     name = "shop"
@@ -195,4 +195,18 @@ fn an_answer_about_one_step_is_not_taken_for_one_about_another() {
     site.until("db's service is started", 60.0, |site| !site.acts.is_empty());
     assert_eq!(deeds(&site), ["start db/pg"], "{}", site.transcript());
     site.until("both run", 120.0, |site| site.view().state == State::Healthy);
+}
+
+#[test]
+fn a_stop_under_way_is_one_also_after_a_reload_that_moves_its_service() {
+    let mut site = Site::with(SHOP);
+    site.outcomes = vec![Outcome::Late(seconds(10.0))];
+    site.order(Order::Stop);
+    site.until("it is being stopped", 10.0, |site| site.acts.len() == 1);
+    site.redefine(&with_cron());
+    site.until("all is stopped", 120.0, |site| site.view().state == State::Stopped);
+    let mut stops = deeds(&site);
+    stops.sort_unstable();
+    stops.dedup();
+    assert_eq!(stops.len(), deeds(&site).len(), "each once: {}", site.transcript());
 }

@@ -463,3 +463,30 @@ fn it_is_known_what_a_service_runs_with_and_how_it_is_probed_now() {
     site.run(10.0);
     assert_eq!(runs_with(&site), parameters(&[("db", "10.0.0.2"), ("mode", "fast")]));
 }
+
+#[test]
+fn a_reboot_whose_end_nobody_knows_leaves_its_machine_set_up() {
+    let mut site = site(&SHOP.replace("services.mariadb.systemd = \"mariadb.service\"", OWN));
+    site.set_up.insert("db/mariadb".to_owned(), parameters(&[("size", "9")]));
+    site.outcomes = vec![Outcome::Unresolved];
+    site.freeze("db");
+    site.until("it is rebooted", 120.0, |site| steps(site) == ["reboot-hard"]);
+    site.run(900.0);
+    assert_eq!(steps(&site), ["reboot-hard"], "{}", site.transcript());
+}
+
+#[test]
+fn a_reconfiguration_under_way_ends_as_one_after_a_reload_that_moves_its_service() {
+    let mut site = site(SHOP);
+    lose_the_database(&mut site, "10.0.0.2");
+    site.until("it is recreated", 300.0, |site| steps(site) == ["recreate"]);
+    site.until("it is healthy", 300.0, |site| site.state("db") == State::Healthy);
+    site.outcomes = vec![Outcome::Late(seconds(10.0))];
+    site.until("app is being reconfigured", 120.0, |site| steps(site).len() == 2);
+    let ended = site.kinds(EventKind::RecoveryFinished).len();
+    let more = "services.aaa.systemd = \"aaa.service\"\n    services.app =";
+    site.redefine(&SHOP.replace("services.app =", more));
+    site.until("it has ended", 60.0, |site| site.kinds(EventKind::RecoveryFinished).len() > ended);
+    let app = site.service_index("app/app");
+    assert_eq!(site.engine.parameters(app), parameters(&[("db", "10.0.0.2"), ("mode", "fast")]));
+}

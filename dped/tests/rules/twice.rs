@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cpe_proto::definition::Deployable;
 use cpe_proto::event::EventKind;
 use cpe_proto::id::{ActionId, IncidentId};
 use cpe_proto::rung::Rung;
-use cpe_proto::snapshot::{AssemblySnapshot, AstraySnapshot, Past, Snapshot, Stage, WholeStage};
+use cpe_proto::snapshot::{AssemblySnapshot, AstraySnapshot, Past, Snapshot, Stage, Standing, WholeStage};
 use cpe_proto::state::State;
 use dped::{Engine, Order, Seed};
 
@@ -232,4 +233,62 @@ fn what_was_being_started_when_cpe_ended_has_what_is_left_of_its_grace() {
     site.run(15.0);
     assert_eq!(site.kinds(EventKind::IncidentOpened).len(), 0, "{}", site.transcript());
     site.until("it has failed", 30.0, |site| site.state("app/jobs") == State::Failed);
+}
+
+#[test]
+fn an_attempt_that_was_in_flight_counts_once_when_its_outcome_comes_to_the_next_process() {
+    let mut site = site();
+    site.kill("app/rails");
+    site.outcomes = vec![Outcome::Late(seconds(10.0))];
+    site.until("it is under way", 10.0, |site| site.acts.len() == 1);
+    site.restart(0.1);
+    site.until("it is healthy", 120.0, |site| site.state("app/rails") == State::Healthy);
+    let written = site.engine.snapshot(site.now);
+    let past = written.assemblies[1].services[0].past.as_ref();
+    assert_eq!(past.map(|past| past.ladder.attempts), Some(1), "{}", site.transcript());
+}
+
+/// Reads a snapshot under another definition.
+fn under(definition: &str, site: &Site, snapshot: &Snapshot) -> Snapshot {
+    let Ok(definition) = Deployable::parse("site.toml", definition) else { panic!("no definition") };
+    let seed = Seed {
+        first_action: ActionId(1),
+        first_incident: IncidentId(1),
+        random: 7,
+        desired: site.desired,
+        maintenance: Vec::new(),
+    };
+    Engine::restore(Arc::new(definition), seed, snapshot, Duration::ZERO, site.now).snapshot(site.now)
+}
+
+#[test]
+fn a_service_that_was_added_while_cpe_was_down_is_started_if_it_does_not_run() {
+    let site = site();
+    let written = site.engine.snapshot(site.now);
+    let more = SHOP.replace("services.pg.", "services.cron.systemd = \"cron.service\"\n    services.pg.");
+    let read = under(&more, &site, &written);
+    let cron = read.assemblies[0].services.iter().find(|it| it.name.as_str() == "cron");
+    assert_eq!(cron.map(|it| it.standing), Some(Standing::ToStart));
+}
+
+#[test]
+fn a_reboot_for_a_service_is_not_asked_for_any_more_when_that_is_defined_no_more() {
+    let mut site = site();
+    site.break_for_good("db/pg");
+    site.outcomes = vec![Outcome::Late(seconds(30.0)); 4];
+    site.until("its machine is asked for", 600.0, |site| {
+        let written = site.engine.snapshot(site.now);
+        written.assemblies[0]
+            .past
+            .as_ref()
+            .is_some_and(|past| past.attempt.is_some() && past.escalated.is_some())
+    });
+    let written = site.engine.snapshot(site.now);
+    let read = under(
+        &SHOP.replace("services.pg.systemd = \"pg.service\"", "services.mysql.systemd = \"mysql.service\""),
+        &site,
+        &written,
+    );
+    let past = read.assemblies[0].past.as_ref();
+    assert_eq!(past.and_then(|past| past.attempt.clone()), None);
 }

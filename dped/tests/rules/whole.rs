@@ -4,6 +4,7 @@
 use cpe_proto::decision::Refusal;
 use cpe_proto::event::EventKind;
 use cpe_proto::infrastructure::{Capabilities, Operation};
+use cpe_proto::observation::ChannelFailure;
 use cpe_proto::rung::Rung;
 use cpe_proto::state::State;
 use dped::Order;
@@ -131,6 +132,33 @@ fn what_cannot_be_stopped_is_tried_three_times_with_a_pause_and_then_not_waited_
     assert!(after(2) >= seconds(0.9) && after(4) >= seconds(1.8), "{}", site.transcript());
     let lead = site.acts[7].1.incident;
     assert!(lead.is_some() && site.acts.iter().all(|(_, action)| action.incident == lead), "one incident");
+}
+
+#[test]
+fn what_cannot_be_reached_any_more_is_not_waited_for() {
+    let mut site = broken(SHOP);
+    site.outcomes = vec![Outcome::Late(seconds(15.0))];
+    site.until("jobs is being stopped", 60.0, |site| deeds(site).len() == 1);
+    site.cut("app", Some(ChannelFailure::TimedOut));
+    site.until("the machine is restarted", 60.0, restarted_once);
+}
+
+#[test]
+fn what_let_go_has_its_time_to_come_back_one_after_the_other() {
+    let mut site = broken(SHOP);
+    site.until("the machine is restarted", 300.0, restarted_once);
+    site.mend("db/pg");
+    site.until("the first comes back", 120.0, |site| {
+        deeds(site).last().is_some_and(|it| it.starts_with("start"))
+    });
+    site.outcomes = vec![Outcome::Late(seconds(18.0)); 3];
+    let end = |site: &Site| {
+        let ends = site.kinds(EventKind::RecoveryFinished);
+        ends.iter().find(|it| it.rung == Some(Rung::RestartDeployable)).and_then(|it| it.to)
+    };
+    site.until("it is over", 300.0, |site| end(site).is_some());
+    assert_eq!(end(&site), Some(State::Healthy), "{}", site.transcript());
+    assert_eq!(site.state("web/nginx"), State::Healthy, "{}", site.transcript());
 }
 
 #[test]
@@ -351,7 +379,13 @@ fn whatever_step_cpe_ends_at_it_is_neither_lost_nor_done_twice() {
 
 #[test]
 fn a_machine_that_was_left_off_between_its_stop_and_its_start_is_started() {
-    let mut site = broken(SHOP);
+    // Whatever is done where somebody else stops one.
+    left_off(SHOP);
+    left_off(&SHOP.replace("timing = {", "timing = { on_unexpected_stop = \"report\","));
+}
+
+fn left_off(definition: &str) {
+    let mut site = broken(definition);
     site.until("the others have let go", 300.0, |site| deeds(site).contains(&"stop app/rails".to_owned()));
     site.until("the machine is restarted", 300.0, restarted_once);
     site.outcomes = vec![Outcome::Lost];
