@@ -2,7 +2,7 @@
 
 use cpe_proto::decision::{Answer, ChannelFact, Facts, Refusal};
 use cpe_proto::id::{ActionId, AssemblyIndex};
-use dped::{ActionOutcome, HealthClass, Request};
+use dped::{ActionOutcome, HealthClass, Place, Request};
 
 use super::{HELD, Yard, machine, name, silent, unit_down};
 use HealthClass::{Excluded, Healthy, Left};
@@ -244,4 +244,35 @@ fn what_was_evacuated_in_vain_is_not_evacuated_again_by_the_next_process() {
         yard.pass(30);
     }
     assert_eq!(yard.evacuated.len(), evacuated, "{:?}", yard.said);
+}
+
+#[test]
+fn while_one_machine_of_a_deployable_is_being_repaired_its_hypervisor_is_not_evacuated() {
+    let mut yard = Yard::of(&[]);
+    yard.guard.shared_point(name("hv7"), name("prod"));
+    let (shop, domains) = (name("shop"), [name("hv7")]);
+    let place = Place { infrastructure: Some(name("prod")), domains: &domains };
+    let ask = |yard: &mut Yard, index: u16| {
+        let now = yard.now();
+        let asked =
+            Request { action: ActionId(u64::from(index)), assembly: AssemblyIndex(index), ..silent() };
+        yard.guard.ask(&shop, &asked, &place, now).0
+    };
+    let health = |yard: &mut Yard, class: HealthClass| {
+        let now = yard.now();
+        (0..4).for_each(|index| yard.guard.health(&shop, AssemblyIndex(index), &domains, class, now));
+    };
+    health(&mut yard, Healthy);
+    yard.pass(1);
+    assert_eq!(ask(&mut yard, 0), Answer::Admitted, "a reboot of the first");
+    health(&mut yard, Left);
+    yard.pass(121);
+    (1..4).for_each(|index| assert_eq!(ask(&mut yard, index), HELD));
+    yard.pass(29);
+    assert_eq!(yard.evacuated, [], "{:?}", yard.said);
+    let now = yard.now();
+    yard.guard.release(&shop, ActionId(0), now);
+    (0..4).for_each(|index| assert_eq!(ask(&mut yard, index), HELD));
+    yard.pass(35);
+    assert_eq!(yard.evacuated.len(), 1, "{:?}", yard.said);
 }

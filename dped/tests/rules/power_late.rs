@@ -141,3 +141,18 @@ fn what_was_powered_off_is_not_taken_to_be_on_while_its_infrastructure_does_not_
     site.until("everything is healthy", 300.0, |site| site.view().state == State::Healthy);
     assert!(acts(&site).contains(&"On db".to_owned()), "{}", site.transcript());
 }
+
+#[test]
+fn what_its_infrastructure_is_changing_is_not_powered_off_meanwhile() {
+    let mut site = Site::with(TWO_TIERS);
+    site.order(Order::Stop);
+    site.until("all is stopped", 60.0, |site| site.view().state == State::Stopped);
+    site.freeze("web");
+    site.claims("web", InstanceState::Changing);
+    site.run(60.0);
+    site.order(Order::PowerOff);
+    site.run(120.0);
+    assert!(!acts(&site).contains(&"Off web".to_owned()), "{}", site.transcript());
+    site.host("web").claims = None;
+    site.until("all is off", 600.0, all_off);
+}

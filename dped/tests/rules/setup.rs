@@ -490,3 +490,16 @@ fn a_reconfiguration_under_way_ends_as_one_after_a_reload_that_moves_its_service
     let app = site.service_index("app/app");
     assert_eq!(site.engine.parameters(app), parameters(&[("db", "10.0.0.2"), ("mode", "fast")]));
 }
+
+#[test]
+fn a_machine_that_was_made_anew_and_not_set_up_yet_is_so_by_the_next_process() {
+    let mut site = site(&SHOP.replace("services.mariadb.systemd = \"mariadb.service\"", OWN));
+    site.set_up.insert("db/mariadb".to_owned(), parameters(&[("size", "9")]));
+    lose_the_database(&mut site, "10.0.0.1");
+    site.until("it is recreated", 300.0, |site| steps(site) == ["recreate"]);
+    site.refuses = Some(Refusal::Budget);
+    site.until("its set-up is refused", 300.0, |site| !site.kinds(EventKind::RecoveryRefused).is_empty());
+    site.restart(1.0);
+    site.refuses = None;
+    site.until("it is set up", 300.0, |site| steps(site).contains(&"reconfigure db/mariadb".to_owned()));
+}

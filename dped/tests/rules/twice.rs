@@ -292,3 +292,15 @@ fn a_reboot_for_a_service_is_not_asked_for_any_more_when_that_is_defined_no_more
     let past = read.assemblies[0].past.as_ref();
     assert_eq!(past.and_then(|past| past.attempt.clone()), None);
 }
+
+#[test]
+fn a_service_that_waits_between_two_attempts_goes_on_waiting() {
+    let mut site = Site::cold(&SHOP.replace("service = { failures = 2", "service = { failures = 5"));
+    site.host("db").address = Some("10.0.0.1".into());
+    site.until("everything is healthy", 60.0, |site| site.view().state == State::Healthy);
+    site.break_for_good("app/jobs");
+    site.until("it waits for its second attempt", 60.0, |site| {
+        let past = site.engine.snapshot(site.now).assemblies[1].services[1].past.clone();
+        past.is_some_and(|past| past.attempt.is_some() && past.wait.is_some() && past.ladder.attempts == 1)
+    });
+}
