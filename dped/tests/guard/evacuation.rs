@@ -240,7 +240,9 @@ fn what_was_evacuated_in_vain_is_not_evacuated_again_by_the_next_process() {
     yard.guard.shared_point(name("hv7"), name("prod"));
     yard.looks("hv7", 0..0, 0..5);
     for _ in 0..70 {
-        (0..5).for_each(|index| drop(yard.reboot("hv7", index)));
+        for index in 0..5 {
+            let _whatever_it_says = yard.reboot("hv7", index);
+        }
         yard.pass(30);
     }
     assert_eq!(yard.evacuated.len(), evacuated, "{:?}", yard.said);
